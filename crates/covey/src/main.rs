@@ -1,0 +1,3 @@
+//! The `covey` binary.
+mod status;
+fn main() {}

@@ -1,0 +1,202 @@
+//! The read model: everything Covey tells about a running host, in one versioned structure.
+//!
+//! The daemon fills it, the control socket carries it as JSON, and `covey status`, `covey query`,
+//! `covey wlbs query`, the lab and scripts read it. Fields are only ever added; [`SCHEMA`] counts changes
+//! that a reader could notice. Times are milliseconds, shares are counted in buckets of 4096.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Version of the read model.
+pub const SCHEMA: u32 = 1;
+
+/// NLB's host states (KB242242), in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostState {
+    /// Not taking part.
+    Stopped,
+    /// Taking part, but not (yet) in a committed map that it may serve.
+    Converging,
+    /// Finishing its connections before it stops.
+    Draining,
+    /// In the committed map, and there is no other map under way.
+    Converged,
+}
+
+/// One host's account of itself and its cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What all hosts share.
+    pub cluster: ClusterStatus,
+    /// This host.
+    pub host: HostStatus,
+    /// All hosts it knows of, itself included, by ID.
+    pub hosts: Vec<MemberStatus>,
+    /// The port rules as `share` sees them: the default rule first (no ports), then as configured.
+    pub rules: Vec<RuleStatus>,
+    /// The distinct maps of the committed placement: the owner's ID per bucket, 0 for none.
+    pub maps: Vec<Vec<u8>>,
+    /// The data path.
+    pub datapath: DataPathStatus,
+    /// Heartbeat frames that were not used, by reason; only reasons that occurred.
+    pub frames_rejected: BTreeMap<String, u64>,
+    /// Past convergences, newest last; at most 32.
+    pub convergence: Vec<ConvergenceRecord>,
+}
+
+/// What all hosts share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The cluster's name.
+    pub name: String,
+    /// Virtual IPs; the first is the primary.
+    pub vips: Vec<IpAddr>,
+    /// `unicast`, `multicast` or `igmp`.
+    pub mode: String,
+    /// The shared MAC.
+    pub mac: String,
+    /// Number of the committed map; 0 for none.
+    pub epoch: u64,
+    /// Its digest.
+    pub map_digest: String,
+    /// IDs of the hosts in the committed map's view.
+    pub view: Vec<u8>,
+    /// The default host: the lowest host that serves.
+    pub default_host: Option<u8>,
+    /// Heartbeat period, ms.
+    pub period_ms: f64,
+    /// Heartbeat tolerance, periods.
+    pub tolerance: u16,
+    /// Whether heartbeats are authenticated.
+    pub authenticated: bool,
+}
+
+/// The host that speaks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Its ID (host priority).
+    pub id: u8,
+    /// Its name.
+    pub name: String,
+    /// Its dedicated IP.
+    pub dip: IpAddr,
+    /// Its NIC.
+    pub interface: String,
+    /// Its NIC's own MAC.
+    pub mac: String,
+    /// Its state.
+    pub state: HostState,
+    /// Whether it is the default host.
+    pub is_default: bool,
+    /// How often it has entered a converging state since it joined.
+    pub times_converging: u64,
+    /// Why it is not converged, in words, if there is something to say.
+    pub waiting_for: Option<String>,
+    /// Time since it started, ms.
+    pub uptime_ms: u64,
+    /// What is left of its lease, ms; 0 when it has lapsed or there is none.
+    pub lease_ms: f64,
+    /// Process ID of the daemon.
+    pub pid: u32,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// One host of the cluster, as the host that speaks sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its ID.
+    pub id: u8,
+    /// Its name.
+    pub name: String,
+    /// Its dedicated IP.
+    pub dip: IpAddr,
+    /// Its NIC's MAC.
+    pub mac: String,
+    /// The state it tells of itself; a host that is overdue is still listed with its last word.
+    pub state: HostState,
+    /// Time since its last heartbeat, ms; 0 for the host that speaks.
+    pub last_heartbeat_ms: f64,
+    /// Whether it is alive in the eyes of the host that speaks.
+    pub alive: bool,
+    /// Hosts that it hears.
+    pub hears: Vec<u8>,
+    /// The map it has committed.
+    pub epoch: u64,
+    /// Heartbeats heard from it.
+    pub heartbeats: u64,
+    /// Heartbeats of it that never arrived, from gaps in its sequence.
+    pub heartbeats_lost: u64,
+}
+
+/// A rule and who serves it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// 0 for the default rule, then 1, 2, ... as configured.
+    pub index: u8,
+    /// The virtual IP it is for, or none for all.
+    pub vip: Option<IpAddr>,
+    /// First port; none for the default rule.
+    pub start: Option<u16>,
+    /// Last port; none for the default rule.
+    pub end: Option<u16>,
+    /// `tcp`, `udp` or `both`.
+    pub protocol: String,
+    /// `multiple`, `single`, `disabled`; the default rule is `default`.
+    pub mode: String,
+    /// `none`, `single` or `network`, for multiple-host rules.
+    pub affinity: Option<String>,
+    /// This host's load weight, for multiple-host rules.
+    pub weight: Option<u8>,
+    /// This host's handling priority, for single-host rules.
+    pub handling_priority: Option<u8>,
+    /// Index into `maps`.
+    pub map: usize,
+    /// Buckets owned, by host ID.
+    pub share: BTreeMap<u8, usize>,
+}
+
+/// What the kernel's side does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataPathStatus {
+    /// `native` or `generic`.
+    pub attach: String,
+    /// Packets by verdict reason, over all CPUs; every reason is listed.
+    pub packets: BTreeMap<String, u64>,
+}
+
+/// One convergence: from one committed map to the next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvergenceRecord {
+    /// Time since this host started, ms.
+    pub at_ms: u64,
+    /// The view before.
+    pub from: Vec<u8>,
+    /// The view after.
+    pub to: Vec<u8>,
+    /// The committed epoch.
+    pub epoch: u64,
+    /// From noticing the change to the commit, ms.
+    pub duration_ms: f64,
+    /// What started it, in words.
+    pub cause: String,
+}
+
+/// One entry of the event log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Counts up from 1 for each daemon start.
+    pub number: u64,
+    /// Wall-clock time, RFC 3339, UTC, milliseconds.
+    pub time: String,
+    /// NLB's event ID where it has one (wlbs.md §5.4); Covey's own are above 1000.
+    pub id: u16,
+    /// `info`, `warning` or `error`.
+    pub severity: String,
+    /// What happened, why and what to do, in sentences.
+    pub text: String,
+}

@@ -1,0 +1,9 @@
+//! placeholder
+/// .
+pub struct Decision;
+/// .
+pub struct Reason;
+/// .
+pub struct Verdict;
+/// .
+pub fn decide() {}

@@ -1,0 +1,5 @@
+//! f
+/// .
+pub struct Frame;
+/// .
+pub trait Packet {}

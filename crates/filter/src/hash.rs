@@ -1,0 +1,7 @@
+//! f
+/// .
+pub struct Bucket;
+/// .
+pub fn bucket() {}
+/// .
+pub fn siphash13() {}

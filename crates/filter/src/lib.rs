@@ -1,0 +1,36 @@
+//! covey-filter: the rule that decides which host takes a packet.
+//!
+//! Every host of a cluster receives every packet sent to the cluster. This crate answers, from the bytes
+//! of one frame and a few read-only tables, whether *this* host is the one that takes it. The answer exists
+//! once: the XDP program (`ebpf/`), the simulator and `covey why` all call [`decide`].
+//!
+//! ```text
+//!   bytes --parse--> Frame --vip, port--> rule --hash--> bucket --row--> Verdict + Reason
+//!         (flow.rs)          (table.rs)         (hash.rs)        (table.rs)
+//! ```
+//!
+//! It is `no_std`, allocates nothing, depends on nothing and has no unbounded loop, because the kernel's
+//! verifier must be able to follow it. The cost does not depend on the number of rules, addresses or hosts:
+//! one keyed hash and a handful of array loads. Specification: docs/design.md, "Data path".
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod decide;
+mod flow;
+mod hash;
+mod table;
+
+pub use decide::{Decision, Reason, Verdict, decide};
+pub use flow::{Frame, Packet};
+pub use hash::{Bucket, bucket, siphash13};
+pub use table::{
+    Affinity, BUCKETS, DEFAULT_RULE, MAX_VIPS, NEIGHBOUR_RULE, PORTS, RULE_SLOTS, Row, RuleEntry,
+    Settings, Tables, USER_RULES, VIP_SLOTS, VipSlot, vip_slot,
+};
+
+/// An Ethernet address, in wire order.
+pub type MacBytes = [u8; 6];
+
+/// An IP address as the tables hold it: 16 bytes in network order, IPv4 as an IPv4-mapped IPv6 address
+/// (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2), so that one table serves both.
+pub type Address = [u8; 16];

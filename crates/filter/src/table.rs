@@ -1,0 +1,141 @@
+//! The tables that [`decide`](crate::decide()) reads, and their layout.
+//!
+//! The same `#[repr(C)]` values lie in the BPF maps (written by the daemon, read by XDP) and in ordinary
+//! memory (`covey_proto::datapath::Image`, for the simulator, `covey why` and tests). [`Tables`] is the one
+//! way to reach them. Specification: docs/design.md, "Data path".
+//!
+//! ```text
+//!   destination IP --vip_slot()--> VipSlot { address, ports table }     perfect hash: no probing
+//!   protocol, port --ports[table][port]--> rule index (0 = default)     64 KiB per distinct table
+//!   rule index     --> RuleEntry { disabled?, affinity, map }
+//!   map, bucket    --> Row { mine / not mine, answers ARP }             4096 bytes per map
+//! ```
+
+use crate::{Address, MacBytes};
+
+/// Buckets in each map. A bucket is 1/4096 of the traffic of a rule.
+pub const BUCKETS: usize = 4096;
+/// Port rules that a configuration may hold.
+pub const USER_RULES: usize = 64;
+/// The rule for traffic that no port rule matches: the default host takes it. Port rules are 1..=64.
+pub const DEFAULT_RULE: u8 = 0;
+/// The rule that says which hosts answer ARP and neighbour solicitations: an equal share for every host.
+pub const NEIGHBOUR_RULE: u8 = 65;
+/// Entries in the rule table: default rule, port rules, neighbour rule.
+pub const RULE_SLOTS: usize = 66;
+/// Virtual IP addresses that a configuration may hold.
+pub const MAX_VIPS: usize = 64;
+/// Slots of the perfect-hash table of virtual IPs (a power of two, well above `MAX_VIPS`).
+pub const VIP_SLOTS: usize = 1024;
+/// Entries in one port table: one per TCP or UDP port.
+pub const PORTS: usize = 65536;
+
+/// What part of the client's identity chooses the bucket (NLB's client affinity).
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Affinity {
+    /// Client address and port.
+    None = 0,
+    /// Client address.
+    Single = 1,
+    /// The client's /24 (IPv4) or /64 (IPv6) network.
+    Network = 2,
+}
+
+/// What the whole host must know, the same for every packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Key of the cluster's bucket hash.
+    pub hash_key: [u64; 2],
+    /// Seed under which no two virtual IPs share a slot.
+    pub vip_seed: u64,
+    /// The MAC that all hosts of the cluster share.
+    pub cluster_mac: MacBytes,
+    /// This NIC's own MAC, written over the destination of accepted packets.
+    pub host_mac: MacBytes,
+    /// 0: this host takes nothing (fenced). Otherwise the host serves as the rows say.
+    pub serving: u8,
+    /// Explicit padding, zero: the kernel copies every byte.
+    pub pad: [u8; 3],
+}
+
+/// One slot of the virtual IP table. An unused slot has the unspecified address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VipSlot {
+    /// The virtual IP in this slot.
+    pub address: Address,
+    /// Index of the port table for TCP to this address.
+    pub tcp: u16,
+    /// Index of the port table for UDP to this address.
+    pub udp: u16,
+    /// Explicit padding, zero.
+    pub pad: u32,
+}
+
+/// A port rule as the data path needs it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleEntry {
+    /// 1 if the rule's filtering mode is *disabled*: its packets are dropped by everyone.
+    pub disabled: u8,
+    /// An [`Affinity`] as a number.
+    pub affinity: u8,
+    /// Which map holds this rule's rows.
+    pub map: u8,
+    /// Explicit padding, zero.
+    pub pad: u8,
+}
+
+/// One bucket, as this host sees it. Precomputed by the core, one byte per bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row(pub u8);
+
+impl Row {
+    /// This host takes the bucket's packets.
+    pub const MINE: u8 = 1;
+    /// This host lets ARP questions of the bucket's clients through (owner or successor).
+    pub const ANSWERS: u8 = 2;
+
+    /// Whether this host takes the bucket's packets.
+    #[inline(always)]
+    pub const fn is_mine(self) -> bool {
+        self.0 & Self::MINE != 0
+    }
+
+    /// Whether this host answers ARP for the bucket's clients.
+    #[inline(always)]
+    pub const fn answers(self) -> bool {
+        self.0 & Self::ANSWERS != 0
+    }
+}
+
+/// Read access to the tables of the generation in force. Every index is bounded by the caller's constants;
+/// `None` means "no such entry" and leads to a drop, never to a guess.
+pub trait Tables {
+    /// The settings.
+    fn settings(&self) -> Option<&Settings>;
+    /// The slot with this number (below [`VIP_SLOTS`]).
+    fn vip(&self, slot: usize) -> Option<&VipSlot>;
+    /// The rule index (0 = default rule) of a destination port in a port table.
+    fn rule_at(&self, table: u16, port: u16) -> Option<u8>;
+    /// The rule with this index (below [`RULE_SLOTS`]).
+    fn rule(&self, index: u8) -> Option<&RuleEntry>;
+    /// The row of a bucket (below [`BUCKETS`]) in a map.
+    fn row(&self, map: u8, bucket: u16) -> Option<Row>;
+    /// Whether this host's lease still runs. Called only for packets this host would take, because it
+    /// reads the clock.
+    fn lease_holds(&self) -> bool;
+}
+
+/// The slot in which a virtual IP must lie, if it is one. The daemon picks `seed` so that the configured
+/// addresses all have different slots; one load and one comparison then decide.
+#[inline(always)]
+pub fn vip_slot(seed: u64, address: &Address) -> usize {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let low = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
+    let mixed = (high ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ low;
+    (mixed.wrapping_mul(seed | 1) >> (64 - VIP_SLOTS.ilog2())) as usize
+}

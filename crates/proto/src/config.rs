@@ -1,0 +1,167 @@
+//! What one host is told about its cluster, already checked. The TOML file that says it is parsed in the
+//! binary crate; the simulator builds these values directly.
+
+use crate::ids::{HostId, Incarnation, Mac};
+use crate::rules::{Claim, RuleSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// How the cluster's frames reach every host (wlbs.md §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterMode {
+    /// A unicast cluster MAC that no switch learns, so switches flood it.
+    Unicast,
+    /// A multicast cluster MAC.
+    Multicast,
+    /// A multicast cluster MAC that belongs to an IP multicast group, for snooping switches.
+    Igmp,
+}
+
+/// Heartbeat period and tolerance (NLB: AliveMsgPeriod, AliveMsgTolerance).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Time between two heartbeats of a host; at least 10 ms.
+    pub period: Duration,
+    /// Periods of silence after which a host counts as gone; at least 3.
+    pub tolerance: u16,
+}
+
+impl Timing {
+    /// The shortest period that works.
+    pub const MIN_PERIOD: Duration = Duration::from_millis(10);
+    /// The longest period, so that a wrong unit is noticed.
+    pub const MAX_PERIOD: Duration = Duration::from_secs(10);
+    /// The least tolerance: a lease needs two periods for the echo to come back.
+    pub const MIN_TOLERANCE: u16 = 3;
+    /// The greatest tolerance (as NLB's).
+    pub const MAX_TOLERANCE: u16 = 100;
+
+    /// Tolerance times period: the longest silence of a live host.
+    pub fn budget(self) -> Duration {
+        self.period * u32::from(self.tolerance)
+    }
+
+    /// How long to wait before a silent host's lease has surely run out: the budget, 1/256 of it for clocks
+    /// that run at different rates, and 5 ms for clock granularity.
+    pub fn expiry(self) -> Duration {
+        self.budget() + self.budget() / 256 + Duration::from_millis(5)
+    }
+}
+
+/// A key that signs and checks heartbeats.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Tells keys apart while they are being exchanged for new ones.
+    pub id: u8,
+    /// The secret, 32 bytes.
+    pub secret: [u8; 32],
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key {{ id: {}, secret: (hidden) }}", self.id)
+    }
+}
+
+/// How heartbeats are authenticated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all; said explicitly by the operator.
+    None,
+    /// HMAC-SHA-256. The first key signs, all of them are accepted. Never empty.
+    Keys(Vec<Key>),
+}
+
+/// What a host does that loses all its peers (docs/design.md, "Membership").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quorum {
+    /// Converge with whoever is left, as NLB does: each part of a split serves.
+    None,
+    /// Only more than half of this many hosts may serve.
+    Majority(u8),
+}
+
+/// Everything the core must know to run one host.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// This host's ID, which is also its host priority.
+    pub host: HostId,
+    /// Its name, told to the others; at most 63 UTF-16 units are sent.
+    pub name: String,
+    /// Its NIC's own MAC.
+    pub mac: Mac,
+    /// Its dedicated IP, for the heartbeat's header and for direct questions.
+    pub dip: Ipv4Addr,
+    /// How frames reach the hosts.
+    pub mode: ClusterMode,
+    /// The MAC that all hosts share.
+    pub cluster_mac: Mac,
+    /// Heartbeat timing.
+    pub timing: Timing,
+    /// Heartbeat authentication.
+    pub auth: Auth,
+    /// Virtual IPs and port rules.
+    pub rules: RuleSet,
+    /// This host's weight or handling priority per rule; as many as there are rules.
+    pub claims: Vec<Claim>,
+    /// What to do after a split.
+    pub quorum: Quorum,
+    /// Whether hosts that cannot broadcast to each other go on by unicast.
+    pub unicast_fallback: bool,
+    /// How late the clock that the data path reads may be (the tick of CLOCK_MONOTONIC_COARSE).
+    pub clock_granularity: Duration,
+    /// Drawn at random by the caller, once per daemon start.
+    pub incarnation: Incarnation,
+}
+
+/// The cluster MAC that belongs to a primary virtual IP (wlbs.md §2.1, §2.2).
+pub fn cluster_mac(mode: ClusterMode, primary: IpAddr) -> Mac {
+    let [w, x, y, z] = four_bytes(primary);
+    match mode {
+        ClusterMode::Unicast => Mac([0x02, 0xBF, w, x, y, z]),
+        ClusterMode::Multicast => Mac([0x03, 0xBF, w, x, y, z]),
+        ClusterMode::Igmp => Mac([0x01, 0x00, 0x5E, 0x7F, y, z]),
+    }
+}
+
+/// The four bytes of an address that go into MACs and heartbeat headers: IPv4 as it is, IPv6 folded by XOR of
+/// its four words (wlbs.md §2.2).
+pub fn four_bytes(address: IpAddr) -> [u8; 4] {
+    match address {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            let fold = (bits >> 96) ^ (bits >> 64) ^ (bits >> 32) ^ bits;
+            (fold as u32).to_be_bytes()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_as_nlb_derives_them() {
+        let ip = "10.165.2.19".parse().unwrap();
+        // 02-BF-0A-A5-02-13 stands in KB812870.
+        assert_eq!(
+            cluster_mac(ClusterMode::Unicast, ip).to_string(),
+            "02:bf:0a:a5:02:13"
+        );
+        assert_eq!(
+            cluster_mac(ClusterMode::Multicast, ip).to_string(),
+            "03:bf:0a:a5:02:13"
+        );
+        assert_eq!(
+            cluster_mac(ClusterMode::Igmp, ip).to_string(),
+            "01:00:5e:7f:02:13"
+        );
+        // The one public sample for IPv6, wlbs.md §2.2.
+        let v6 = "2001:4898:e8:3018:bd82:dde1:6615:7b0".parse().unwrap();
+        assert_eq!(
+            cluster_mac(ClusterMode::Unicast, v6).to_string(),
+            "02:bf:fb:7e:a2:d1"
+        );
+    }
+}

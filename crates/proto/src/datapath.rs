@@ -1,0 +1,255 @@
+//! What the data path of one host must hold: the image that the daemon writes into the BPF maps and that
+//! the simulator, `covey why` and the tests read directly.
+//!
+//! The core says *who owns which bucket* ([`Placement`]); this file turns it into *what this host does with
+//! each packet*, in the layout of [`covey_filter`]. Specification: docs/design.md, "Data path".
+
+use crate::config::ClusterConfig;
+use crate::ids::{HostId, HostSet, Mac};
+use crate::placement::{Map, Placement};
+use crate::rules::{FilterMode, PortRule, Protocol, RuleSet, mapped};
+use covey_filter::{
+    Affinity, BUCKETS, DEFAULT_RULE, NEIGHBOUR_RULE, PORTS, RULE_SLOTS, Row, RuleEntry, Settings,
+    Tables, VIP_SLOTS, VipSlot, vip_slot,
+};
+use std::net::IpAddr;
+
+/// All tables of one generation, in ordinary memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The settings.
+    pub settings: Settings,
+    /// [`VIP_SLOTS`] slots.
+    pub vips: Vec<VipSlot>,
+    /// Distinct port tables, [`PORTS`] bytes each.
+    pub port_tables: Vec<Vec<u8>>,
+    /// [`RULE_SLOTS`] rules.
+    pub rules: Vec<RuleEntry>,
+    /// Distinct maps as this host sees them, [`BUCKETS`] rows each.
+    pub rows: Vec<Vec<u8>>,
+}
+
+impl Image {
+    /// The image of a host that takes nothing, but whose tables are sound.
+    pub fn fenced(identity: &Identity, rules: &RuleSet) -> Self {
+        Self::build(
+            identity,
+            rules,
+            &Placement::unowned(rules.rules().len()),
+            HostSet::EMPTY,
+            false,
+        )
+    }
+
+    /// The image of a host that serves its share of `placement`. `view` are the members, for the choice of
+    /// the second host that answers ARP.
+    pub fn serving(
+        identity: &Identity,
+        rules: &RuleSet,
+        placement: &Placement,
+        view: HostSet,
+    ) -> Self {
+        Self::build(identity, rules, placement, view, true)
+    }
+
+    fn build(
+        identity: &Identity,
+        rules: &RuleSet,
+        placement: &Placement,
+        view: HostSet,
+        serving: bool,
+    ) -> Self {
+        let mut port_tables = Vec::new();
+        let per_vip: Vec<(IpAddr, [u16; 2])> = rules
+            .vips()
+            .iter()
+            .map(|vip| {
+                let tables = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
+                    intern(&mut port_tables, port_table(rules.rules(), *vip, protocol))
+                });
+                (*vip, tables)
+            })
+            .collect();
+        let (vip_seed, vips) = vip_table(&per_vip);
+        Self {
+            settings: Settings {
+                hash_key: identity.hash_key,
+                vip_seed,
+                cluster_mac: identity.cluster_mac.0,
+                host_mac: identity.mac.0,
+                serving: u8::from(serving),
+                pad: [0; 3],
+            },
+            vips,
+            port_tables,
+            rules: rule_table(rules.rules(), placement),
+            rows: placement
+                .maps()
+                .iter()
+                .map(|map| rows(map, identity.host, view))
+                .collect(),
+        }
+    }
+}
+
+/// Who this host is, as far as the data path cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// This host.
+    pub host: HostId,
+    /// Its NIC's MAC.
+    pub mac: Mac,
+    /// The shared MAC.
+    pub cluster_mac: Mac,
+    /// Key of the bucket hash, the same on all hosts.
+    pub hash_key: [u64; 2],
+}
+
+impl From<&ClusterConfig> for Identity {
+    fn from(config: &ClusterConfig) -> Self {
+        Self {
+            host: config.host,
+            mac: config.mac,
+            cluster_mac: config.cluster_mac,
+            hash_key: config.auth.hash_key(&config.rules),
+        }
+    }
+}
+
+/// Index of `table` among the distinct ones, added if it is new.
+fn intern(tables: &mut Vec<Vec<u8>>, table: Vec<u8>) -> u16 {
+    let index = tables
+        .iter()
+        .position(|known| *known == table)
+        .unwrap_or_else(|| {
+            tables.push(table);
+            tables.len() - 1
+        });
+    u16::try_from(index).expect("at most two tables per virtual IP")
+}
+
+/// Rule index by destination port: rules for this address win over rules for all.
+fn port_table(rules: &[PortRule], vip: IpAddr, protocol: Protocol) -> Vec<u8> {
+    let mut table = vec![DEFAULT_RULE; PORTS];
+    for scope in [None, Some(vip)] {
+        for (index, rule) in (1..).zip(rules) {
+            if rule.vip == scope && rule.protocol.overlaps(protocol) {
+                table[usize::from(rule.start)..=usize::from(rule.end)].fill(index);
+            }
+        }
+    }
+    table
+}
+
+/// Finds a seed under which all virtual IPs have slots of their own, and fills the slots. With 64 addresses
+/// in 1024 slots a seed fits with probability 0.13, so a few dozen tries are enough.
+fn vip_table(vips: &[(IpAddr, [u16; 2])]) -> (u64, Vec<VipSlot>) {
+    let unused = VipSlot {
+        address: [0; 16],
+        tcp: 0,
+        udp: 0,
+        pad: 0,
+    };
+    (1u64..)
+        .map(|try_number| try_number.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+        .find_map(|seed| {
+            let mut slots = vec![unused; VIP_SLOTS];
+            for (vip, [tcp, udp]) in vips {
+                let address = mapped(*vip);
+                let slot = &mut slots[vip_slot(seed, &address)];
+                if *slot != unused {
+                    return None;
+                }
+                *slot = VipSlot {
+                    address,
+                    tcp: *tcp,
+                    udp: *udp,
+                    pad: 0,
+                };
+            }
+            Some((seed, slots))
+        })
+        .expect("different addresses are told apart by some seed")
+}
+
+fn rule_table(rules: &[PortRule], placement: &Placement) -> Vec<RuleEntry> {
+    let mut table = vec![
+        RuleEntry {
+            disabled: 1,
+            affinity: 0,
+            map: 0,
+            pad: 0
+        };
+        RULE_SLOTS
+    ];
+    let mut put = |index: u8, disabled: bool, affinity: Affinity| {
+        table[usize::from(index)] = RuleEntry {
+            disabled: u8::from(disabled),
+            affinity: affinity as u8,
+            map: placement.map_of(index),
+            pad: 0,
+        };
+    };
+    put(DEFAULT_RULE, false, Affinity::Single);
+    put(NEIGHBOUR_RULE, false, Affinity::Single);
+    for (index, rule) in (1..).zip(rules) {
+        match rule.mode {
+            FilterMode::Multiple { affinity } => put(index, false, affinity),
+            FilterMode::Single => put(index, false, Affinity::Single),
+            FilterMode::Disabled => put(index, true, Affinity::Single),
+        }
+    }
+    table
+}
+
+/// A map as one host sees it. ARP is answered by the bucket's owner and by the member after it, so that one
+/// lost host or one lost frame does not leave a client without an answer.
+fn rows(map: &Map, me: HostId, view: HostSet) -> Vec<u8> {
+    let successor = |owner: HostId| view.iter().find(|host| *host > owner).or(view.lowest());
+    let row_of: Vec<u8> = (0..=crate::ids::MAX_HOSTS)
+        .map(|owner| match HostId::new(owner) {
+            Some(owner) if owner == me => Row::MINE | Row::ANSWERS,
+            Some(owner) if successor(owner) == Some(me) => Row::ANSWERS,
+            Some(_) | None => 0,
+        })
+        .collect();
+    (0..BUCKETS)
+        .map(|bucket| row_of[usize::from(map.owner_byte(bucket))])
+        .collect()
+}
+
+/// An image and the state of the lease: all that [`covey_filter::decide()`] needs.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The tables.
+    pub image: &'a Image,
+    /// Whether the lease runs.
+    pub lease_holds: bool,
+}
+
+impl Tables for View<'_> {
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.image.settings)
+    }
+    fn vip(&self, slot: usize) -> Option<&VipSlot> {
+        self.image.vips.get(slot)
+    }
+    fn rule_at(&self, table: u16, port: u16) -> Option<u8> {
+        self.image
+            .port_tables
+            .get(usize::from(table))
+            .map(|ports| ports[usize::from(port)])
+    }
+    fn rule(&self, index: u8) -> Option<&RuleEntry> {
+        self.image.rules.get(usize::from(index))
+    }
+    fn row(&self, map: u8, bucket: u16) -> Option<Row> {
+        self.image
+            .rows
+            .get(usize::from(map))
+            .map(|rows| Row(rows[usize::from(bucket)]))
+    }
+    fn lease_holds(&self) -> bool {
+        self.lease_holds
+    }
+}

@@ -1,0 +1,269 @@
+//! Port rules: which traffic is shared how (wlbs.md's vocabulary: filtering mode, affinity, load weight,
+//! handling priority). Meaning only; the TOML that says it is parsed in the binary crate.
+//!
+//! What all hosts must agree on ([`RuleSet`]) is kept apart from what each host may choose for itself
+//! ([`Claim`], one per rule: its load weight or its handling priority), as in NLB.
+
+use crate::ids::Digest;
+pub use covey_filter::Affinity;
+use covey_filter::{MAX_VIPS, USER_RULES};
+use sha2::{Digest as _, Sha256};
+use std::net::IpAddr;
+
+/// Which transport protocols a rule covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP only.
+    Tcp,
+    /// UDP only.
+    Udp,
+    /// Both.
+    Both,
+}
+
+impl Protocol {
+    /// Whether some packet is covered by both.
+    pub const fn overlaps(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Both, _) | (_, Self::Both) | (Self::Tcp, Self::Tcp) | (Self::Udp, Self::Udp)
+        )
+    }
+}
+
+/// NLB's filtering mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterMode {
+    /// All hosts share the traffic, by weight.
+    Multiple {
+        /// What of the client chooses the host.
+        affinity: Affinity,
+    },
+    /// The live host with the lowest handling priority takes all of it.
+    Single,
+    /// Everybody drops it.
+    Disabled,
+}
+
+/// One port rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRule {
+    /// The virtual IP it is for; `None` for all of them.
+    pub vip: Option<IpAddr>,
+    /// First port.
+    pub start: u16,
+    /// Last port, inclusive.
+    pub end: u16,
+    /// Transport protocols.
+    pub protocol: Protocol,
+    /// Filtering mode.
+    pub mode: FilterMode,
+}
+
+impl PortRule {
+    /// Whether both rules would decide about some packet. A rule for one virtual IP is more specific than
+    /// one for all and goes before it, so these two do not overlap.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.vip == other.vip
+            && self.protocol.overlaps(other.protocol)
+            && self.start <= other.end
+            && other.start <= self.end
+    }
+}
+
+/// What one host brings to one rule. On the wire one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Claim(pub u8);
+
+impl Claim {
+    /// NLB's weight when the load is shared equally.
+    pub const EQUAL_WEIGHT: Self = Self(50);
+    /// The largest load weight.
+    pub const MAX_WEIGHT: u8 = 100;
+}
+
+/// The virtual IPs and port rules of a cluster: what every host must agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSet {
+    vips: Vec<IpAddr>,
+    rules: Vec<PortRule>,
+    digest: Digest,
+}
+
+/// Why a set of rules cannot be used. Indices count from 0, in the order given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// No virtual IP.
+    #[error("a cluster needs at least one virtual IP")]
+    NoVip,
+    /// Too many virtual IPs.
+    #[error("a cluster has at most {MAX_VIPS} virtual IPs")]
+    TooManyVips,
+    /// A virtual IP is listed twice.
+    #[error("virtual IP {0} is listed twice")]
+    DuplicateVip(usize),
+    /// Too many rules.
+    #[error("a cluster has at most {USER_RULES} port rules")]
+    TooManyRules,
+    /// The range runs backwards.
+    #[error("port rule {0} ends before it starts")]
+    EmptyRange(usize),
+    /// A rule names an address that is not a virtual IP of the cluster.
+    #[error("port rule {0} is for an address that is no virtual IP of the cluster")]
+    UnknownVip(usize),
+    /// Two rules would decide about one packet.
+    #[error("port rules {0} and {1} overlap")]
+    Overlap(usize, usize),
+}
+
+impl RuleSet {
+    /// Checks virtual IPs (the first is the primary) and rules against each other.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, as a [`RuleError`].
+    pub fn new(vips: Vec<IpAddr>, rules: Vec<PortRule>) -> Result<Self, RuleError> {
+        if vips.is_empty() {
+            return Err(RuleError::NoVip);
+        }
+        if vips.len() > MAX_VIPS {
+            return Err(RuleError::TooManyVips);
+        }
+        if rules.len() > USER_RULES {
+            return Err(RuleError::TooManyRules);
+        }
+        if let Some(index) = (0..vips.len()).find(|&index| vips[..index].contains(&vips[index])) {
+            return Err(RuleError::DuplicateVip(index));
+        }
+        for (index, rule) in rules.iter().enumerate() {
+            if rule.start > rule.end {
+                return Err(RuleError::EmptyRange(index));
+            }
+            if rule.vip.is_some_and(|vip| !vips.contains(&vip)) {
+                return Err(RuleError::UnknownVip(index));
+            }
+            if let Some(earlier) = rules[..index].iter().position(|other| other.overlaps(rule)) {
+                return Err(RuleError::Overlap(earlier, index));
+            }
+        }
+        let digest = digest(&vips, &rules);
+        Ok(Self {
+            vips,
+            rules,
+            digest,
+        })
+    }
+
+    /// The virtual IPs; the first is the primary.
+    pub fn vips(&self) -> &[IpAddr] {
+        &self.vips
+    }
+
+    /// The primary virtual IP, from which the cluster's MAC is made.
+    pub fn primary(&self) -> IpAddr {
+        self.vips[0]
+    }
+
+    /// The port rules, in order.
+    pub fn rules(&self) -> &[PortRule] {
+        &self.rules
+    }
+
+    /// Equal exactly if virtual IPs and rules are (but for collisions of 2^-64).
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+fn digest(vips: &[IpAddr], rules: &[PortRule]) -> Digest {
+    let mut hash = Sha256::new();
+    hash.update([vips.len() as u8]);
+    for vip in vips {
+        hash.update(mapped(*vip));
+    }
+    for rule in rules {
+        hash.update(rule.vip.map_or([0; 16], mapped));
+        hash.update(rule.start.to_be_bytes());
+        hash.update(rule.end.to_be_bytes());
+        let (mode, affinity) = match rule.mode {
+            FilterMode::Multiple { affinity } => (2, affinity as u8),
+            FilterMode::Single => (1, 0),
+            FilterMode::Disabled => (3, 0),
+        };
+        hash.update([rule.protocol as u8, mode, affinity]);
+    }
+    truncated(hash)
+}
+
+/// The first eight bytes of a finished hash.
+pub(crate) fn truncated(hash: Sha256) -> Digest {
+    let bytes = hash.finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&bytes[..8]);
+    Digest(u64::from_be_bytes(first))
+}
+
+/// An address as the tables and digests hold it: IPv4 mapped into IPv6.
+pub fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(vip: Option<&str>, start: u16, end: u16, protocol: Protocol) -> PortRule {
+        let vip = vip.map(|ip| ip.parse().unwrap());
+        PortRule {
+            vip,
+            start,
+            end,
+            protocol,
+            mode: FilterMode::Multiple {
+                affinity: Affinity::None,
+            },
+        }
+    }
+
+    fn set(rules: Vec<PortRule>) -> Result<RuleSet, RuleError> {
+        RuleSet::new(
+            vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
+            rules,
+        )
+    }
+
+    #[test]
+    fn overlaps_are_found_by_range_protocol_and_address() {
+        let web = || rule(None, 80, 90, Protocol::Tcp);
+        assert_eq!(
+            set(vec![web(), rule(None, 90, 95, Protocol::Both)]),
+            Err(RuleError::Overlap(0, 1))
+        );
+        assert!(set(vec![web(), rule(None, 90, 95, Protocol::Udp)]).is_ok());
+        assert!(set(vec![web(), rule(None, 91, 95, Protocol::Tcp)]).is_ok());
+        assert!(set(vec![web(), rule(Some("10.0.0.2"), 80, 80, Protocol::Tcp)]).is_ok());
+        assert_eq!(
+            set(vec![rule(Some("10.9.9.9"), 1, 1, Protocol::Tcp)]),
+            Err(RuleError::UnknownVip(0))
+        );
+        assert_eq!(
+            set(vec![rule(None, 9, 8, Protocol::Tcp)]),
+            Err(RuleError::EmptyRange(0))
+        );
+    }
+
+    #[test]
+    fn the_digest_tells_sets_apart() {
+        let one = set(vec![rule(None, 80, 80, Protocol::Tcp)]).unwrap();
+        let two = set(vec![rule(None, 80, 80, Protocol::Both)]).unwrap();
+        assert_ne!(one.digest(), two.digest());
+        assert_eq!(
+            one.digest(),
+            set(vec![rule(None, 80, 80, Protocol::Tcp)])
+                .unwrap()
+                .digest()
+        );
+    }
+}
