@@ -22,7 +22,8 @@ pub(super) struct Cli {
         global = true,
         value_name = "PATH",
         env = "COVEY_SOCKET",
-        hide_env_values = true
+        hide_env_values = true,
+        display_order = 100
     )]
     pub(super) socket: Option<PathBuf>,
 

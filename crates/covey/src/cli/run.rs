@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 pub(super) fn run(cli: Cli) -> anyhow::Result<()> {
     let socket = cli.socket.as_deref();
     match cli.command {
-        Command::Run { config } => run_daemon(&config.path),
+        Command::Run { config } => run_daemon(&config.path, socket),
         Command::Check { config, format } => {
             let summary = CheckSummary::of(&Config::load(&config.path, &Machine)?);
             report(&format, &summary, |_| render::check(&summary))
@@ -49,8 +49,11 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-fn run_daemon(path: &Path) -> anyhow::Result<()> {
-    let config = Config::load(path, &Machine)?;
+fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
+    let mut config = Config::load(path, &Machine)?;
+    if let Some(socket) = socket {
+        config.daemon.socket = socket.to_owned();
+    }
     let filter = EnvFilter::try_new(&config.daemon.log)
         .context("the log filter was accepted and then was not")?;
     tracing_subscriber::fmt()

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 /// Connections at a time; further ones are told so and closed.
@@ -85,8 +85,7 @@ impl Server {
 
     /// Accepts clients and hands their requests to `calls`, until the other end of `calls` is closed.
     pub async fn serve(self, calls: mpsc::Sender<Call>) {
-        let everybody = Arc::new(Semaphore::new(MAX_CLIENTS - RESERVED));
-        let masters = Arc::new(Semaphore::new(RESERVED));
+        let places = Places::new();
         loop {
             let stream = tokio::select! {
                 accepted = self.listener.accept() => match accepted {
@@ -104,26 +103,20 @@ impl Server {
                 Ok(peer) => peer.uid() == 0 || peer.uid() == self.owner,
                 Err(_) => false,
             };
-            let place = Arc::clone(&everybody).try_acquire_owned().or_else(|full| {
-                if may_command {
-                    Arc::clone(&masters).try_acquire_owned()
-                } else {
-                    Err(full)
-                }
-            });
+            let place = places.take(may_command);
             let mut client = Connection {
                 stream: BufReader::with_capacity(MAX_REQUEST, stream),
                 may_command,
                 calls: calls.clone(),
             };
             match place {
-                Ok(place) => {
+                Some(place) => {
                     tokio::spawn(async move {
                         client.converse().await;
                         drop(place);
                     });
                 }
-                Err(_) => client.turn_away(),
+                None => client.turn_away(),
             }
         }
     }
@@ -156,6 +149,27 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
             fs::remove_file(path).map_err(failed)
         }
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// The places for clients that are still free.
+struct Places {
+    everybody: Arc<Semaphore>,
+    commanders: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self {
+            everybody: Arc::new(Semaphore::new(MAX_CLIENTS - RESERVED)),
+            commanders: Arc::new(Semaphore::new(RESERVED)),
+        }
+    }
+
+    /// A place, held until the permit is dropped.
+    fn take(&self, may_command: bool) -> Option<OwnedSemaphorePermit> {
+        let place = |free: &Arc<Semaphore>| Arc::clone(free).try_acquire_owned().ok();
+        place(&self.everybody).or_else(|| may_command.then(|| place(&self.commanders)).flatten())
     }
 }
 

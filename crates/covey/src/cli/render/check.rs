@@ -7,6 +7,7 @@ use covey_proto::config::{Auth, ClusterMode, Quorum};
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 /// A configuration in the words of its file, defaults filled in.
 #[derive(Serialize)]
@@ -15,7 +16,7 @@ pub(in crate::cli) struct CheckSummary {
     vips: Vec<String>,
     mode: &'static str,
     mac: String,
-    period: String,
+    period_ms: f64,
     tolerance: u16,
     authenticated: bool,
     /// How many hosts must be together for any to serve; none for any number.
@@ -52,7 +53,7 @@ impl CheckSummary {
                 ClusterMode::Igmp => "igmp",
             },
             mac: config.cluster_mac().to_string(),
-            period: duration::format(cluster.timing.period),
+            period_ms: cluster.timing.period.as_secs_f64() * 1e3,
             tolerance: cluster.timing.tolerance,
             authenticated: match cluster.auth {
                 Auth::None => false,
@@ -131,6 +132,7 @@ pub(in crate::cli) fn check(summary: &CheckSummary) -> String {
     } else {
         "not signed"
     };
+    let period = Duration::from_secs_f64(summary.period_ms / 1e3);
     let overview = labelled(&[
         (
             "Cluster",
@@ -144,7 +146,8 @@ pub(in crate::cli) fn check(summary: &CheckSummary) -> String {
             "Heartbeat",
             format!(
                 "every {}, tolerance {}, {signed}; {quorum}",
-                summary.period, summary.tolerance
+                duration::format(period),
+                summary.tolerance
             ),
         ),
         (

@@ -27,6 +27,18 @@ fn list(ids: &[u8], separator: &str) -> String {
     ids.join(separator)
 }
 
+/// As [`list`], with four or more in a row as `1-4`; the IDs are in ascending order.
+fn ranges(ids: &[u8], separator: &str) -> String {
+    let runs: Vec<String> = ids
+        .chunk_by(|one, next| one + 1 == *next)
+        .map(|run| match run {
+            [first, _, _, .., last] => format!("{first}-{last}"),
+            few => list(few, separator),
+        })
+        .collect();
+    runs.join(separator)
+}
+
 /// The hosts that this one converged with, or tries to converge with. It always lists itself: one that is alone is
 /// a cluster of one, and an empty list was NLB's sign that it sees nobody, not even itself (Q228942).
 fn companions(status: &Status) -> Vec<u8> {

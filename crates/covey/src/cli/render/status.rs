@@ -1,11 +1,11 @@
 //! `covey status`: the cluster as one host sees it, as tables.
 //!
-//! Shares are shown in percent of the 4096 buckets; a host's overall share is the mean over the port rules that
-//! take traffic, since how much traffic each rule gets is not known here.
+//! Shares are shown in percent of the 4096 buckets. A host's overall share is the mean over the rules by which
+//! hosts share traffic; how much of it each rule gets is not known here.
 
 use super::query::state_words;
 use super::table::{Align, Cell, Paint, Table, Tone, labelled};
-use super::{list, ports};
+use super::{ports, ranges};
 use crate::duration;
 use crate::status::{HostState, MemberStatus, RuleStatus, Status};
 use covey_filter::BUCKETS;
@@ -42,7 +42,7 @@ fn overview(status: &Status, paint: Paint) -> String {
         0 => "none is committed".to_owned(),
         epoch => format!(
             "epoch {epoch}, hosts {}, default host {}, digest {}",
-            list(&cluster.view, ", "),
+            ranges(&cluster.view, ", "),
             cluster
                 .default_host
                 .map_or_else(|| "none".to_owned(), |id| id.to_string()),
@@ -60,13 +60,17 @@ fn overview(status: &Status, paint: Paint) -> String {
         }
     );
     let (words, tone) = state_words(host.state, host.is_default);
+    let lease = if host.lease_ms > 0.0 {
+        format!("lease {}", milliseconds(host.lease_ms))
+    } else {
+        "no lease".to_owned()
+    };
     let mut this = format!(
-        "{} (host {}) on {}: {}, lease {}, up {}",
+        "{} (host {}) on {}: {}, {lease}, up {}",
         host.name,
         host.id,
         host.interface,
         paint.tone(tone, words),
-        milliseconds(host.lease_ms),
         duration::format(Duration::from_millis(host.uptime_ms))
     );
     if let Some(reason) = &host.waiting_for {
@@ -131,14 +135,20 @@ fn state(host: &MemberStatus, default_host: Option<u8>) -> Cell {
     }
 }
 
-/// The part of all buckets that a host owns, from 0 to 1.
+/// The part of all buckets that a host owns, from 0 to 1: of the multiple-host rules; without any, of the
+/// single-host rules; without any, of the default rule.
 fn overall_share(status: &Status, id: u8) -> f64 {
-    let (default, ports): (Vec<&RuleStatus>, Vec<&RuleStatus>) = status
-        .rules
-        .iter()
-        .filter(|rule| rule.mode != "disabled")
-        .partition(|rule| rule.index == 0);
-    let counted = if ports.is_empty() { default } else { ports };
+    let rules = |wanted: fn(&RuleStatus) -> bool| -> Vec<&RuleStatus> {
+        status.rules.iter().filter(|rule| wanted(rule)).collect()
+    };
+    let counted = [
+        rules(|rule| rule.mode == "multiple"),
+        rules(|rule| rule.mode == "single"),
+        rules(|rule| rule.index == 0),
+    ]
+    .into_iter()
+    .find(|rules| !rules.is_empty())
+    .unwrap_or_default();
     let owned: usize = counted.iter().filter_map(|rule| rule.share.get(&id)).sum();
     owned as f64 / (counted.len().max(1) * BUCKETS) as f64
 }
@@ -252,14 +262,14 @@ fn convergences(status: &Status, paint: Paint) -> String {
     for record in &status.convergence {
         let from = match record.from.as_slice() {
             [] => "-".to_owned(),
-            ids => list(ids, ","),
+            ids => ranges(ids, ","),
         };
         table.push([
             duration::format(Duration::from_millis(record.at_ms)).into(),
             record.epoch.to_string().into(),
             milliseconds(record.duration_ms).into(),
             from.into(),
-            list(&record.to, ",").into(),
+            ranges(&record.to, ",").into(),
             record.cause.as_str().into(),
         ]);
     }
