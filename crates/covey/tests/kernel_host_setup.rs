@@ -4,6 +4,7 @@
 //! `cargo test -p covey --test kernel_host_setup -- --ignored` as root. What the kernel holds is read with `ip`,
 //! `bridge` and /proc, not with the code under test. Covers docs/design.md, "Data path".
 #![allow(unsafe_code)] // setns(2) and setresuid(2): a thread of the test enters a namespace or becomes nobody.
+#![allow(clippy::unwrap_used)] // Helpers of a test, outside of its functions.
 
 use covey::host::{HostSetup, Interface, Plan};
 use covey_proto::ids::Mac;
