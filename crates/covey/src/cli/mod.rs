@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
         }
     };
     match run::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("covey: {error:#}");

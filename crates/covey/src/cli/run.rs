@@ -12,9 +12,10 @@ use crate::status::EventRecord;
 use anyhow::Context;
 use std::io;
 use std::path::Path;
+use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-pub(super) fn run(cli: Cli) -> anyhow::Result<()> {
+pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let socket = cli.socket.as_deref();
     match cli.command {
         Command::Run { config } => run_daemon(&config.path, socket),
@@ -46,7 +47,8 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<()> {
             let macs = ClusterMacs::of(ip);
             report(&format, &macs, |_| render::ip2mac(&macs))
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
@@ -55,7 +57,7 @@ fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
         config.daemon.socket = socket.to_owned();
     }
     let filter = EnvFilter::try_new(&config.daemon.log)
-        .context("the log filter was accepted and then was not")?;
+        .expect("the configuration only takes filters that can be used");
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -6,7 +6,7 @@
 //!                                            (system.rs)
 //! ```
 //!
-//! [`ConfigFile`](file::ConfigFile) is what was typed, [`Config`] is what it means; past this module nothing is
+//! `ConfigFile` is what was typed, [`Config`] is what it means; past this module nothing is
 //! checked again. Everything that is wrong is reported at once, each with its line and what to do
 //! ([`ConfigError`]). Called by `covey check`, by `covey run` and by the daemon when it reloads.
 //! Specification: docs/design.md, "Command line".

@@ -43,8 +43,16 @@ pub(super) fn read(
         claims.push(Claim::EQUAL_WEIGHT);
     }
     let vips: Vec<IpAddr> = vips?.iter().map(|vip| vip.ip()).collect();
-    // Whatever this refuses was reported above with its line, or with the virtual IPs.
-    Some((RuleSet::new(vips, rules).ok()?, claims))
+    match RuleSet::new(vips, rules) {
+        Ok(rules) => Some((rules, claims)),
+        Err(error) => {
+            // All that can be refused has been reported already, with its line.
+            if problems.is_empty() {
+                problems.add(None, error.to_string());
+            }
+            None
+        }
+    }
 }
 
 /// The rule that NLB starts with.

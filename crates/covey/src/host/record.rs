@@ -77,6 +77,11 @@ impl Record {
         }
     }
 
+    /// Whether Covey has this to undo already.
+    pub(super) fn notes(&self, change: &Change) -> bool {
+        self.changes.iter().any(|noted| noted.concerns(change))
+    }
+
     /// Writes the note, or removes it when nothing is changed any more. The file is never half written.
     pub(super) fn save(&self, path: &Path) -> io::Result<()> {
         if self.changes.is_empty() {

@@ -147,18 +147,21 @@ impl HostSetup {
         self.record.changes = still_wanted;
         self.put_back(stale);
 
-        for change in &wanted {
-            let noted = |noted: &Change| noted.concerns(change);
-            if !self.record.changes.iter().any(noted) && !self.machine.is_made(change)? {
+        let mut missing = Vec::new();
+        for change in wanted {
+            if self.record.notes(&change) {
+                missing.push(change);
+            } else if !self.machine.is_made(&change)? {
                 self.record.changes.push(change.clone());
+                missing.push(change);
             }
         }
         self.record
             .save(&self.path)
             .doing(|| format!("write {}", self.path.display()))?;
-        for change in &self.record.changes {
+        for change in missing {
             self.machine
-                .make(change)
+                .make(&change)
                 .doing(|| format!("set up {change}"))?;
         }
         Ok(())

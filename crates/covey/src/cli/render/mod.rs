@@ -1,4 +1,4 @@
-//! What people see: texts and tables made of a [`Status`](crate::status::Status), an event or a configuration.
+//! What people see: texts and tables made of a [`Status`], an event or a configuration.
 //!
 //! Every function here is pure, so golden tests hold every character of the output.
 //! Called by [`super::run`]. Specification: docs/design.md, "Command line".
