@@ -1,3 +1,2 @@
 //! The `covey` binary.
-mod status;
 fn main() {}
