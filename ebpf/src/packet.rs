@@ -43,8 +43,13 @@ impl Bytes {
             // In two words, because a copy of six bytes becomes a call.
             // SAFETY: `at` has checked the bounds, and the frame is this program's alone while it runs.
             unsafe {
-                place.cast::<u32>().write_unaligned(u32::from_ne_bytes([a, b, c, d]));
-                place.byte_add(4).cast::<u16>().write_unaligned(u16::from_ne_bytes([e, f]));
+                place
+                    .cast::<u32>()
+                    .write_unaligned(u32::from_ne_bytes([a, b, c, d]));
+                place
+                    .byte_add(4)
+                    .cast::<u16>()
+                    .write_unaligned(u16::from_ne_bytes([e, f]));
             }
         }
     }
@@ -60,7 +65,8 @@ impl Packet for Bytes {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // SAFETY: `at` has checked the bounds; any bytes are a value of the type.
-        self.at::<[u8; N]>(offset).map(|place| unsafe { place.read_unaligned() })
+        self.at::<[u8; N]>(offset)
+            .map(|place| unsafe { place.read_unaligned() })
     }
 }
 
@@ -71,25 +77,39 @@ pub(crate) fn kind(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).pkt_type }
 }
 
-/// Writes a correction into an outgoing frame, and repairs the checksum over it.
+/// A MAC on the stack, where words must be aligned, and in whole words, as bpf_csum_diff wants it: zeros change
+/// no sum.
+#[repr(C, align(8))]
+struct Padded {
+    mac: MacBytes,
+    zeros: [u8; 2],
+}
+
+impl Padded {
+    const SIZE: u32 = size_of::<Self>() as u32;
+
+    #[inline(always)]
+    const fn new(mac: MacBytes) -> Self {
+        Self { mac, zeros: [0; 2] }
+    }
+
+    #[inline(always)]
+    fn words(&mut self) -> *mut u32 {
+        core::ptr::from_mut(self).cast()
+    }
+}
+
+/// Writes a correction into an outgoing frame, and repairs the checksum over it. (In all messages the MAC lies at
+/// an even offset from where the checksum starts, so the words add up alike.)
 #[inline(always)]
 pub(crate) fn correct(ctx: &TcContext, correction: &Correction) -> Result<(), i64> {
-    ctx.store(correction.at, &correction.new, 0)?;
+    let (mut old, mut new) = (Padded::new(correction.old), Padded::new(correction.new));
+    ctx.store(correction.at, &new.mac, 0)?;
     let Some(checksum) = correction.checksum else {
         return Ok(());
     };
-    let (mut old, mut new) = (padded(correction.old), padded(correction.new));
-    // SAFETY: both buffers hold the eight bytes that are announced.
-    let difference = unsafe { bpf_csum_diff(old.as_mut_ptr(), 8, new.as_mut_ptr(), 8, 0) };
+    // SAFETY: both values are as large as is said.
+    let difference =
+        unsafe { bpf_csum_diff(old.words(), Padded::SIZE, new.words(), Padded::SIZE, 0) };
     ctx.l4_csum_replace(checksum, 0, difference as u64, 0)
-}
-
-/// A MAC in whole words, as bpf_csum_diff wants it; zeros change no sum. The MAC lies at an even offset from
-/// the checksummed start, so the words add up alike.
-#[inline(always)]
-fn padded([a, b, c, d, e, f]: MacBytes) -> [u32; 2] {
-    [
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, 0, 0]),
-    ]
 }

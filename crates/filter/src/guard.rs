@@ -122,6 +122,3 @@ fn neighbour_discovery<P: Packet + ?Sized>(
         checksum: Some(body + 2),
     }))
 }
-
-#[cfg(test)]
-mod tests;
