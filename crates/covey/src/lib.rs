@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod datapath;
 pub mod duration;
 pub mod host;
 pub mod status;
