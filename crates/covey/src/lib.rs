@@ -12,4 +12,5 @@ pub mod daemon;
 pub mod datapath;
 pub mod duration;
 pub mod host;
+pub mod lab;
 pub mod status;

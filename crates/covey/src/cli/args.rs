@@ -2,6 +2,7 @@
 //!
 //! Parsed by [`super::main`]. Help texts are under golden tests. Specification: docs/design.md, "Command line".
 
+use crate::lab::LabArgs;
 use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -85,6 +86,8 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// A whole cluster on this machine, to try things out
+    Lab(LabArgs),
 }
 
 /// NLB's verbs.

@@ -43,6 +43,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Wlbs { verb } => match verb {
             WlbsVerb::Query => print(&render::wlbs_query(&connect(socket)?.status()?)),
         },
+        Command::Lab(args) => return crate::lab::run(args),
         Command::Ip2mac { ip, format } => {
             let macs = ClusterMacs::of(ip);
             report(&format, &macs, |_| render::ip2mac(&macs))

@@ -163,6 +163,41 @@ impl Config {
         })
     }
 
+    /// The keys of a newly read configuration that differ from this one's and cannot change while the daemon
+    /// runs.
+    pub fn needs_restart_for(&self, new: &Self) -> Vec<&'static str> {
+        let (old_cluster, old_host) = (&self.cluster, &self.host);
+        let (new_cluster, new_host) = (&new.cluster, &new.host);
+        let differs = [
+            ("cluster.name", old_cluster.name != new_cluster.name),
+            ("cluster.vips", old_cluster.vips != new_cluster.vips),
+            ("cluster.mode", old_cluster.mode != new_cluster.mode),
+            (
+                "cluster.period",
+                old_cluster.timing.period != new_cluster.timing.period,
+            ),
+            (
+                "cluster.tolerance",
+                old_cluster.timing.tolerance != new_cluster.timing.tolerance,
+            ),
+            ("cluster.key_file", old_cluster.auth != new_cluster.auth),
+            ("cluster.quorum", old_cluster.quorum != new_cluster.quorum),
+            (
+                "cluster.unicast_fallback",
+                old_cluster.unicast_fallback != new_cluster.unicast_fallback,
+            ),
+            ("host.id", old_host.id != new_host.id),
+            ("host.name", old_host.name != new_host.name),
+            ("host.interface", old_host.interface != new_host.interface),
+            ("host.dip", old_host.dip != new_host.dip),
+        ];
+        differs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| key)
+            .collect()
+    }
+
     /// The shared MAC that follows from the primary virtual IP.
     pub fn cluster_mac(&self) -> Mac {
         cluster_mac(self.cluster.mode, self.rules.primary())

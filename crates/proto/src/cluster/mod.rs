@@ -235,6 +235,16 @@ impl Cluster {
         self.outputs.pop_front().unwrap_or_else(waiting)
     }
 
+    /// Whether the host takes no part and has said so.
+    pub fn is_stopped(&self) -> bool {
+        self.role == Role::Stopped
+    }
+
+    /// Whether the host takes part and means to go on.
+    pub fn is_active(&self) -> bool {
+        self.role == Role::Active
+    }
+
     /// Frames that were not used, by reason.
     pub fn rejected(&self) -> impl Iterator<Item = (Reject, u64)> {
         Reject::ALL
@@ -489,6 +499,7 @@ impl Cluster {
     fn stop_serving(&mut self) {
         (self.committed, self.staged, self.proposed, self.transfer) = (None, None, None, None);
         self.lease = Time::ZERO;
+        self.outputs.push_back(Output::Lease(Time::ZERO));
         self.program_fenced();
     }
 
