@@ -21,18 +21,22 @@ const NOT_FOR_THE_OTHER_CARGO: [&str; 9] = [
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
-    for path in ["ebpf", "crates/filter", "rust-toolchain.toml"] {
-        watch(&root.join(path));
+    // Not the whole of `ebpf`: a cargo that runs there by hand writes into it.
+    for path in [
+        "ebpf/.cargo",
+        "ebpf/Cargo.lock",
+        "ebpf/Cargo.toml",
+        "ebpf/src",
+        "crates/filter/Cargo.toml",
+        "crates/filter/src",
+        "rust-toolchain.toml",
+    ] {
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     match object(&root) {
         Ok(object) => println!("cargo::rustc-env=COVEY_EBPF_OBJECT={}", object.display()),
         Err(reason) => println!("cargo::error={reason}"),
     }
-}
-
-/// Cargo looks at everything in a directory, but the other cargo must be free to write its own.
-fn watch(path: &Path) {
-    println!("cargo::rerun-if-changed={}", path.display());
 }
 
 fn object(root: &Path) -> Result<PathBuf, String> {
