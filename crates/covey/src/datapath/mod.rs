@@ -37,6 +37,15 @@ pub enum Attach {
     Generic,
 }
 
+impl std::fmt::Display for Attach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
 /// The filter of one interface, attached.
 pub struct DataPath {
     programs: Programs,

@@ -1,0 +1,271 @@
+//! The command line of `covey lab`. docs/design.md, "Command line".
+
+use super::topology::{LabName, Place, host_name};
+use crate::duration;
+use clap::{Args, Subcommand, ValueEnum};
+use covey_proto::config::Timing;
+use covey_proto::ids::HostId;
+use std::ffi::OsString;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// `covey lab`
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// First part of the names of the lab's namespaces and of its directory in /run
+    #[arg(long, global = true, hide = true, default_value = "covey")]
+    pub(super) name: LabName,
+    #[command(subcommand)]
+    pub(super) command: LabCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LabCommand {
+    /// Build a cluster: switch, hosts, client; return when it has converged
+    Up(UpArgs),
+    /// Show hosts, processes, links, faults and what the daemons say
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command inside a host, the client or the switch
+    Exec {
+        /// h1, h2, ..., client or switch
+        place: Place,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Do harm to a host, or undo all harm
+    #[command(subcommand)]
+    Fault(FaultCommand),
+    /// Take the lab down; nothing is left of it
+    Down,
+    /// Build three hosts, send traffic, let things happen, and tell what clients notice
+    Demo(DemoArgs),
+    /// The server inside each host
+    #[command(hide = true)]
+    Serve {
+        /// The host's name
+        host: String,
+        /// The virtual IP
+        vip: Ipv4Addr,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// Number of hosts, 1 to 64
+    #[arg(long, default_value = "3", value_parser = parse_host)]
+    pub(super) hosts: HostId,
+    /// How frames reach the hosts
+    #[arg(long, value_enum, default_value_t = Mode::Unicast)]
+    pub(super) mode: Mode,
+    /// Time between two heartbeats, 10ms to 10s
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    period: Period,
+    /// Missed heartbeats after which a host counts as dead, 3 to 100
+    #[arg(long, value_name = "PERIODS", default_value = "5")]
+    tolerance: Tolerance,
+    /// Start no daemons, only network and servers (`fault heal` starts them)
+    #[arg(long)]
+    pub(super) no_daemons: bool,
+    /// Print the lab's status as JSON when it is up (steps go to standard error)
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// End after this time, or after the first round of events if that takes longer, with exit code 0 only if
+    /// all went as it should [default: until Ctrl-C]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    pub(super) length: Option<Duration>,
+    /// Print nothing but the summary, as JSON, on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Time between two heartbeats, 10ms to 10s
+    #[arg(long, value_name = "TIME", default_value = "200ms")]
+    period: Period,
+    /// Missed heartbeats after which a host counts as dead, 3 to 100
+    #[arg(long, value_name = "PERIODS", default_value = "5")]
+    tolerance: Tolerance,
+}
+
+impl UpArgs {
+    pub(super) fn timing(&self) -> Timing {
+        Timing {
+            period: self.period.0,
+            tolerance: self.tolerance.0,
+        }
+    }
+}
+
+impl DemoArgs {
+    pub(super) fn timing(&self) -> Timing {
+        Timing {
+            period: self.period.0,
+            tolerance: self.tolerance.0,
+        }
+    }
+}
+
+/// A heartbeat period within the limits of [`Timing`].
+#[derive(Clone, Copy, Debug)]
+struct Period(Duration);
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let period = duration::parse(text)?;
+        if (Timing::MIN_PERIOD..=Timing::MAX_PERIOD).contains(&period) {
+            Ok(Self(period))
+        } else {
+            Err(format!(
+                "a period lies between {} and {}",
+                duration::format(Timing::MIN_PERIOD),
+                duration::format(Timing::MAX_PERIOD)
+            ))
+        }
+    }
+}
+
+/// A heartbeat tolerance within the limits of [`Timing`].
+#[derive(Clone, Copy, Debug)]
+struct Tolerance(u16);
+
+impl FromStr for Tolerance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|periods| (Timing::MIN_TOLERANCE..=Timing::MAX_TOLERANCE).contains(periods))
+            .map(Self)
+            .ok_or_else(|| {
+                format!(
+                    "a tolerance is a number of periods, {} to {}",
+                    Timing::MIN_TOLERANCE,
+                    Timing::MAX_TOLERANCE
+                )
+            })
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Mode {
+    /// A unicast cluster MAC that the switch floods
+    Unicast,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FaultCommand {
+    /// Kill a host's daemon (SIGKILL)
+    Kill {
+        /// The host's number
+        #[arg(value_name = "N", value_parser = parse_host)]
+        host: HostId,
+    },
+    /// Cut a host's switch port and kill its daemon: no sign of life leaves it any more
+    Crash {
+        /// The host's number
+        #[arg(value_name = "N", value_parser = parse_host)]
+        host: HostId,
+    },
+    /// Stop a host's daemon (SIGSTOP) for a time, or until `heal`
+    Stall {
+        /// The host's number
+        #[arg(value_name = "N", value_parser = parse_host)]
+        host: HostId,
+        /// How long; this command returns when it is over
+        #[arg(value_parser = duration::parse)]
+        time: Option<Duration>,
+    },
+    /// Undo all faults; return when all hosts have converged
+    Heal,
+}
+
+/// A host's number, with or without the `h` of its name.
+fn parse_host(text: &str) -> Result<HostId, String> {
+    text.parse()
+        .ok()
+        .and_then(HostId::new)
+        .or_else(|| host_name(text))
+        .ok_or_else(|| "hosts are numbered from 1 to 64".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        lab: LabArgs,
+    }
+
+    fn parse(line: &str) -> Result<LabArgs, String> {
+        Cli::try_parse_from(std::iter::once("lab").chain(line.split(' ')))
+            .map(|cli| cli.lab)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_has_the_defaults_of_nlb() {
+        let LabCommand::Up(up) = parse("up").unwrap().command else {
+            panic!("not up");
+        };
+        assert_eq!(up.hosts.get(), 3);
+        assert_eq!(up.timing().budget(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn the_demo_shows_failover_in_a_second() {
+        let LabCommand::Demo(demo) = parse("demo --for 30s").unwrap().command else {
+            panic!("not demo");
+        };
+        assert_eq!(demo.length, Some(Duration::from_secs(30)));
+        assert_eq!(demo.timing().budget(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "up --hosts 0",
+            "up --hosts 65",
+            "up --period 10",
+            "up --period 5ms",
+            "up --period 11s",
+            "up --tolerance 2",
+            "up --tolerance 101",
+            "up --mode igmp",
+            "--name ../x up",
+            "exec h1",
+            "exec h65 -- true",
+            "fault crash",
+            "fault stall 2 5",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        let LabCommand::Exec { place, command } = parse("exec h2 -- ls --json -l").unwrap().command
+        else {
+            panic!("not exec");
+        };
+        assert_eq!(place, Place::Host(HostId::new(2).unwrap()));
+        assert_eq!(command, ["ls", "--json", "-l"]);
+    }
+}

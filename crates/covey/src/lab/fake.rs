@@ -1,0 +1,85 @@
+//! Statuses for tests: what the daemons of a converged cluster would say.
+
+use crate::status::{
+    ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleStatus, SCHEMA, Status,
+};
+use covey_proto::ids::HostId;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::topology::{VIP, dip};
+
+/// The status of host `id` in a converged cluster of `view`.
+pub(super) fn status(id: HostId, view: &[u8]) -> Status {
+    let address = |id: u8| IpAddr::from(dip(HostId::new(id).unwrap()));
+    Status {
+        schema: SCHEMA,
+        cluster: ClusterStatus {
+            name: "lab".to_owned(),
+            vips: vec![VIP.into()],
+            mode: "unicast".to_owned(),
+            mac: "02:bf:0a:4d:00:64".to_owned(),
+            epoch: 7,
+            map_digest: "0123456789abcdef".to_owned(),
+            view: view.to_vec(),
+            default_host: view.first().copied(),
+            period_ms: 200.0,
+            tolerance: 5,
+            authenticated: true,
+        },
+        host: HostStatus {
+            id: id.get(),
+            name: format!("h{id}"),
+            dip: dip(id).into(),
+            interface: "eth0".to_owned(),
+            mac: format!("0a:00:0a:4d:00:{:02x}", id.get()),
+            state: HostState::Converged,
+            is_default: view.first() == Some(&id.get()),
+            times_converging: 1,
+            waiting_for: None,
+            uptime_ms: 5000,
+            lease_ms: 900.0,
+            pid: 1,
+            version: "0.1.0".to_owned(),
+        },
+        hosts: view
+            .iter()
+            .map(|member| MemberStatus {
+                id: *member,
+                name: format!("h{member}"),
+                dip: address(*member),
+                mac: format!("0a:00:0a:4d:00:{member:02x}"),
+                state: HostState::Converged,
+                last_heartbeat_ms: if *member == id.get() { 0.0 } else { 120.0 },
+                alive: true,
+                hears: view.to_vec(),
+                epoch: 7,
+                heartbeats: 25,
+                heartbeats_lost: 0,
+            })
+            .collect(),
+        rules: vec![RuleStatus {
+            index: 1,
+            vip: None,
+            start: Some(80),
+            end: Some(80),
+            protocol: "tcp".to_owned(),
+            mode: "multiple".to_owned(),
+            affinity: Some("none".to_owned()),
+            weight: Some(50),
+            handling_priority: None,
+            map: 0,
+            share: view
+                .iter()
+                .map(|member| (*member, 4096 / view.len()))
+                .collect(),
+        }],
+        maps: Vec::new(),
+        datapath: DataPathStatus {
+            attach: "native".to_owned(),
+            packets: BTreeMap::new(),
+        },
+        frames_rejected: BTreeMap::new(),
+        convergence: Vec::new(),
+    }
+}

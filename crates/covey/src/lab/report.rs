@@ -1,0 +1,176 @@
+//! `covey lab status`: hosts, processes, links, faults in force and what each daemon says of itself.
+//! docs/design.md, "Command line".
+
+use super::faults::Fault;
+use super::process::Condition;
+use super::state::Lab;
+use super::topology::{CLIENT, VIP, dip};
+use crate::duration;
+use crate::status::Status;
+use anyhow::Result;
+use covey_filter::BUCKETS;
+use serde::Serialize;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// A lab at one moment. `--json` prints it as it is; `Display` is the table.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// The lab's name.
+    pub(super) lab: String,
+    /// The virtual IP.
+    pub(super) vip: Ipv4Addr,
+    /// The client's address.
+    pub(super) client: Ipv4Addr,
+    /// Heartbeat period, ms.
+    pub(super) period_ms: f64,
+    /// Heartbeat tolerance, periods.
+    pub(super) tolerance: u16,
+    /// The hosts, by ID.
+    pub(super) hosts: Vec<HostReport>,
+}
+
+/// A host at one moment.
+#[derive(Debug, Serialize)]
+pub(super) struct HostReport {
+    /// Its ID.
+    pub(super) id: u8,
+    /// Its name.
+    pub(super) name: String,
+    /// Its dedicated IP.
+    pub(super) dip: Ipv4Addr,
+    /// Its network namespace.
+    pub(super) namespace: String,
+    /// Process ID of its daemon, if that runs.
+    pub(super) daemon: Option<u32>,
+    /// Process ID of its server, if that runs.
+    pub(super) server: Option<u32>,
+    /// The faults in force.
+    pub(super) faults: Vec<Fault>,
+    /// What its daemon says.
+    pub(super) status: Option<Status>,
+    /// Why it says nothing.
+    pub(super) error: Option<String>,
+}
+
+impl Report {
+    /// Asks the kernel and all daemons. A daemon that SIGSTOP holds is not asked.
+    ///
+    /// # Errors
+    /// If the switch cannot be asked; a silent daemon is part of the report.
+    pub(super) fn of(lab: &Lab) -> Result<Self> {
+        let mut hosts = Vec::new();
+        for host in &lab.hosts {
+            let faults = lab.faults(host)?;
+            let running = |process: super::process::Process| {
+                (process.condition() != Condition::Gone).then_some(process.pid)
+            };
+            let answer = match host.daemon_condition() {
+                Condition::Alive => host.status().map_err(|error| format!("{error:#}")),
+                Condition::Stopped => Err("stalled".to_owned()),
+                Condition::Gone => Err("not running".to_owned()),
+            };
+            let (status, error) = match answer {
+                Ok(status) => (Some(status), None),
+                Err(error) => (None, Some(error)),
+            };
+            let place = super::topology::Place::Host(host.id);
+            hosts.push(HostReport {
+                id: host.id.get(),
+                name: place.to_string(),
+                dip: dip(host.id),
+                namespace: lab.name.namespace(place),
+                daemon: host.daemon.and_then(running),
+                server: host.server.and_then(running),
+                faults,
+                status,
+                error,
+            });
+        }
+        Ok(Self {
+            lab: lab.name.to_string(),
+            vip: VIP,
+            client: CLIENT,
+            period_ms: lab.timing.period.as_secs_f64() * 1e3,
+            tolerance: lab.timing.tolerance,
+            hosts,
+        })
+    }
+}
+
+/// The share of the multiple-host traffic that a host has in the map it has committed, as a fraction of 1: its
+/// share of the first port rule.
+pub(super) fn share(status: &Status) -> Option<f64> {
+    let rule = status.rules.iter().find(|rule| rule.start.is_some())?;
+    let buckets = rule.share.get(&status.host.id).copied().unwrap_or(0);
+    Some(buckets as f64 / BUCKETS as f64)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let period = duration::format(std::time::Duration::from_secs_f64(self.period_ms / 1e3));
+        writeln!(
+            f,
+            "lab {}: virtual IP {}, client {}, period {period}, tolerance {}",
+            self.lab, self.vip, self.client, self.tolerance
+        )?;
+        writeln!(
+            f,
+            "{:<5} {:<11} {:>7} {:>7}  {:<14} {:<11} {:>7} {:>6}  view",
+            "host", "address", "daemon", "server", "faults", "state", "share", "epoch"
+        )?;
+        for host in &self.hosts {
+            writeln!(f, "{}", row(host))?;
+        }
+        Ok(())
+    }
+}
+
+fn row(host: &HostReport) -> String {
+    let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    let faults = match host.faults.as_slice() {
+        [] => "-".to_owned(),
+        faults => faults.iter().map(fault_name).collect::<Vec<_>>().join(", "),
+    };
+    let head = format!(
+        "{:<5} {:<11} {:>7} {:>7}  {faults:<14}",
+        host.name,
+        host.dip.to_string(),
+        pid(host.daemon),
+        pid(host.server)
+    );
+    match (&host.status, &host.error) {
+        (Some(status), _) => {
+            let share = share(status)
+                .map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
+            let view: Vec<String> = status.cluster.view.iter().map(u8::to_string).collect();
+            format!(
+                "{head} {:<11} {share:>7} {:>6}  {}",
+                state_name(status),
+                status.cluster.epoch,
+                view.join(",")
+            )
+        }
+        (None, Some(error)) => format!("{head} {error}"),
+        (None, None) => head,
+    }
+}
+
+fn fault_name(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Cut => "cut",
+        Fault::Killed => "killed",
+        Fault::Stalled => "stalled",
+    }
+}
+
+/// A host's state as a word.
+pub(super) fn state_name(status: &Status) -> &'static str {
+    use crate::status::HostState;
+    match status.host.state {
+        HostState::Stopped => "stopped",
+        HostState::Converging => "converging",
+        HostState::Draining => "draining",
+        HostState::Converged => "converged",
+    }
+}
