@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::net::Ipv4Addr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -92,6 +93,14 @@ impl Drop for Lab {
 fn runs(pid: u64) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.starts_with(" Z"))
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        std::thread::yield_now();
+    }
 }
 
 fn dip(host: u8) -> String {
@@ -190,11 +199,16 @@ fn down_leaves_nothing() {
         ])
         .spawn()
         .unwrap();
+    let outside = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let inside = format!("/proc/{}/ns/net", visitor.id());
+    wait_until("the visitor is inside", || {
+        std::fs::read_link(&inside).unwrap() != outside
+    });
+
     let told = lab.ok(&["down"]);
     lab.assert_gone();
     assert!(servers.iter().all(|pid| !runs(*pid)));
-    // The visitor had either entered the client, and was killed there, or finds it gone.
-    assert!(!visitor.wait().unwrap().success());
+    assert_eq!(visitor.wait().unwrap().signal(), Some(9));
     assert!(told.contains("4 namespaces removed"), "{told}");
 
     let told = lab.ok(&["down"]);
@@ -252,11 +266,7 @@ fn up_under_way(lab: &Lab) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while lab.namespaces().len() < 3 {
-        assert!(Instant::now() < deadline, "no namespace after 30 s");
-        std::thread::yield_now();
-    }
+    wait_until("something is built", || lab.namespaces().len() >= 3);
     up
 }
 
