@@ -20,8 +20,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// How long a daemon may take to answer. One that is stopped never does.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a daemon may take to say how it is. One that is stopped never does.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a daemon may take to do what it is told.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A host of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,20 +105,21 @@ impl Host {
     /// # Errors
     /// If the daemon does not answer within 2 s or answers with an error.
     pub(super) fn status(&self) -> Result<Status> {
-        self.request("status")
+        self.request("status", STATUS_PATIENCE)
     }
 
     /// Gives its daemon a command without arguments, such as `stop`.
     ///
     /// # Errors
-    /// If the daemon does not answer within 2 s or refuses.
+    /// If the daemon does not answer within a minute or refuses.
     pub(super) fn command(&self, command: &str) -> Result<()> {
-        self.request::<serde_json::Value>(command).map(|_| ())
+        self.request::<serde_json::Value>(command, COMMAND_PATIENCE)
+            .map(|_| ())
     }
 
-    fn request<T: DeserializeOwned>(&self, command: &str) -> Result<T> {
+    fn request<T: DeserializeOwned>(&self, command: &str, patience: Duration) -> Result<T> {
         let socket = control_socket(self.netns);
-        request(&socket, command).with_context(|| {
+        request(&socket, command, patience).with_context(|| {
             format!(
                 "the daemon of host {} at {} does not do `{command}`",
                 self.id,
@@ -127,7 +130,7 @@ impl Host {
 }
 
 /// One question on a control socket: a line of JSON there, a line of JSON back.
-fn request<T: DeserializeOwned>(socket: &Path, command: &str) -> Result<T> {
+fn request<T: DeserializeOwned>(socket: &Path, command: &str, patience: Duration) -> Result<T> {
     #[derive(Deserialize)]
     #[serde(rename_all = "lowercase")]
     enum Answer<T> {
@@ -136,8 +139,8 @@ fn request<T: DeserializeOwned>(socket: &Path, command: &str) -> Result<T> {
     }
 
     let mut stream = UnixStream::connect(socket).context("cannot connect")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     writeln!(stream, "{}", serde_json::json!({ "command": command }))?;
     let mut line = String::new();
     BufReader::new(stream)
@@ -218,5 +221,78 @@ mod id_as_number {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HostId, D::Error> {
         let number = u8::deserialize(from)?;
         HostId::new(number).ok_or_else(|| D::Error::custom(format!("{number} is no host ID")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake;
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    /// A daemon that answers one question, with this line.
+    fn ask_fake<T: DeserializeOwned>(test: &str, answer: &str) -> (Result<T>, String) {
+        let name = format!("covey-{test}-{}.sock", std::process::id());
+        let socket = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (result, question) = thread::scope(|scope| {
+            let daemon = scope.spawn(move || {
+                let (stream, _) = listener.accept().unwrap();
+                let mut question = String::new();
+                BufReader::new(&stream).read_line(&mut question).unwrap();
+                (&stream).write_all(answer.as_bytes()).unwrap();
+                question
+            });
+            let result = request(&socket, "status", STATUS_PATIENCE);
+            (result, daemon.join().unwrap())
+        });
+        fs::remove_file(&socket).unwrap();
+        (result, question)
+    }
+
+    #[test]
+    fn a_status_comes_over_the_socket() {
+        let status = fake::status(HostId::new(1).unwrap(), &[1, 2, 3]);
+        let answer = format!("{}\n", serde_json::json!({ "ok": status }));
+        let (result, question) = ask_fake::<Status>("ok", &answer);
+        assert_eq!(result.unwrap(), status);
+        assert_eq!(question, "{\"command\":\"status\"}\n");
+    }
+
+    #[test]
+    fn an_error_comes_over_the_socket() {
+        let answer = "{\"error\":\"this host is draining\"}\n";
+        let (result, _) = ask_fake::<Status>("error", answer);
+        assert_eq!(
+            format!("{:#}", result.unwrap_err()),
+            "this host is draining"
+        );
+    }
+
+    #[test]
+    fn silence_is_an_error_too() {
+        let (result, _) = ask_fake::<Status>("silence", "");
+        assert!(format!("{:#}", result.unwrap_err()).contains("the answer is not"));
+    }
+
+    #[test]
+    fn the_configuration_says_what_the_lab_is() {
+        let lab: LabName = "covey".parse().unwrap();
+        let timing = Timing {
+            period: Duration::from_millis(200),
+            tolerance: 5,
+        };
+        let text = config(&lab, timing, HostId::new(2).unwrap());
+        let config: toml::Table = text.parse().unwrap();
+        let cluster = config["cluster"].as_table().unwrap();
+        assert_eq!(cluster["vips"][0].as_str(), Some("10.77.0.100/24"));
+        assert_eq!(cluster["period"].as_str(), Some("200ms"));
+        assert_eq!(
+            cluster["key_file"].as_str(),
+            Some("/run/covey-lab/cluster.key")
+        );
+        assert_eq!(config["host"]["id"].as_integer(), Some(2));
+        assert_eq!(config["rule"][1]["protocol"].as_str(), Some("udp"));
     }
 }

@@ -19,7 +19,7 @@ use super::topology::{LabName, Place};
 use anyhow::{Context, Result};
 use covey_proto::ids::HostId;
 use event::{Event, Outcome};
-use ledger::Ledger;
+use ledger::{Ledger, RATE_SPAN};
 use screen::Screen;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -179,7 +179,7 @@ impl Show<'_> {
     /// A while in which nothing happens. If all hosts are up, their shares are measured.
     fn steady(&mut self, all_up: bool) -> Result<()> {
         let from = Instant::now();
-        self.ledger.forget_before(from);
+        self.ledger.forget_before(from - RATE_SPAN);
         while from.elapsed() < STEADY {
             self.pump()?;
         }
