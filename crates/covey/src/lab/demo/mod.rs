@@ -59,8 +59,7 @@ pub(super) fn demo(name: LabName, args: &DemoArgs) -> Result<ExitCode> {
     } else {
         super::say(summary.to_string().trim_end());
     }
-    let cut_short = args.length.is_some() && interrupt.is_set();
-    Ok(if summary.passed && !cut_short {
+    Ok(if summary.passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -101,12 +100,13 @@ fn show(
         load.kept
     ));
     let ran = show.rounds(length.map(|length| start + length));
+    let happened = !show.outcomes.is_empty();
     let summary = show.close();
     match ran {
-        // An interrupt is how a demo without --for ends.
-        Err(_) if interrupt.is_set() => summary,
-        Err(error) => Err(error),
         Ok(()) => summary,
+        // An interrupt is how a demo without --for ends; there is a verdict if anything has happened.
+        Err(_) if interrupt.is_set() && length.is_none() && happened => summary,
+        Err(error) => Err(error),
     }
 }
 

@@ -60,16 +60,19 @@ impl Screen {
 
     /// A line that stays, above the table.
     pub(super) fn say(&self, line: &str) {
-        self.clear();
-        self.write(&format!("{line}\n"));
+        self.write(&format!("{}{line}\n", self.erasure()));
     }
 
     /// Takes the table away.
     pub(super) fn clear(&self) {
-        let lines = self.drawn.replace(0);
-        if lines > 0 {
-            // Up to the table's first line, then erase to the end of the screen.
-            self.write(&format!("\x1b[{lines}A\x1b[J"));
+        self.write(&self.erasure());
+    }
+
+    /// What takes the table away: up to its first line, then erase to the end of the screen.
+    fn erasure(&self) -> String {
+        match self.drawn.replace(0) {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\x1b[J"),
         }
     }
 
@@ -83,9 +86,9 @@ impl Screen {
         match self.kind {
             Kind::Terminal => {
                 let table = table(&rows, ledger.pending());
-                self.clear();
+                // In one piece, so that it does not flicker.
+                self.write(&format!("{}{table}", self.erasure()));
                 self.drawn.set(table.lines().count());
-                self.write(&table);
             }
             Kind::Lines | Kind::Aside => {
                 self.write(&format!(
