@@ -1,4 +1,4 @@
-//! The `covey` binary: everything is in the library, so that tests can reach it.
+//! The `covey` binary. It also answers to the names `wlbs` and `nlb`, see [`covey::cli`].
 
 use std::process::ExitCode;
 

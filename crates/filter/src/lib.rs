@@ -2,7 +2,8 @@
 //!
 //! Every host of a cluster receives every packet sent to the cluster. This crate answers, from the bytes
 //! of one frame and a few read-only tables, whether *this* host is the one that takes it. The answer exists
-//! once: the XDP program (`ebpf/`), the simulator and `covey why` all call [`decide`].
+//! once: the XDP program (`ebpf/`), the simulator and `covey why` all call [`decide`]. What may leave a host
+//! is [`guard`]'s to say.
 //!
 //! ```text
 //!   bytes --parse--> Frame --vip, port--> rule --hash--> bucket --row--> Verdict + Reason
@@ -17,15 +18,18 @@
 
 mod decide;
 mod flow;
+mod guard;
 mod hash;
 mod table;
 
 pub use decide::{Decision, Reason, Verdict, decide};
-pub use flow::{Frame, Packet};
-pub use hash::{Bucket, bucket, siphash13};
+pub use flow::{Flow, Frame, Malformed, Packet, Ports, Transport};
+pub use guard::{Correction, Egress, guard};
+pub use hash::{Bucket, bucket};
 pub use table::{
-    Affinity, BUCKETS, DEFAULT_RULE, MAX_VIPS, NEIGHBOUR_RULE, PORTS, RULE_SLOTS, Row, RuleEntry,
-    Settings, Tables, USER_RULES, VIP_SLOTS, VipSlot, vip_slot,
+    Affinity, BUCKETS, DEFAULT_RULE, Generation, MAPS, MAX_VIPS, NEIGHBOUR_RULE, PORT_CLASSES,
+    PORT_TABLES, PORTS, RULE_SLOTS, Row, RuleEntry, Settings, Tables, USER_RULES, VIP_SLOTS,
+    VipSlot, vip_slot,
 };
 
 /// An Ethernet address, in wire order.

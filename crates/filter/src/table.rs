@@ -1,15 +1,19 @@
 //! The tables that [`decide`](crate::decide()) reads, and their layout.
 //!
-//! The same `#[repr(C)]` values lie in the BPF maps (written by the daemon, read by XDP) and in ordinary
-//! memory (`covey_proto::datapath::Image`, for the simulator, `covey why` and tests). [`Tables`] is the one
-//! way to reach them. Specification: docs/design.md, "Data path".
+//! The same `#[repr(C)]` values lie in the BPF map (a [`Generation`], written by the daemon, read by XDP) and
+//! in ordinary memory (`covey_proto::datapath::Image`, for the simulator, `covey why` and tests). [`Tables`] is
+//! the one way to reach them. Specification: docs/design.md, "Data path".
 //!
 //! ```text
-//!   destination IP --vip_slot()--> VipSlot { address, ports table }     perfect hash: no probing
-//!   protocol, port --ports[table][port]--> rule index (0 = default)     64 KiB per distinct table
-//!   rule index     --> RuleEntry { disabled?, affinity, map }
-//!   map, bucket    --> Row { mine / not mine, answers ARP }             4096 bytes per map
+//!   destination IP --vip_slot()--> VipSlot { address, port tables }        perfect hash: no probing
+//!   port           --port_classes--> class of ports that all rules treat alike
+//!   table, class   --port_tables--> rule index (0 = default)               256 bytes per distinct table
+//!   rule index     --rules--> RuleEntry { disabled?, affinity, map }
+//!   map, bucket    --rows--> Row { mine / not mine, answers ARP }          4096 bytes per map
 //! ```
+//!
+//! Port classes keep the tables small: 64 rules cut the ports into at most 129 ranges, so one table of 64 KiB
+//! serves all addresses and protocols, instead of one for each.
 
 use crate::{Address, MacBytes};
 
@@ -27,8 +31,14 @@ pub const RULE_SLOTS: usize = 66;
 pub const MAX_VIPS: usize = 64;
 /// Slots of the perfect-hash table of virtual IPs (a power of two, well above `MAX_VIPS`).
 pub const VIP_SLOTS: usize = 1024;
-/// Entries in one port table: one per TCP or UDP port.
+/// TCP or UDP ports.
 pub const PORTS: usize = 65536;
+/// Classes of ports that all rules treat alike: above the 129 ranges that 64 rules can make, and a byte.
+pub const PORT_CLASSES: usize = 256;
+/// Distinct port tables: at most one for TCP and one for UDP per virtual IP.
+pub const PORT_TABLES: usize = 2 * MAX_VIPS;
+/// Distinct maps: at most one per rule.
+pub const MAPS: usize = RULE_SLOTS;
 
 /// What part of the client's identity chooses the bucket (NLB's client affinity).
 #[repr(u8)]
@@ -88,6 +98,19 @@ pub struct RuleEntry {
     pub pad: u8,
 }
 
+impl RuleEntry {
+    /// The affinity, or `None` if the number is none.
+    #[inline(always)]
+    pub const fn affinity(&self) -> Option<Affinity> {
+        match self.affinity {
+            0 => Some(Affinity::None),
+            1 => Some(Affinity::Single),
+            2 => Some(Affinity::Network),
+            _ => None,
+        }
+    }
+}
+
 /// One bucket, as this host sees it. Precomputed by the core, one byte per bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row(pub u8);
@@ -108,6 +131,54 @@ impl Row {
     #[inline(always)]
     pub const fn answers(self) -> bool {
         self.0 & Self::ANSWERS != 0
+    }
+}
+
+/// All tables of one generation, as they lie in the BPF map: 385 KiB, whatever the configuration, so that
+/// nothing ever has to grow.
+#[repr(C)]
+#[derive(Clone)]
+pub struct Generation {
+    /// The settings.
+    pub settings: Settings,
+    /// The virtual IPs, each in its [`vip_slot`].
+    pub vips: [VipSlot; VIP_SLOTS],
+    /// The class of each port.
+    pub port_classes: [u8; PORTS],
+    /// Rule index by class.
+    pub port_tables: [[u8; PORT_CLASSES]; PORT_TABLES],
+    /// The rules.
+    pub rules: [RuleEntry; RULE_SLOTS],
+    /// [`Row`]s by bucket.
+    pub rows: [[u8; BUCKETS]; MAPS],
+}
+
+impl Generation {
+    /// The slot with this number.
+    #[inline(always)]
+    pub fn vip(&self, slot: usize) -> Option<&VipSlot> {
+        self.vips.get(slot)
+    }
+
+    /// The rule index of a port in a port table.
+    #[inline(always)]
+    pub fn rule_at(&self, table: u16, port: u16) -> Option<u8> {
+        let class = self.port_classes[usize::from(port)];
+        let table = self.port_tables.get(usize::from(table))?;
+        Some(table[usize::from(class)])
+    }
+
+    /// The rule with this index.
+    #[inline(always)]
+    pub fn rule(&self, index: u8) -> Option<&RuleEntry> {
+        self.rules.get(usize::from(index))
+    }
+
+    /// The row of a bucket in a map.
+    #[inline(always)]
+    pub fn row(&self, map: u8, bucket: u16) -> Option<Row> {
+        let rows = self.rows.get(usize::from(map))?;
+        rows.get(usize::from(bucket)).copied().map(Row)
     }
 }
 

@@ -9,8 +9,8 @@ use crate::ids::{HostId, HostSet, Mac};
 use crate::placement::{Map, Placement};
 use crate::rules::{FilterMode, PortRule, Protocol, RuleSet, mapped};
 use covey_filter::{
-    Affinity, BUCKETS, DEFAULT_RULE, NEIGHBOUR_RULE, PORTS, RULE_SLOTS, Row, RuleEntry, Settings,
-    Tables, VIP_SLOTS, VipSlot, vip_slot,
+    Affinity, BUCKETS, DEFAULT_RULE, NEIGHBOUR_RULE, PORT_CLASSES, PORTS, RULE_SLOTS, Row,
+    RuleEntry, Settings, Tables, VIP_SLOTS, VipSlot, vip_slot,
 };
 use std::net::IpAddr;
 
@@ -21,8 +21,10 @@ pub struct Image {
     pub settings: Settings,
     /// [`VIP_SLOTS`] slots.
     pub vips: Vec<VipSlot>,
-    /// Distinct port tables, [`PORTS`] bytes each.
-    pub port_tables: Vec<Vec<u8>>,
+    /// The class of each of the [`PORTS`] ports.
+    pub port_classes: Vec<u8>,
+    /// Distinct port tables: rule index by port class.
+    pub port_tables: Vec<[u8; PORT_CLASSES]>,
     /// [`RULE_SLOTS`] rules.
     pub rules: Vec<RuleEntry>,
     /// Distinct maps as this host sees them, [`BUCKETS`] rows each.
@@ -59,13 +61,15 @@ impl Image {
         view: HostSet,
         serving: bool,
     ) -> Self {
+        let (ranges, port_classes) = port_classes(rules.rules());
         let mut port_tables = Vec::new();
         let per_vip: Vec<(IpAddr, [u16; 2])> = rules
             .vips()
             .iter()
             .map(|vip| {
                 let tables = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
-                    intern(&mut port_tables, port_table(rules.rules(), *vip, protocol))
+                    let table = port_table(rules.rules(), &ranges, *vip, protocol);
+                    intern(&mut port_tables, table)
                 });
                 (*vip, tables)
             })
@@ -81,6 +85,7 @@ impl Image {
                 pad: [0; 3],
             },
             vips,
+            port_classes,
             port_tables,
             rules: rule_table(rules.rules(), placement),
             rows: placement
@@ -116,8 +121,24 @@ impl From<&ClusterConfig> for Identity {
     }
 }
 
+/// Cuts the ports where some rule starts or ends. Returns the first port of each range and the class (number
+/// of the range) of each port. Between two cuts, every rule covers either all ports or none.
+fn port_classes(rules: &[PortRule]) -> (Vec<u16>, Vec<u8>) {
+    let mut first: Vec<u16> = std::iter::once(0)
+        .chain(rules.iter().map(|rule| rule.start))
+        .chain(rules.iter().filter_map(|rule| rule.end.checked_add(1)))
+        .collect();
+    first.sort_unstable();
+    first.dedup();
+    let mut classes = vec![0; PORTS];
+    for (class, start) in (0u8..).zip(&first) {
+        classes[usize::from(*start)..].fill(class);
+    }
+    (first, classes)
+}
+
 /// Index of `table` among the distinct ones, added if it is new.
-fn intern(tables: &mut Vec<Vec<u8>>, table: Vec<u8>) -> u16 {
+fn intern(tables: &mut Vec<[u8; PORT_CLASSES]>, table: [u8; PORT_CLASSES]) -> u16 {
     let index = tables
         .iter()
         .position(|known| *known == table)
@@ -128,13 +149,22 @@ fn intern(tables: &mut Vec<Vec<u8>>, table: Vec<u8>) -> u16 {
     u16::try_from(index).expect("at most two tables per virtual IP")
 }
 
-/// Rule index by destination port: rules for this address win over rules for all.
-fn port_table(rules: &[PortRule], vip: IpAddr, protocol: Protocol) -> Vec<u8> {
-    let mut table = vec![DEFAULT_RULE; PORTS];
+/// Rule index by port class: rules for this address win over rules for all.
+fn port_table(
+    rules: &[PortRule],
+    first: &[u16],
+    vip: IpAddr,
+    protocol: Protocol,
+) -> [u8; PORT_CLASSES] {
+    let mut table = [DEFAULT_RULE; PORT_CLASSES];
     for scope in [None, Some(vip)] {
         for (index, rule) in (1..).zip(rules) {
             if rule.vip == scope && rule.protocol.overlaps(protocol) {
-                table[usize::from(rule.start)..=usize::from(rule.end)].fill(index);
+                for (entry, port) in table.iter_mut().zip(first) {
+                    if (rule.start..=rule.end).contains(port) {
+                        *entry = index;
+                    }
+                }
             }
         }
     }
@@ -235,10 +265,11 @@ impl Tables for View<'_> {
         self.image.vips.get(slot)
     }
     fn rule_at(&self, table: u16, port: u16) -> Option<u8> {
+        let class = self.image.port_classes[usize::from(port)];
         self.image
             .port_tables
             .get(usize::from(table))
-            .map(|ports| ports[usize::from(port)])
+            .map(|rules| rules[usize::from(class)])
     }
     fn rule(&self, index: u8) -> Option<&RuleEntry> {
         self.image.rules.get(usize::from(index))

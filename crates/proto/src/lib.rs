@@ -1,10 +1,75 @@
-//! covey-proto: the core of Covey.
+//! covey-proto: the core of Covey. Who is alive, who owns what, and how the hosts agree on it, without any
+//! I/O.
+//!
+//! A [`Cluster`] is one host's part in a cluster. It has no clock, socket, randomness, thread or log of its
+//! own: the daemon gives it frames and the time and carries out what it asks for, and so does the simulator,
+//! which is why thousands of simulated hours can be checked in seconds. This is the whole loop:
+//!
+//! ```
+//! use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
+//! use covey_proto::ids::{HostId, Incarnation, Mac};
+//! use covey_proto::rules::RuleSet;
+//! use covey_proto::time::Time;
+//! use covey_proto::{Cluster, Command, Input, Output};
+//! use std::time::Duration;
+//!
+//! let vip = "192.0.2.100".parse().unwrap();
+//! let mut cluster = Cluster::new(ClusterConfig {
+//!     host: HostId::new(1).unwrap(),
+//!     name: "web1".to_owned(),
+//!     mac: Mac([2, 0, 0, 0, 0, 1]),
+//!     dip: "192.0.2.1".parse().unwrap(),
+//!     mode: ClusterMode::Unicast,
+//!     cluster_mac: cluster_mac(ClusterMode::Unicast, vip),
+//!     timing: Timing { period: Duration::from_secs(1), tolerance: 5 },
+//!     auth: Auth::None,
+//!     rules: RuleSet::new(vec![vip], vec![]).unwrap(),
+//!     claims: vec![],
+//!     quorum: Quorum::None,
+//!     unicast_fallback: true,
+//!     clock_granularity: Duration::from_millis(4),
+//!     incarnation: Incarnation(7),
+//! });
+//! let (mut now, mut serving_until) = (Time::ZERO, Time::ZERO);
+//! cluster.handle_input(now, Input::Command(Command::Start));
+//! for _ in 0..20 {
+//!     let deadline = loop {
+//!         match cluster.poll_output() {
+//!             Output::Transmit(_frame) => { /* send it */ }
+//!             Output::Program(_image) => { /* write it into the data path */ }
+//!             Output::Lease(until) => serving_until = until,
+//!             Output::Event(event) => println!("{now:?} {event}"),
+//!             Output::Wait(deadline) => break deadline,
+//!         }
+//!     };
+//!     // Wait for a frame, a command or the deadline. Here nobody else speaks.
+//!     now = deadline;
+//!     cluster.handle_input(now, Input::Timer);
+//! }
+//! assert!(serving_until > now, "a host that has heard nobody for its tolerance serves alone");
+//! ```
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`ids`], [`time`], [`config`], [`rules`] | the quantities of the field, and what one host is told |
+//! | [`wire`] | what do the bytes of a frame say |
+//! | [`cluster`] | who is alive, who may serve, and what is the next map |
+//! | [`allotment`], [`placement`] | who should own which bucket |
+//! | [`datapath`] | what follows for each packet on this host |
+//! | [`event`] | what should people know |
+//!
+//! Specification: docs/design.md.
 #![forbid(unsafe_code)]
 
+pub mod allotment;
+pub mod cluster;
 pub mod config;
 pub mod datapath;
+pub mod event;
 pub mod ids;
 pub mod placement;
 pub mod rules;
 pub mod time;
 pub mod wire;
+
+pub use cluster::{Cluster, Command, Input, Output};

@@ -8,6 +8,7 @@ use crate::ids::{Digest, HostId};
 use crate::rules::truncated;
 use covey_filter::{BUCKETS, NEIGHBOUR_RULE, RULE_SLOTS};
 use sha2::{Digest as _, Sha256};
+use std::iter;
 use std::sync::Arc;
 
 /// The owner of each bucket; a bucket may have none.
@@ -59,22 +60,33 @@ impl std::fmt::Debug for Map {
     }
 }
 
+/// Which map a rule has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RuleMap {
+    /// [`crate::rules::PortRule::fingerprint`], so that a host can find a rule's map in the placement of an
+    /// older rule set; 0 for the default rule and the neighbour rule.
+    fingerprint: u32,
+    /// Index into the distinct maps.
+    map: u8,
+}
+
 /// The maps of all rules of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     maps: Vec<Arc<Map>>,
-    /// Index into `maps` per rule slot: default rule, port rules, neighbour rule.
-    of_rule: Vec<u8>,
+    /// Default rule, port rules, neighbour rule.
+    rules: Vec<RuleMap>,
 }
 
 impl Placement {
-    /// From one map per rule: the default rule's, the port rules', the neighbour rule's.
-    pub fn new(per_rule: Vec<Arc<Map>>) -> Self {
-        debug_assert!((2..=RULE_SLOTS).contains(&per_rule.len()));
+    /// From the maps of the default rule, of each port rule (with its fingerprint) and of the neighbour rule.
+    pub fn new(default: Arc<Map>, ports: Vec<(u32, Arc<Map>)>, neighbour: Arc<Map>) -> Self {
+        debug_assert!(ports.len() + 2 <= RULE_SLOTS);
         let mut maps: Vec<Arc<Map>> = Vec::new();
-        let of_rule = per_rule
-            .into_iter()
-            .map(|map| {
+        let rules = iter::once((0, default))
+            .chain(ports)
+            .chain(iter::once((0, neighbour)))
+            .map(|(fingerprint, map)| {
                 let index = maps
                     .iter()
                     .position(|known| *known == map)
@@ -82,16 +94,23 @@ impl Placement {
                         maps.push(map);
                         maps.len() - 1
                     });
-                u8::try_from(index).expect("at most one map per rule slot")
+                RuleMap {
+                    fingerprint,
+                    map: u8::try_from(index).expect("one map per rule at most"),
+                }
             })
             .collect();
-        Self { maps, of_rule }
+        Self { maps, rules }
     }
 
     /// Nobody owns anything.
     pub fn unowned(port_rules: usize) -> Self {
         let nobody = Arc::new(Map::unowned());
-        Self::new(vec![nobody; port_rules + 2])
+        Self::new(
+            nobody.clone(),
+            vec![(0, nobody.clone()); port_rules],
+            nobody,
+        )
     }
 
     /// The distinct maps.
@@ -99,28 +118,27 @@ impl Placement {
         &self.maps
     }
 
-    /// Number of port rules it was made for.
-    pub fn port_rules(&self) -> usize {
-        self.of_rule.len() - 2
-    }
-
     /// Index into [`Self::maps`] for a rule as the data path numbers them; rules that do not exist share
     /// the default rule's.
     pub fn map_of(&self, rule: u8) -> u8 {
         let position = if rule == NEIGHBOUR_RULE {
-            self.of_rule.len() - 1
+            self.rules.len() - 1
         } else {
             usize::from(rule)
         };
-        self.of_rule
-            .get(position)
-            .copied()
-            .unwrap_or(self.of_rule[0])
+        self.rules.get(position).unwrap_or(&self.rules[0]).map
     }
 
     /// The map of a rule as the data path numbers them.
     pub fn map(&self, rule: u8) -> &Arc<Map> {
         &self.maps[usize::from(self.map_of(rule))]
+    }
+
+    /// The map of the port rule with this fingerprint.
+    pub fn port_map(&self, fingerprint: u32) -> Option<&Arc<Map>> {
+        let ports = self.rules.get(1..self.rules.len() - 1)?;
+        let rule = ports.iter().find(|rule| rule.fingerprint == fingerprint)?;
+        Some(&self.maps[usize::from(rule.map)])
     }
 
     /// Equal exactly if the placements are.
@@ -130,14 +148,17 @@ impl Placement {
         truncated(hash)
     }
 
-    /// The compact form that a joining host is sent.
+    /// The compact form that a joining host is sent. Integers are little-endian.
     ///
     /// ```text
-    /// u8 rules | rules x u8 map index | u8 maps | per map: u16 LE runs, runs x (u8 owner, u16 LE length)
+    /// u8 rules | rules x (u32 fingerprint, u8 map) | u8 maps | per map: u16 runs, runs x (u8 owner, u16 length)
     /// ```
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![self.of_rule.len() as u8];
-        out.extend_from_slice(&self.of_rule);
+        let mut out = vec![self.rules.len() as u8];
+        for rule in &self.rules {
+            out.extend_from_slice(&rule.fingerprint.to_le_bytes());
+            out.push(rule.map);
+        }
         out.push(self.maps.len() as u8);
         for map in &self.maps {
             let runs = runs(&map.0);
@@ -151,17 +172,26 @@ impl Placement {
     }
 
     /// The longest that [`Self::encode`] can be.
-    pub const MAX_ENCODED: usize = 2 + RULE_SLOTS + RULE_SLOTS * (2 + 3 * BUCKETS);
+    pub const MAX_ENCODED: usize = 2 + 5 * RULE_SLOTS + RULE_SLOTS * (2 + 3 * BUCKETS);
 
     /// Reads the compact form. `None` if it is not exactly that.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&rules, bytes) = bytes.split_first()?;
-        if !(2..=RULE_SLOTS).contains(&usize::from(rules)) {
+        let (&count, bytes) = bytes.split_first()?;
+        if !(2..=RULE_SLOTS).contains(&usize::from(count)) {
             return None;
         }
-        let (of_rule, bytes) = bytes.split_at_checked(usize::from(rules))?;
+        let (rules, bytes) = bytes.split_at_checked(5 * usize::from(count))?;
+        let rules: Vec<RuleMap> = rules
+            .as_chunks::<5>()
+            .0
+            .iter()
+            .map(|&[a, b, c, d, map]| RuleMap {
+                fingerprint: u32::from_le_bytes([a, b, c, d]),
+                map,
+            })
+            .collect();
         let (&count, mut bytes) = bytes.split_first()?;
-        if usize::from(count) > RULE_SLOTS || of_rule.iter().any(|index| *index >= count) {
+        if usize::from(count) > RULE_SLOTS || rules.iter().any(|rule| rule.map >= count) {
             return None;
         }
         let mut maps = Vec::with_capacity(usize::from(count));
@@ -170,10 +200,7 @@ impl Placement {
             maps.push(Arc::new(map));
             bytes = rest;
         }
-        bytes.is_empty().then(|| Self {
-            maps,
-            of_rule: of_rule.to_vec(),
-        })
+        bytes.is_empty().then_some(Self { maps, rules })
     }
 }
 
@@ -204,4 +231,43 @@ fn runs(owners: &[u8; BUCKETS]) -> Vec<(u8, u16)> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn map() -> impl Strategy<Value = Arc<Map>> {
+        proptest::collection::vec((0u8..=64, 1usize..600), 1..20).prop_map(|runs| {
+            let mut map = Map::unowned();
+            let mut at = 0;
+            for (owner, length) in runs {
+                let end = (at + length).min(BUCKETS);
+                map.0[at..end].fill(owner);
+                at = end;
+            }
+            Arc::new(map)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn encoding_reads_back(
+            default in map(),
+            ports in proptest::collection::vec((any::<u32>(), map()), 0..64),
+            neighbour in map(),
+        ) {
+            let placement = Placement::new(default, ports, neighbour);
+            let encoded = placement.encode();
+            prop_assert!(encoded.len() <= Placement::MAX_ENCODED);
+            prop_assert_eq!(Placement::decode(&encoded), Some(placement));
+            prop_assert_eq!(Placement::decode(&encoded[..encoded.len() - 1]), None);
+        }
+
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Placement::decode(&bytes);
+        }
+    }
 }

@@ -69,6 +69,17 @@ impl PortRule {
             && self.start <= other.end
             && other.start <= self.end
     }
+
+    /// A number by which a rule is found again in another rule set: what traffic it is for, without how that
+    /// is shared. Its buckets stay where they are when only the way of sharing changes.
+    pub fn fingerprint(&self) -> u32 {
+        let mut hash = Sha256::new();
+        hash.update(self.vip.map_or([0; 16], mapped));
+        hash.update(self.start.to_be_bytes());
+        hash.update(self.end.to_be_bytes());
+        hash.update([self.protocol as u8]);
+        (truncated(hash).0 >> 32) as u32
+    }
 }
 
 /// What one host brings to one rule. On the wire one byte.

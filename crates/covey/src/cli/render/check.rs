@@ -1,0 +1,193 @@
+//! `covey check`: what a configuration without errors means.
+
+use super::table::{Align, Paint, Table, labelled};
+use crate::config::{Config, InitialState};
+use crate::duration;
+use covey_proto::config::{Auth, ClusterMode, Quorum};
+use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol};
+use serde::Serialize;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// A configuration in the words of its file, defaults filled in.
+#[derive(Serialize)]
+pub(in crate::cli) struct CheckSummary {
+    cluster: String,
+    vips: Vec<String>,
+    mode: &'static str,
+    mac: String,
+    period_ms: f64,
+    tolerance: u16,
+    authenticated: bool,
+    /// How many hosts must be together for any to serve; none for any number.
+    majority_of: Option<u8>,
+    host: u8,
+    name: String,
+    interface: String,
+    dip: Ipv4Addr,
+    initial_state: &'static str,
+    rules: Vec<RuleSummary>,
+}
+
+#[derive(Serialize)]
+struct RuleSummary {
+    vip: Option<IpAddr>,
+    start: u16,
+    end: u16,
+    protocol: &'static str,
+    mode: &'static str,
+    affinity: Option<&'static str>,
+    weight: Option<u8>,
+    handling_priority: Option<u8>,
+}
+
+impl CheckSummary {
+    pub(in crate::cli) fn of(config: &Config) -> Self {
+        let cluster = &config.cluster;
+        Self {
+            cluster: cluster.name.clone(),
+            vips: cluster.vips.iter().map(ToString::to_string).collect(),
+            mode: match cluster.mode {
+                ClusterMode::Unicast => "unicast",
+                ClusterMode::Multicast => "multicast",
+                ClusterMode::Igmp => "igmp",
+            },
+            mac: config.cluster_mac().to_string(),
+            period_ms: cluster.timing.period.as_secs_f64() * 1e3,
+            tolerance: cluster.timing.tolerance,
+            authenticated: match cluster.auth {
+                Auth::None => false,
+                Auth::Keys(_) => true,
+            },
+            majority_of: match cluster.quorum {
+                Quorum::None => None,
+                Quorum::Majority(size) => Some(size),
+            },
+            host: config.host.id.get(),
+            name: config.host.name.clone(),
+            interface: config.host.interface.clone(),
+            dip: config.host.dip,
+            initial_state: match config.host.initial_state {
+                InitialState::Started => "started",
+                InitialState::Stopped => "stopped",
+            },
+            rules: config
+                .rules
+                .rules()
+                .iter()
+                .zip(&config.claims)
+                .map(|(rule, claim)| RuleSummary::of(rule, *claim))
+                .collect(),
+        }
+    }
+}
+
+impl RuleSummary {
+    fn of(rule: &PortRule, claim: Claim) -> Self {
+        let (mode, affinity, weight, handling_priority) = match rule.mode {
+            FilterMode::Multiple { affinity } => {
+                let affinity = match affinity {
+                    Affinity::None => "none",
+                    Affinity::Single => "single",
+                    Affinity::Network => "network",
+                };
+                ("multiple", Some(affinity), Some(claim.0), None)
+            }
+            FilterMode::Single => ("single", None, None, Some(claim.0)),
+            FilterMode::Disabled => ("disabled", None, None, None),
+        };
+        Self {
+            vip: rule.vip,
+            start: rule.start,
+            end: rule.end,
+            protocol: match rule.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+                Protocol::Both => "both",
+            },
+            mode,
+            affinity,
+            weight,
+            handling_priority,
+        }
+    }
+
+    fn ports(&self) -> String {
+        if self.start == self.end {
+            self.start.to_string()
+        } else {
+            format!("{}-{}", self.start, self.end)
+        }
+    }
+}
+
+/// The summary as text, after the word that all is well.
+pub(in crate::cli) fn check(summary: &CheckSummary) -> String {
+    let quorum = match summary.majority_of {
+        None => "any number of hosts serves".to_owned(),
+        Some(size) => format!("a majority of {size} hosts serves"),
+    };
+    let signed = if summary.authenticated {
+        "signed"
+    } else {
+        "not signed"
+    };
+    let period = Duration::from_secs_f64(summary.period_ms / 1e3);
+    let overview = labelled(&[
+        (
+            "Cluster",
+            format!("{}, {}", summary.cluster, summary.vips.join(", ")),
+        ),
+        (
+            "Mode",
+            format!("{}, cluster MAC {}", summary.mode, summary.mac),
+        ),
+        (
+            "Heartbeat",
+            format!(
+                "every {}, tolerance {}, {signed}; {quorum}",
+                duration::format(period),
+                summary.tolerance
+            ),
+        ),
+        (
+            "Host",
+            format!(
+                "{} (host {}) on {} with {}, initially {}",
+                summary.name, summary.host, summary.interface, summary.dip, summary.initial_state
+            ),
+        ),
+    ]);
+    let mut table = Table::new([
+        ("RULE", Align::Right),
+        ("VIP", Align::Left),
+        ("PORTS", Align::Left),
+        ("PROTOCOL", Align::Left),
+        ("MODE", Align::Left),
+        ("AFFINITY", Align::Left),
+        ("THIS HOST", Align::Left),
+    ]);
+    for (number, rule) in (1..).zip(&summary.rules) {
+        let number: usize = number;
+        let claim = match (rule.weight, rule.handling_priority) {
+            (Some(weight), _) => format!("weight {weight}"),
+            (None, Some(priority)) => format!("priority {priority}"),
+            (None, None) => "-".to_owned(),
+        };
+        table.push([
+            number.to_string().into(),
+            rule.vip
+                .map_or_else(|| "all".to_owned(), |vip| vip.to_string())
+                .into(),
+            rule.ports().into(),
+            rule.protocol.into(),
+            rule.mode.into(),
+            rule.affinity.unwrap_or("-").into(),
+            claim.into(),
+        ]);
+    }
+    format!(
+        "configuration is fine\n\n{overview}\n{}",
+        table.render(Paint::new(false))
+    )
+}

@@ -1,0 +1,67 @@
+//! What people see: texts and tables made of a [`Status`], an event or a configuration.
+//!
+//! Every function here is pure, so golden tests hold every character of the output.
+//! Called by [`super::run`]. Specification: docs/design.md, "Command line".
+
+mod check;
+mod event;
+mod mac;
+mod query;
+mod status;
+mod table;
+mod wlbs;
+
+pub(super) use check::{CheckSummary, check};
+pub(super) use event::event;
+pub(super) use mac::{ClusterMacs, ip2mac};
+pub(super) use query::{QuerySummary, query};
+pub(super) use status::status;
+pub(super) use table::Paint;
+pub(super) use wlbs::wlbs_query;
+
+use crate::status::{HostState, RuleStatus, Status};
+
+/// `1, 2, 3` or, without blank, `1,2,3`.
+fn list(ids: &[u8], separator: &str) -> String {
+    let ids: Vec<String> = ids.iter().map(u8::to_string).collect();
+    ids.join(separator)
+}
+
+/// As [`list`], with four or more in a row as `1-4`; the IDs are in ascending order.
+fn ranges(ids: &[u8], separator: &str) -> String {
+    let runs: Vec<String> = ids
+        .chunk_by(|one, next| one + 1 == *next)
+        .map(|run| match run {
+            [first, _, _, .., last] => format!("{first}-{last}"),
+            few => list(few, separator),
+        })
+        .collect();
+    runs.join(separator)
+}
+
+/// The hosts that this one converged with, or tries to converge with. It always lists itself: one that is alone is
+/// a cluster of one, and an empty list was NLB's sign that it sees nobody, not even itself (Q228942).
+fn companions(status: &Status) -> Vec<u8> {
+    let mut ids: Vec<u8> = match status.host.state {
+        HostState::Converged | HostState::Draining => status.cluster.view.clone(),
+        HostState::Converging | HostState::Stopped => status
+            .hosts
+            .iter()
+            .filter(|host| host.alive)
+            .map(|host| host.id)
+            .collect(),
+    };
+    ids.push(status.host.id);
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// The ports of a rule: `80`, `1000-2000`, or that it is for the rest.
+fn ports(rule: &RuleStatus) -> String {
+    match (rule.start, rule.end) {
+        (Some(start), Some(end)) if start == end => start.to_string(),
+        (Some(start), Some(end)) => format!("{start}-{end}"),
+        _ => "the rest".to_owned(),
+    }
+}

@@ -1,0 +1,277 @@
+//! `covey status`: the cluster as one host sees it, as tables.
+//!
+//! Shares are shown in percent of the 4096 buckets. A host's overall share is the mean over the rules by which
+//! hosts share traffic; how much of it each rule gets is not known here.
+
+use super::query::state_words;
+use super::table::{Align, Cell, Paint, Table, Tone, labelled};
+use super::{ports, ranges};
+use crate::duration;
+use crate::status::{HostState, MemberStatus, RuleStatus, Status};
+use covey_filter::BUCKETS;
+use std::time::Duration;
+
+/// How many hosts a rule's shares are listed for one by one; of more, the range is shown.
+const LISTED_SHARES: usize = 6;
+
+/// The whole answer.
+pub(in crate::cli) fn status(status: &Status, verbose: bool, paint: Paint) -> String {
+    let mut parts = vec![
+        overview(status, paint),
+        hosts(status, paint),
+        rules(status, paint),
+    ];
+    if verbose {
+        parts.push(data_path(status, paint));
+        parts.push(frames_rejected(status, paint));
+        parts.push(convergences(status, paint));
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n")
+}
+
+fn milliseconds(ms: f64) -> String {
+    duration::format(Duration::from_secs_f64(ms.max(0.0) / 1e3))
+}
+
+fn overview(status: &Status, paint: Paint) -> String {
+    let cluster = &status.cluster;
+    let host = &status.host;
+    let vips: Vec<String> = cluster.vips.iter().map(ToString::to_string).collect();
+    let map = match cluster.epoch {
+        0 => "none is committed".to_owned(),
+        epoch => format!(
+            "epoch {epoch}, hosts {}, default host {}, digest {}",
+            ranges(&cluster.view, ", "),
+            cluster
+                .default_host
+                .map_or_else(|| "none".to_owned(), |id| id.to_string()),
+            cluster.map_digest
+        ),
+    };
+    let heartbeat = format!(
+        "every {}, a host is gone after {}, {}",
+        milliseconds(cluster.period_ms),
+        milliseconds(cluster.period_ms * f64::from(cluster.tolerance)),
+        if cluster.authenticated {
+            "signed"
+        } else {
+            "not signed"
+        }
+    );
+    let (words, tone) = state_words(host.state, host.is_default);
+    let lease = if host.lease_ms > 0.0 {
+        format!("lease {}", milliseconds(host.lease_ms))
+    } else {
+        "no lease".to_owned()
+    };
+    let mut this = format!(
+        "{} (host {}) on {}: {}, {lease}, up {}",
+        host.name,
+        host.id,
+        host.interface,
+        paint.tone(tone, words),
+        duration::format(Duration::from_millis(host.uptime_ms))
+    );
+    if let Some(reason) = &host.waiting_for {
+        this.push_str(&format!("; {reason}"));
+    }
+    labelled(&[
+        (
+            "Cluster",
+            format!(
+                "{}, {}, {} {}",
+                cluster.name,
+                vips.join(", "),
+                cluster.mode,
+                cluster.mac
+            ),
+        ),
+        ("Map", map),
+        ("Heartbeat", heartbeat),
+        ("This host", this),
+    ])
+}
+
+fn hosts(status: &Status, paint: Paint) -> String {
+    let mut table = Table::new([
+        ("HOST", Align::Right),
+        ("NAME", Align::Left),
+        ("STATE", Align::Left),
+        ("DIP", Align::Left),
+        ("SHARE", Align::Right),
+        ("HEARTBEAT", Align::Right),
+        ("LOST", Align::Right),
+        ("EPOCH", Align::Right),
+    ]);
+    for host in &status.hosts {
+        let heartbeat = if host.id == status.host.id {
+            "this host".to_owned()
+        } else {
+            format!("{} ago", milliseconds(host.last_heartbeat_ms))
+        };
+        table.push([
+            host.id.to_string().into(),
+            host.name.as_str().into(),
+            state(host, status.cluster.default_host),
+            host.dip.to_string().into(),
+            percent(overall_share(status, host.id)).into(),
+            heartbeat.into(),
+            host.heartbeats_lost.to_string().into(),
+            host.epoch.to_string().into(),
+        ]);
+    }
+    table.render(paint)
+}
+
+fn state(host: &MemberStatus, default_host: Option<u8>) -> Cell {
+    let is_default = default_host == Some(host.id);
+    let (words, tone) = state_words(host.state, is_default);
+    match host.state {
+        // The last word of a host that left in order: it is not missed.
+        HostState::Stopped => Cell::toned(words, tone),
+        _ if !host.alive => Cell::toned(format!("silent, was {words}"), Tone::Bad),
+        _ => Cell::toned(words, tone),
+    }
+}
+
+/// The part of all buckets that a host owns, from 0 to 1: of the multiple-host rules; without any, of the
+/// single-host rules; without any, of the default rule.
+fn overall_share(status: &Status, id: u8) -> f64 {
+    let rules = |wanted: fn(&RuleStatus) -> bool| -> Vec<&RuleStatus> {
+        status.rules.iter().filter(|rule| wanted(rule)).collect()
+    };
+    let counted = [
+        rules(|rule| rule.mode == "multiple"),
+        rules(|rule| rule.mode == "single"),
+        rules(|rule| rule.index == 0),
+    ]
+    .into_iter()
+    .find(|rules| !rules.is_empty())
+    .unwrap_or_default();
+    let owned: usize = counted.iter().filter_map(|rule| rule.share.get(&id)).sum();
+    owned as f64 / (counted.len().max(1) * BUCKETS) as f64
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+fn rules(status: &Status, paint: Paint) -> String {
+    let mut table = Table::new([
+        ("RULE", Align::Right),
+        ("VIP", Align::Left),
+        ("PORTS", Align::Left),
+        ("PROTOCOL", Align::Left),
+        ("MODE", Align::Left),
+        ("AFFINITY", Align::Left),
+        ("THIS HOST", Align::Left),
+        ("SHARES", Align::Left),
+    ]);
+    for rule in &status.rules {
+        let claim = match (rule.weight, rule.handling_priority) {
+            (Some(weight), _) => format!("weight {weight}"),
+            (None, Some(priority)) => format!("priority {priority}"),
+            (None, None) => "-".to_owned(),
+        };
+        table.push([
+            rule.index.to_string().into(),
+            rule.vip
+                .map_or_else(|| "all".to_owned(), |vip| vip.to_string())
+                .into(),
+            ports(rule).into(),
+            rule.protocol.as_str().into(),
+            rule.mode.as_str().into(),
+            rule.affinity.as_deref().unwrap_or("-").into(),
+            claim.into(),
+            shares(rule).into(),
+        ]);
+    }
+    table.render(paint)
+}
+
+fn shares(rule: &RuleStatus) -> String {
+    let part = |buckets: usize| buckets as f64 / BUCKETS as f64;
+    let owning: Vec<(u8, usize)> = rule
+        .share
+        .iter()
+        .filter(|(_, buckets)| **buckets > 0)
+        .map(|(id, buckets)| (*id, *buckets))
+        .collect();
+    match owning.as_slice() {
+        [] => "nobody".to_owned(),
+        [(id, BUCKETS)] => format!("all to host {id}"),
+        few if few.len() <= LISTED_SHARES => {
+            let each: Vec<String> = few
+                .iter()
+                .map(|(id, buckets)| format!("{id}: {}", percent(part(*buckets))))
+                .collect();
+            each.join(", ")
+        }
+        many => {
+            let least = many.iter().map(|(_, buckets)| *buckets).min().unwrap_or(0);
+            let most = many.iter().map(|(_, buckets)| *buckets).max().unwrap_or(0);
+            format!(
+                "{} hosts, {} to {}",
+                many.len(),
+                percent(part(least)),
+                percent(part(most))
+            )
+        }
+    }
+}
+
+fn data_path(status: &Status, paint: Paint) -> String {
+    let mut table = Table::new([("VERDICT", Align::Left), ("PACKETS", Align::Right)]);
+    for (reason, packets) in &status.datapath.packets {
+        table.push([reason.as_str().into(), packets.to_string().into()]);
+    }
+    format!(
+        "{}\n{}",
+        labelled(&[("Data path", status.datapath.attach.clone())]),
+        table.render(paint)
+    )
+}
+
+fn frames_rejected(status: &Status, paint: Paint) -> String {
+    if status.frames_rejected.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new([
+        ("HEARTBEATS NOT USED", Align::Left),
+        ("FRAMES", Align::Right),
+    ]);
+    for (reason, frames) in &status.frames_rejected {
+        table.push([reason.as_str().into(), frames.to_string().into()]);
+    }
+    table.render(paint)
+}
+
+fn convergences(status: &Status, paint: Paint) -> String {
+    if status.convergence.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new([
+        ("CONVERGED AFTER", Align::Right),
+        ("EPOCH", Align::Right),
+        ("TOOK", Align::Right),
+        ("FROM", Align::Left),
+        ("TO", Align::Left),
+        ("CAUSE", Align::Left),
+    ]);
+    for record in &status.convergence {
+        let from = match record.from.as_slice() {
+            [] => "-".to_owned(),
+            ids => ranges(ids, ","),
+        };
+        table.push([
+            duration::format(Duration::from_millis(record.at_ms)).into(),
+            record.epoch.to_string().into(),
+            milliseconds(record.duration_ms).into(),
+            from.into(),
+            ranges(&record.to, ",").into(),
+            record.cause.as_str().into(),
+        ]);
+    }
+    table.render(paint)
+}

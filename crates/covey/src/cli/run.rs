@@ -1,0 +1,119 @@
+//! What each subcommand does.
+//!
+//! Called by [`super::main`] with parsed arguments. Specification: docs/design.md, "Command line".
+
+use super::args::{Cli, Command, Format, WlbsVerb};
+use super::output::{print, print_json, print_json_line, wants_colours};
+use super::render::{self, CheckSummary, ClusterMacs, Paint, QuerySummary};
+use crate::config::{Config, Machine};
+use crate::control::client::Client;
+use crate::control::default_socket;
+use crate::status::EventRecord;
+use anyhow::Context;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let socket = cli.socket.as_deref();
+    match cli.command {
+        Command::Run { config } => run_daemon(&config.path, socket),
+        Command::Check { config, format } => {
+            let summary = CheckSummary::of(&Config::load(&config.path, &Machine)?);
+            report(&format, &summary, |_| render::check(&summary))
+        }
+        Command::Status { verbose, format } => {
+            let status = connect(socket)?.status()?;
+            report(&format, &status, |paint| {
+                render::status(&status, verbose, paint)
+            })
+        }
+        Command::Query { format } => {
+            let summary = QuerySummary::of(&connect(socket)?.status()?);
+            report(&format, &summary, |paint| render::query(&summary, paint))
+        }
+        Command::Events {
+            follow,
+            after,
+            format,
+        } => events(&mut connect(socket)?, after, follow, &format),
+        Command::Start => print(&(connect(socket)?.start()? + "\n")),
+        Command::Stop => print(&(connect(socket)?.stop()? + "\n")),
+        Command::Wlbs { verb } => match verb {
+            WlbsVerb::Query => print(&render::wlbs_query(&connect(socket)?.status()?)),
+        },
+        Command::Lab(args) => return crate::lab::run(args),
+        Command::Ip2mac { ip, format } => {
+            let macs = ClusterMacs::of(ip);
+            report(&format, &macs, |_| render::ip2mac(&macs))
+        }
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
+    let mut config = Config::load(path, &Machine)?;
+    if let Some(socket) = socket {
+        config.daemon.socket = socket.to_owned();
+    }
+    let filter = EnvFilter::try_new(&config.daemon.log)
+        .expect("the configuration only takes filters that can be used");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    crate::daemon::run(path, config)
+}
+
+fn connect(socket: Option<&Path>) -> anyhow::Result<Client> {
+    let client = match socket {
+        Some(path) => Client::connect(path)?,
+        None => {
+            let path = default_socket().context("cannot name the control socket")?;
+            Client::connect(&path)?
+        }
+    };
+    Ok(client)
+}
+
+/// Prints an answer for people or for programs.
+fn report(
+    format: &Format,
+    value: &impl serde::Serialize,
+    text: impl FnOnce(Paint) -> String,
+) -> anyhow::Result<()> {
+    if format.json {
+        print_json(value)
+    } else {
+        print(&text(Paint::new(wants_colours())))
+    }
+}
+
+fn events(
+    client: &mut Client,
+    mut after: u64,
+    follow: bool,
+    format: &Format,
+) -> anyhow::Result<()> {
+    let paint = Paint::new(wants_colours());
+    let mut wait = false;
+    loop {
+        for event in client.events(after, wait)? {
+            after = event.number;
+            show(&event, format, paint)?;
+        }
+        if !follow {
+            return Ok(());
+        }
+        wait = true;
+    }
+}
+
+fn show(event: &EventRecord, format: &Format, paint: Paint) -> anyhow::Result<()> {
+    if format.json {
+        print_json_line(event)
+    } else {
+        print(&render::event(event, paint))
+    }
+}

@@ -1,0 +1,385 @@
+//! Golden tests: every character of what the commands print, from hand-made values, and every help text.
+
+use super::args::Cli;
+use super::as_covey;
+use super::render::{
+    CheckSummary, ClusterMacs, Paint, QuerySummary, check, event, ip2mac, query, status, wlbs_query,
+};
+use crate::config::{Config, System, TextFile};
+use crate::host::Interface;
+use crate::status::*;
+use clap::CommandFactory;
+use covey_proto::ids::Mac;
+use insta::assert_snapshot;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const PLAIN: Paint = Paint::new(false);
+
+fn member(id: u8, state: HostState) -> MemberStatus {
+    MemberStatus {
+        id,
+        name: format!("h{id}"),
+        dip: [10, 77, 0, id].into(),
+        mac: format!("02:00:00:00:00:{id:02x}"),
+        state,
+        last_heartbeat_ms: f64::from(id - 1) * 137.25,
+        alive: true,
+        hears: vec![1, 2, 3],
+        epoch: 12,
+        heartbeats: 4711,
+        heartbeats_lost: u64::from(id) / 3,
+    }
+}
+
+fn rule(index: u8, ports: Option<(u16, u16)>, mode: &str, share: &[(u8, usize)]) -> RuleStatus {
+    RuleStatus {
+        index,
+        vip: None,
+        start: ports.map(|(start, _)| start),
+        end: ports.map(|(_, end)| end),
+        protocol: "both".to_owned(),
+        mode: mode.to_owned(),
+        affinity: (mode == "multiple").then(|| "single".to_owned()),
+        weight: (mode == "multiple").then_some(50),
+        handling_priority: (mode == "single").then_some(2),
+        map: usize::from(index != 0),
+        share: share.iter().copied().collect(),
+    }
+}
+
+/// Host 1 of three that have converged.
+fn converged() -> Status {
+    Status {
+        schema: SCHEMA,
+        cluster: ClusterStatus {
+            name: "www.example.com".to_owned(),
+            vips: vec![[10, 77, 0, 100].into(), [10, 77, 0, 101].into()],
+            mode: "unicast".to_owned(),
+            mac: "02:bf:0a:4d:00:64".to_owned(),
+            epoch: 12,
+            map_digest: "0123456789abcdef".to_owned(),
+            view: vec![1, 2, 3],
+            default_host: Some(1),
+            period_ms: 1000.0,
+            tolerance: 5,
+            authenticated: true,
+        },
+        host: HostStatus {
+            id: 1,
+            name: "h1".to_owned(),
+            dip: [10, 77, 0, 1].into(),
+            interface: "eth0".to_owned(),
+            mac: "02:00:00:00:00:01".to_owned(),
+            state: HostState::Converged,
+            is_default: true,
+            times_converging: 2,
+            waiting_for: None,
+            uptime_ms: 7_512_000,
+            lease_ms: 4180.5,
+            pid: 4242,
+            version: "0.1.0".to_owned(),
+        },
+        hosts: [1, 2, 3]
+            .map(|id| member(id, HostState::Converged))
+            .to_vec(),
+        rules: vec![
+            rule(0, None, "default", &[(1, 4096)]),
+            rule(
+                1,
+                Some((80, 80)),
+                "multiple",
+                &[(1, 1366), (2, 1365), (3, 1365)],
+            ),
+            rule(2, Some((1000, 2000)), "single", &[(2, 4096)]),
+            rule(3, Some((25, 25)), "disabled", &[]),
+        ],
+        maps: Vec::new(),
+        datapath: DataPathStatus {
+            attach: "native".to_owned(),
+            packets: BTreeMap::from([("mine".to_owned(), 1_234_567), ("not_mine".to_owned(), 89)]),
+        },
+        frames_rejected: BTreeMap::from([("bad_tag".to_owned(), 3)]),
+        convergence: vec![
+            ConvergenceRecord {
+                at_ms: 3_100,
+                from: vec![],
+                to: vec![1, 2],
+                epoch: 11,
+                duration_ms: 2010.0,
+                cause: "host 1 started".to_owned(),
+            },
+            ConvergenceRecord {
+                at_ms: 61_000,
+                from: vec![1, 2],
+                to: vec![1, 2, 3],
+                epoch: 12,
+                duration_ms: 0.84,
+                cause: "host 3 joined".to_owned(),
+            },
+        ],
+    }
+}
+
+/// Host 2, which waits: host 3 is silent.
+fn converging() -> Status {
+    let mut status = converged();
+    status.host.id = 2;
+    status.host.name = "h2".to_owned();
+    status.host.state = HostState::Converging;
+    status.host.is_default = false;
+    status.host.lease_ms = 0.0;
+    status.host.waiting_for = Some("host 1 does not hear host 2".to_owned());
+    for host in &mut status.hosts {
+        host.state = HostState::Converging;
+    }
+    status.hosts[2].alive = false;
+    status.hosts[2].state = HostState::Converged;
+    status.hosts[2].last_heartbeat_ms = 65_000.0;
+    status
+}
+
+/// A host that has never joined.
+fn stopped() -> Status {
+    let mut status = converged();
+    status.host.state = HostState::Stopped;
+    status.host.is_default = false;
+    status.host.times_converging = 0;
+    status.host.lease_ms = 0.0;
+    status.cluster.epoch = 0;
+    status.cluster.view.clear();
+    status.cluster.default_host = None;
+    status.cluster.authenticated = false;
+    status.hosts = vec![member(1, HostState::Stopped)];
+    for rule in &mut status.rules {
+        rule.share.clear();
+    }
+    status
+}
+
+fn draining() -> Status {
+    let mut status = converged();
+    status.host.state = HostState::Draining;
+    status.host.is_default = false;
+    status.cluster.view = vec![2, 3];
+    status
+}
+
+/// A host that is the whole cluster.
+fn alone() -> Status {
+    let mut status = converged();
+    status.cluster.view = vec![1];
+    status.hosts.truncate(1);
+    status
+}
+
+fn answer(status: &Status) -> String {
+    query(&QuerySummary::of(status), PLAIN)
+}
+
+#[test]
+fn status_of_a_converged_host() {
+    assert_snapshot!(status(&converged(), false, PLAIN));
+}
+
+#[test]
+fn status_with_everything() {
+    assert_snapshot!(status(&converged(), true, PLAIN));
+}
+
+#[test]
+fn status_of_a_converging_host() {
+    assert_snapshot!(status(&converging(), false, PLAIN));
+}
+
+#[test]
+fn status_of_a_stopped_host() {
+    assert_snapshot!(status(&stopped(), false, PLAIN));
+}
+
+#[test]
+fn status_of_many_hosts_keeps_its_shape() {
+    let mut many = converged();
+    many.cluster.view = (1..=64).collect();
+    many.hosts = (1..=64)
+        .map(|id| member(id, HostState::Converged))
+        .collect();
+    many.rules.truncate(2);
+    many.rules[1].share = (1..=64).map(|id| (id, 64 - usize::from(id % 2))).collect();
+    assert_snapshot!(status(&many, false, PLAIN));
+}
+
+#[test]
+fn colours_do_not_move_columns() {
+    let coloured = status(&converging(), true, Paint::new(true));
+    let bare: String = coloured
+        .split('\x1b')
+        .enumerate()
+        .map(|(index, part)| match index {
+            0 => part,
+            _ => part.split_once('m').unwrap().1,
+        })
+        .collect();
+    assert_ne!(coloured, bare);
+    assert_eq!(bare, status(&converging(), true, PLAIN));
+}
+
+#[test]
+fn query_in_every_state() {
+    let answers = [converged(), converging(), draining(), stopped(), alone()].map(|s| answer(&s));
+    assert_snapshot!(answers.concat());
+}
+
+#[test]
+fn query_as_json() {
+    let summary = QuerySummary::of(&converging());
+    assert_snapshot!(serde_json::to_string_pretty(&summary).unwrap());
+}
+
+#[test]
+fn wlbs_query_speaks_as_nlb_does() {
+    let answers =
+        [converged(), converging(), draining(), stopped(), alone()].map(|s| wlbs_query(&s));
+    assert_snapshot!(answers.join("---\n"));
+}
+
+#[test]
+fn events_in_lines() {
+    let record = |number, id, severity: &str, text: &str| EventRecord {
+        number,
+        time: "2026-11-20T23:01:02.345Z".to_owned(),
+        id,
+        severity: severity.to_owned(),
+        text: text.to_owned(),
+    };
+    let lines = [
+        record(
+            9,
+            29,
+            "info",
+            "Host 1 converged with host(s) 1,2,3 as default host.",
+        ),
+        record(10, 1004, "warning", "Host 3 does not hear host 2."),
+        record(
+            11,
+            1010,
+            "error",
+            "The network interface eth0 is gone: put it back.",
+        ),
+    ];
+    let text: String = lines.iter().map(|line| event(line, PLAIN)).collect();
+    assert_snapshot!(text);
+}
+
+#[test]
+fn macs_of_an_address() {
+    let macs = ClusterMacs::of([10, 165, 2, 19].into());
+    assert_snapshot!(ip2mac(&macs) + &serde_json::to_string_pretty(&macs).unwrap());
+}
+
+/// A machine whose only file is the configuration.
+struct Bench(&'static str);
+
+impl System for Bench {
+    fn read(&self, _: &Path) -> io::Result<TextFile> {
+        Ok(TextFile {
+            mode: 0o600,
+            text: self.0.to_owned(),
+        })
+    }
+
+    fn host_name(&self) -> io::Result<String> {
+        Ok("h1".to_owned())
+    }
+
+    fn interface(&self, name: &str) -> io::Result<Option<Interface>> {
+        Ok(Some(Interface {
+            name: name.to_owned(),
+            index: 2,
+            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            mtu: 1500,
+            up: true,
+            kind: None,
+            addresses: vec![[10, 77, 0, 1].into()],
+        }))
+    }
+
+    fn interface_names(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn default_socket(&self) -> io::Result<PathBuf> {
+        Ok(PathBuf::from("/run/covey/control-1.sock"))
+    }
+}
+
+#[test]
+fn a_good_configuration_in_summary() {
+    let bench = Bench(
+        r#"
+        [cluster]
+        name = "www.example.com"
+        vips = ["10.77.0.100/24", "10.77.0.101/24"]
+        auth = "none"
+        quorum = "majority"
+        size = 3
+        [host]
+        id = 1
+        interface = "eth0"
+        [[rule]]
+        ports = 80
+        protocol = "tcp"
+        weight = 70
+        [[rule]]
+        ports = "1000-2000"
+        vip = "10.77.0.101"
+        mode = "single"
+        handling_priority = 2
+        [[rule]]
+        ports = 25
+        mode = "disabled"
+        "#,
+    );
+    let config = Config::load(Path::new("covey.toml"), &bench).unwrap();
+    let summary = CheckSummary::of(&config);
+    assert_snapshot!("check_text", check(&summary));
+    assert_snapshot!(
+        "check_json",
+        serde_json::to_string_pretty(&summary).unwrap()
+    );
+}
+
+#[test]
+fn help_of_every_command() {
+    let mut cli = Cli::command();
+    cli.build();
+    assert_snapshot!("help_covey", cli.render_long_help().to_string());
+    let names: Vec<String> = cli
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .collect();
+    for name in names {
+        let command = cli.find_subcommand_mut(&name).unwrap();
+        assert_snapshot!(
+            format!("help_{name}"),
+            command.render_long_help().to_string()
+        );
+    }
+    let wlbs = cli.find_subcommand_mut("wlbs").unwrap();
+    let query = wlbs.find_subcommand_mut("query").unwrap();
+    assert_snapshot!("help_wlbs_query", query.render_long_help().to_string());
+}
+
+#[test]
+fn the_names_wlbs_and_nlb_are_covey_wlbs() {
+    for (typed, meant) in [
+        ("/usr/bin/wlbs query", "/usr/bin/wlbs wlbs query"),
+        ("nlb query", "nlb wlbs query"),
+        ("covey query", "covey query"),
+    ] {
+        let arguments = typed.split(' ').map(Into::into);
+        let meant: Vec<std::ffi::OsString> = meant.split(' ').map(Into::into).collect();
+        assert_eq!(as_covey(arguments), meant);
+    }
+}

@@ -1,0 +1,244 @@
+//! The configuration: one TOML file per host, read once and checked completely.
+//!
+//! ```text
+//!   covey.toml --toml, serde--> ConfigFile --cluster, host, rules--> Config --+ MAC, incarnation--> ClusterConfig
+//!                               (file.rs)    with the machine's word            (covey-proto)
+//!                                            (system.rs)
+//! ```
+//!
+//! `ConfigFile` is what was typed, [`Config`] is what it means; past this module nothing is
+//! checked again. Everything that is wrong is reported at once, each with its line and what to do
+//! ([`ConfigError`]). Called by `covey check`, by `covey run` and by the daemon when it reloads.
+//! Specification: docs/design.md, "Command line".
+
+mod cluster;
+mod file;
+mod host;
+mod problem;
+mod rules;
+mod system;
+#[cfg(test)]
+mod tests;
+
+pub use problem::ConfigError;
+pub use system::{Machine, System, TextFile};
+
+use crate::config::file::ConfigFile;
+use crate::config::problem::Problems;
+use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
+use covey_proto::ids::{HostId, Incarnation, Mac};
+use covey_proto::rules::{Claim, RuleSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything the daemon is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What all hosts share, but for the rules.
+    pub cluster: Cluster,
+    /// This host.
+    pub host: Host,
+    /// Virtual IPs and port rules, which all hosts share.
+    pub rules: RuleSet,
+    /// This host's load weight or handling priority per port rule; as many as there are rules.
+    pub claims: Vec<Claim>,
+    /// How the daemon itself runs.
+    pub daemon: Daemon,
+}
+
+/// `[cluster]`: what all hosts share.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its name, for people.
+    pub name: String,
+    /// Virtual IPs, at least one; the first is the primary.
+    pub vips: Vec<Vip>,
+    /// How frames reach every host.
+    pub mode: ClusterMode,
+    /// Heartbeat timing.
+    pub timing: Timing,
+    /// Heartbeat authentication.
+    pub auth: Auth,
+    /// What a host does that has lost all others.
+    pub quorum: Quorum,
+    /// Whether hosts that cannot broadcast to each other go on by unicast.
+    pub unicast_fallback: bool,
+}
+
+/// A virtual IP and its network, as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Length of its network's prefix, 1 to 32 (NLB: ClusterNetworkMask).
+    pub prefix: u8,
+}
+
+/// `[host]`: this host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its ID, which is also its host priority.
+    pub id: HostId,
+    /// Its name.
+    pub name: String,
+    /// The NIC on the cluster's segment; it exists and is Ethernet.
+    pub interface: String,
+    /// Its dedicated IP, an address of that NIC.
+    pub dip: Ipv4Addr,
+    /// What it does once the daemon runs.
+    pub initial_state: InitialState,
+}
+
+/// NLB's ClusterModeOnStart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitialState {
+    /// Join the cluster at once.
+    Started,
+    /// Wait for `covey start`.
+    Stopped,
+}
+
+/// `[daemon]`: how the daemon runs.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// What it logs, in tracing's filter language.
+    pub log: String,
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// Whether it asks for SCHED_FIFO and locked memory.
+    pub realtime: bool,
+    /// How its filter is attached to the NIC.
+    pub xdp: XdpMode,
+}
+
+/// Where in the kernel the filter runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver if it can, else generic.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// After the driver; works with every NIC, at a cost per packet.
+    Generic,
+}
+
+impl Config {
+    /// Reads the file at `path` and checks it against the machine that `system` stands for.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in order of lines.
+    pub fn load(path: &Path, system: &dyn System) -> Result<Self, ConfigError> {
+        let file = system
+            .read(path)
+            .map_err(|error| ConfigError::unreadable(path, error))?;
+        let mut problems = Problems::new(&file.text);
+        let config = ConfigFile::parse(&file.text, &mut problems)
+            .and_then(|raw| Self::from_file(&raw, path, system, &mut problems));
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::wrong(path, problems)),
+        }
+    }
+
+    fn from_file(
+        file: &ConfigFile,
+        path: &Path,
+        system: &dyn System,
+        problems: &mut Problems<'_>,
+    ) -> Option<Self> {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let cluster = cluster::read(file, directory, system, problems);
+        let vips = cluster.as_ref().map(|cluster| cluster.vips.as_slice());
+        let host = host::read(file, vips, system, problems);
+        let rules = rules::read(&file.rule, vips, problems);
+        let daemon = host::read_daemon(file, system, problems);
+        let (rules, claims) = rules?;
+        Some(Self {
+            cluster: cluster?,
+            host: host?,
+            rules,
+            claims,
+            daemon: daemon?,
+        })
+    }
+
+    /// The keys of a newly read configuration that differ from this one's and cannot change while the daemon
+    /// runs.
+    pub fn needs_restart_for(&self, new: &Self) -> Vec<&'static str> {
+        let (old_cluster, old_host) = (&self.cluster, &self.host);
+        let (new_cluster, new_host) = (&new.cluster, &new.host);
+        let differs = [
+            ("cluster.name", old_cluster.name != new_cluster.name),
+            ("cluster.vips", old_cluster.vips != new_cluster.vips),
+            ("cluster.mode", old_cluster.mode != new_cluster.mode),
+            (
+                "cluster.period",
+                old_cluster.timing.period != new_cluster.timing.period,
+            ),
+            (
+                "cluster.tolerance",
+                old_cluster.timing.tolerance != new_cluster.timing.tolerance,
+            ),
+            ("cluster.key_file", old_cluster.auth != new_cluster.auth),
+            ("cluster.quorum", old_cluster.quorum != new_cluster.quorum),
+            (
+                "cluster.unicast_fallback",
+                old_cluster.unicast_fallback != new_cluster.unicast_fallback,
+            ),
+            ("host.id", old_host.id != new_host.id),
+            ("host.name", old_host.name != new_host.name),
+            ("host.interface", old_host.interface != new_host.interface),
+            ("host.dip", old_host.dip != new_host.dip),
+        ];
+        differs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// The shared MAC that follows from the primary virtual IP.
+    pub fn cluster_mac(&self) -> Mac {
+        cluster_mac(self.cluster.mode, self.rules.primary())
+    }
+
+    /// What the core is told: this configuration and the three things that only the running daemon knows. The
+    /// clock granularity is the tick of CLOCK_MONOTONIC_COARSE.
+    pub fn cluster_config(
+        &self,
+        mac: Mac,
+        clock_granularity: Duration,
+        incarnation: Incarnation,
+    ) -> ClusterConfig {
+        ClusterConfig {
+            host: self.host.id,
+            name: self.host.name.clone(),
+            mac,
+            dip: self.host.dip,
+            mode: self.cluster.mode,
+            cluster_mac: self.cluster_mac(),
+            timing: self.cluster.timing,
+            auth: self.cluster.auth.clone(),
+            rules: self.rules.clone(),
+            claims: self.claims.clone(),
+            quorum: self.cluster.quorum,
+            unicast_fallback: self.cluster.unicast_fallback,
+            clock_granularity,
+            incarnation,
+        }
+    }
+}
+
+impl Vip {
+    /// The address in the form that rules and status use.
+    pub fn ip(self) -> IpAddr {
+        IpAddr::V4(self.address)
+    }
+}
+
+impl std::fmt::Display for Vip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}

@@ -1,0 +1,396 @@
+//! The daemon: one loop that owns the core and carries out what it asks for.
+//!
+//! ```text
+//!   frames (packet.rs) ----.                        .--> frames (packet.rs)
+//!   link changes ----------|      +---------+       |--> the kernel's filter (crate::datapath)
+//!   control socket --------+----> | Cluster | ------+--> events (journal.rs), log
+//!   signals ---------------|      +---------+       '--> when to wake up
+//!   clock (sys.rs) --------'
+//! ```
+//!
+//! Started by `covey run`. On SIGTERM or SIGINT the host leaves the cluster first: the others have its share
+//! before it goes. On SIGHUP it reads its configuration again; a bad one changes nothing. Everything that was
+//! changed on the machine is put back at the end. Specification: docs/design.md, "Layout" and "Membership".
+
+mod journal;
+mod packet;
+mod report;
+mod sys;
+
+use crate::config::{Config, InitialState, Machine, XdpMode};
+use crate::control::server::{Call, Server};
+use crate::control::{Code, Request, Response};
+use crate::datapath::{Attach, DataPath, pin_dir};
+use crate::host::{HostSetup, Interface, LinkWatch, Plan};
+use anyhow::{Context, anyhow, bail};
+use covey_proto::config::ClusterConfig;
+use covey_proto::datapath::{Identity, Image};
+use covey_proto::event::Event;
+use covey_proto::ids::{Incarnation, Mac};
+use covey_proto::time::Time;
+use covey_proto::{Cluster, Command, Input, Output};
+use journal::Journal;
+use packet::Segment;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that may wait for the loop; it answers each within microseconds.
+const CALLS: usize = 64;
+
+/// Runs until the host has left the cluster.
+///
+/// # Errors
+/// What kept it from running, as a chain of sentences.
+pub fn run(config_path: &Path, config: Config) -> anyhow::Result<()> {
+    if config.daemon.realtime {
+        run_undisturbed();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.context("the async runtime cannot start")?;
+    runtime.block_on(async {
+        let sources = Sources::open(&config)?;
+        let mut daemon = Daemon::new(config_path, config)?;
+        let result = daemon.serve(sources).await;
+        daemon.put_back();
+        result
+    })
+}
+
+/// Keeps other processes and the disk from delaying heartbeats, as far as this process is allowed to.
+fn run_undisturbed() {
+    if let Err(error) = sys::lock_memory() {
+        tracing::debug!("the daemon's memory cannot be locked: {error}");
+    }
+    if let Err(error) = sys::run_first() {
+        tracing::debug!("the daemon cannot have real-time priority: {error}");
+    }
+}
+
+/// Where inputs come from.
+struct Sources {
+    calls: mpsc::Receiver<Call>,
+    link: LinkWatch,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Sources {
+    /// The control socket comes first: it tells whether another daemon runs here already.
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let server = Server::bind(&config.daemon.socket)?;
+        let (sender, calls) = mpsc::channel(CALLS);
+        tokio::spawn(server.serve(sender));
+        let watch = |kind| signal(kind).context("signals cannot be watched");
+        Ok(Self {
+            calls,
+            link: LinkWatch::open().context("link changes cannot be watched")?,
+            terminate: watch(SignalKind::terminate())?,
+            interrupt: watch(SignalKind::interrupt())?,
+            hang_up: watch(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Who waits for what.
+enum Waiting {
+    /// For the host to have converged.
+    Start(oneshot::Sender<Response>, Time),
+    /// For the host to have left.
+    Stop(oneshot::Sender<Response>),
+}
+
+/// One host's daemon.
+struct Daemon {
+    config_path: PathBuf,
+    config: Config,
+    mac: Mac,
+    started_at: Time,
+    cluster: Cluster,
+    segment: Segment,
+    data_path: DataPath,
+    setup: HostSetup,
+    journal: Journal,
+    waiting: Vec<Waiting>,
+    /// The daemon ends when the host has left.
+    ending: bool,
+    /// When the core wants to be called again.
+    wake_at: Time,
+}
+
+impl Daemon {
+    /// Makes the machine ready. The filter is attached first: from then on nothing of the cluster's traffic
+    /// reaches the network stack unless the core says so.
+    fn new(config_path: &Path, config: Config) -> anyhow::Result<Self> {
+        let name = &config.host.interface;
+        let interface = find_interface(name)?;
+        let mac = interface
+            .mac
+            .ok_or_else(|| anyhow!("the network interface \"{name}\" is not Ethernet"))?;
+        let cluster_config =
+            config.cluster_config(mac, sys::coarse_clock_tick(), draw_incarnation()?);
+        let data_path = open_data_path(&config, &cluster_config)?;
+        let setup = HostSetup::apply(&Plan {
+            interface: name.clone(),
+            vips: report::ipv4(config.rules.vips()),
+            cluster_mac: config.cluster_mac(),
+        })?;
+        for finding in setup.findings() {
+            tracing::warn!("{finding}");
+        }
+        let segment = Segment::open(interface.index)?;
+        let mut daemon = Self {
+            config_path: config_path.to_owned(),
+            mac,
+            started_at: sys::now(),
+            cluster: Cluster::new(cluster_config),
+            segment,
+            data_path,
+            setup,
+            journal: Journal::default(),
+            waiting: Vec::new(),
+            ending: false,
+            wake_at: Time::NEVER,
+            config,
+        };
+        daemon.input(Input::Link(interface.up));
+        if daemon.config.host.initial_state == InitialState::Started {
+            daemon.input(Input::Command(Command::Start));
+        }
+        Ok(daemon)
+    }
+
+    /// The loop. Ends when the host has left after a signal.
+    async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
+        while !(self.ending && self.is_stopped()) {
+            let wake = tokio::time::sleep(self.wake_at.since(sys::now()));
+            tokio::select! {
+                // Frames first: what the others have said comes before what their silence would mean.
+                biased;
+                ready = self.segment.readable() => {
+                    ready.context("the packet sockets failed")?;
+                    self.read_frames();
+                }
+                Some((request, answer)) = sources.calls.recv() => self.answer(request, answer),
+                _ = sources.terminate.recv() => self.end()?,
+                _ = sources.interrupt.recv() => self.end()?,
+                _ = sources.hang_up.recv() => {
+                    match self.reload() {
+                        Ok(sentence) => tracing::info!("{sentence}"),
+                        Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
+                    }
+                }
+                changed = sources.link.changed() => {
+                    changed.context("link changes cannot be watched any more")?;
+                    self.look_at_link()?;
+                }
+                () = wake => {
+                    self.read_frames();
+                    self.input(Input::Timer);
+                }
+            }
+            self.answer_late_starters();
+        }
+        Ok(())
+    }
+
+    /// Asked to end: leaves the cluster first. Asked again: ends at once.
+    fn end(&mut self) -> anyhow::Result<()> {
+        if self.ending {
+            bail!("asked to end a second time: left without handing over");
+        }
+        self.ending = true;
+        self.input(Input::Command(Command::Stop));
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.cluster.is_stopped()
+    }
+
+    fn read_frames(&mut self) {
+        let (segment, cluster) = (&self.segment, &mut self.cluster);
+        segment.drain(|frame| cluster.handle_input(sys::now(), Input::Frame(frame)));
+        self.carry_out();
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.cluster.handle_input(sys::now(), input);
+        self.carry_out();
+    }
+
+    /// Does what the core asks for.
+    fn carry_out(&mut self) {
+        loop {
+            match self.cluster.poll_output() {
+                Output::Transmit(frame) => self.segment.send(&frame),
+                Output::Program(image) => self.data_path.program(&image),
+                Output::Lease(until) => self
+                    .data_path
+                    .set_lease(until.as_micros().saturating_mul(1000)),
+                Output::Event(event) => self.note(&event),
+                Output::Wait(until) => {
+                    self.wake_at = until;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        self.journal.note(sys::now().since(self.started_at), event);
+        let waiting = std::mem::take(&mut self.waiting);
+        for waiter in waiting {
+            match (waiter, event) {
+                (Waiting::Start(answer, _), Event::Converged { .. }) => {
+                    tell(answer, event.to_string())
+                }
+                (Waiting::Start(answer, _), Event::Leaving { .. }) => {
+                    tell(
+                        answer,
+                        "a stop came before the host had converged".to_owned(),
+                    );
+                }
+                (Waiting::Stop(answer), Event::Stopped { .. }) => tell(answer, event.to_string()),
+                (Waiting::Stop(answer), Event::LeavingInterrupted { .. }) => {
+                    tell(answer, event.to_string())
+                }
+                (waiter, _) => self.waiting.push(waiter),
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request, answer: oneshot::Sender<Response>) {
+        let id = self.config.host.id;
+        match request {
+            Request::Status {} => respond(answer, Response::ok(self.status())),
+            Request::Events { after, follow } => self.journal.tell(after, follow, answer),
+            Request::Start {} if self.ending => {
+                respond(
+                    answer,
+                    Response::error(Code::Ending, "the daemon is about to end"),
+                );
+            }
+            Request::Start {} if self.cluster.is_active() => {
+                tell(answer, format!("host {id} is already started"))
+            }
+            Request::Start {} => {
+                // As long as joining takes when nothing is in the way, and a little more.
+                let patience = self.config.cluster.timing.expiry() * 2;
+                self.waiting
+                    .push(Waiting::Start(answer, sys::now() + patience));
+                self.input(Input::Command(Command::Start));
+            }
+            Request::Stop {} if self.is_stopped() => {
+                tell(answer, format!("host {id} is already stopped"))
+            }
+            Request::Stop {} => {
+                self.waiting.push(Waiting::Stop(answer));
+                self.input(Input::Command(Command::Stop));
+            }
+            Request::Reload {} => match self.reload() {
+                Ok(sentence) => tell(answer, sentence),
+                Err(error) => {
+                    let sentence = format!("the configuration stays as it was: {error:#}");
+                    respond(answer, Response::error(Code::Failed, sentence));
+                }
+            },
+        }
+    }
+
+    /// A start that does not lead to convergence is answered too, with what it waits for.
+    fn answer_late_starters(&mut self) {
+        let now = sys::now();
+        for waiter in std::mem::take(&mut self.waiting) {
+            match waiter {
+                Waiting::Start(answer, patience) if now >= patience => {
+                    let reason = self.cluster.snapshot(now).waiting_for;
+                    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+                    tell(
+                        answer,
+                        format!(
+                            "host {} is started and still converging{reason}",
+                            self.config.host.id
+                        ),
+                    );
+                }
+                waiter => self.waiting.push(waiter),
+            }
+        }
+    }
+
+    /// Reads the configuration again and offers its rules and weights to the cluster.
+    fn reload(&mut self) -> anyhow::Result<String> {
+        let new = Config::load(&self.config_path, &Machine)?;
+        let fixed = self.config.needs_restart_for(&new);
+        if !fixed.is_empty() {
+            bail!(
+                "{} can only be changed by a restart of the daemon",
+                fixed.join(", ")
+            );
+        }
+        let (rules, claims) = (Arc::new(new.rules.clone()), new.claims.clone());
+        self.config = new;
+        self.input(Input::Command(Command::Reload { rules, claims }));
+        Ok("the configuration has been read again; it takes effect as soon as all hosts offer the same".to_owned())
+    }
+
+    fn look_at_link(&mut self) -> anyhow::Result<()> {
+        let interface = find_interface(&self.config.host.interface)?;
+        self.input(Input::Link(interface.up));
+        Ok(())
+    }
+
+    /// Leaves the machine as it was found.
+    fn put_back(self) {
+        self.setup.undo();
+        if let Err(error) = self.data_path.close() {
+            tracing::error!("the filter could not be removed: {error}");
+        }
+    }
+}
+
+fn find_interface(name: &str) -> anyhow::Result<Interface> {
+    let found = Interface::find(name).context("the network interfaces cannot be read")?;
+    found.ok_or_else(|| anyhow!("there is no network interface \"{name}\""))
+}
+
+fn open_data_path(config: &Config, cluster: &ClusterConfig) -> anyhow::Result<DataPath> {
+    let pins = pin_dir(&config.host.interface).context("/proc is not mounted")?;
+    let prefer = match config.daemon.xdp {
+        XdpMode::Auto | XdpMode::Native => Attach::Native,
+        XdpMode::Generic => Attach::Generic,
+    };
+    let image = Image::fenced(&Identity::from(cluster), &cluster.rules);
+    let data_path = DataPath::open(&config.host.interface, &pins, prefer, &image)?;
+    if config.daemon.xdp == XdpMode::Native && data_path.attach() == Attach::Generic {
+        let interface = &config.host.interface;
+        let closed = data_path.close();
+        closed.context("the filter could not be removed again")?;
+        bail!("the driver of {interface} takes no XDP program; set daemon.xdp = \"auto\"");
+    }
+    Ok(data_path)
+}
+
+/// A number that no daemon on this segment has drawn before.
+fn draw_incarnation() -> anyhow::Result<Incarnation> {
+    let mut bytes = [0; 8];
+    let drawn = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
+    drawn.context("/dev/urandom cannot be read")?;
+    Ok(Incarnation(u64::from_ne_bytes(bytes)))
+}
+
+fn tell(answer: oneshot::Sender<Response>, sentence: String) {
+    respond(answer, Response::ok(sentence));
+}
+
+fn respond(answer: oneshot::Sender<Response>, response: Response) {
+    // One who does not wait any more has no use for the answer.
+    let _ = answer.send(response);
+}

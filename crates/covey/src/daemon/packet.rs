@@ -1,0 +1,101 @@
+//! Heartbeats and ARP answers in, frames out: two AF_PACKET sockets on the cluster's NIC.
+//!
+//! Each is bound to one EtherType and carries a small filter, so the daemon is woken for frames that may
+//! concern it and for nothing else. Used by the daemon's loop. Specification: docs/design.md, "On the wire".
+
+use super::sys;
+use anyhow::Context;
+use covey_proto::wire::ethernet;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use std::io::{self, Read};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Longer than any frame on a segment with ordinary frames; heartbeats are far shorter.
+const FRAME_SIZE: usize = 2048;
+/// Frames of a burst of all hosts that may wait while the daemon does something else.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// Frames read in a row before timers and commands get their turn.
+const BATCH: usize = 256;
+
+/// The daemon's end of the segment.
+pub(super) struct Segment {
+    heartbeats: AsyncFd<Socket>,
+    arp: AsyncFd<Socket>,
+}
+
+impl Segment {
+    /// Listens on an interface. Must be called in a tokio runtime.
+    pub(super) fn open(interface: u32) -> anyhow::Result<Self> {
+        // The upper half of all of NLB's signatures, and of Covey's: DE C0 (wlbs.md §1.2).
+        let heartbeats = listen(interface, ethernet::HEARTBEAT, &half_word_at(16, 0xDEC0));
+        // Answers only: operation 2.
+        let arp = listen(interface, ethernet::ARP, &half_word_at(20, 2));
+        let advice = "cannot listen for heartbeats; Covey needs root or CAP_NET_RAW";
+        Ok(Self {
+            heartbeats: heartbeats.context(advice)?,
+            arp: arp.context(advice)?,
+        })
+    }
+
+    /// Waits until a frame has arrived.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        tokio::select! {
+            ready = self.heartbeats.readable() => ready.map(|mut guard| guard.retain_ready()),
+            ready = self.arp.readable() => ready.map(|mut guard| guard.retain_ready()),
+        }
+    }
+
+    /// Hands out the frames that have arrived, without waiting for more.
+    pub(super) fn drain(&self, mut take: impl FnMut(&[u8])) {
+        let mut buffer = [0; FRAME_SIZE];
+        for socket in [&self.heartbeats, &self.arp] {
+            for _ in 0..BATCH {
+                let read = socket.try_io(Interest::READABLE, |mut socket| socket.read(&mut buffer));
+                match read {
+                    Ok(length) => take(&buffer[..length]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        // The link went down: told once by the socket, and seen by the link watch.
+                        tracing::debug!("reading frames: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a frame. One that cannot be sent is a lost heartbeat, which the protocol expects.
+    pub(super) fn send(&self, frame: &[u8]) {
+        if let Err(error) = self.heartbeats.get_ref().send(frame) {
+            tracing::debug!("a frame could not be sent: {error}");
+        }
+    }
+}
+
+fn listen(interface: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<AsyncFd<Socket>> {
+    // No protocol yet: nothing arrives before the filter is in place.
+    let socket = Socket::new(
+        Domain::PACKET,
+        Type::RAW.nonblocking().cloexec(),
+        None::<Protocol>,
+    )?;
+    socket.attach_filter(filter)?;
+    sys::ignore_outgoing(&socket)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.bind(&sys::packet_address(interface, ethertype))?;
+    AsyncFd::register_with_interest(socket, Interest::READABLE).map_err(io::Error::from)
+}
+
+/// Classic BPF: takes frames whose 16-bit word at `offset`, network order, has this value.
+fn half_word_at(offset: u32, value: u32) -> [SockFilter; 4] {
+    const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    [
+        SockFilter::new(LOAD_HALF, 0, 0, offset),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, value),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+}

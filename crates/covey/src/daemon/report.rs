@@ -1,0 +1,237 @@
+//! Fills the read model ([`crate::status`]) from what the core, the data path and the daemon know.
+
+use super::Daemon;
+use super::journal::ids;
+use super::sys;
+use crate::status::{
+    ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleStatus, SCHEMA, Status,
+};
+use covey_filter::{Affinity, DEFAULT_RULE};
+use covey_proto::cluster::{MemberSnapshot, Snapshot};
+use covey_proto::config::{Auth, ClusterMode};
+use covey_proto::ids::HostId;
+use covey_proto::placement::Placement;
+use covey_proto::rules::{Claim, FilterMode, PortRule, Protocol};
+use covey_proto::wire::heartbeat::Announced;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+impl Daemon {
+    /// How things are now.
+    pub(super) fn status(&self) -> Status {
+        let now = sys::now();
+        let snapshot = self.cluster.snapshot(now);
+        let config = &self.config;
+        let host = HostStatus {
+            id: config.host.id.get(),
+            name: config.host.name.clone(),
+            dip: config.host.dip.into(),
+            interface: config.host.interface.clone(),
+            mac: self.mac.to_string(),
+            state: snapshot.announced.map_or(HostState::Stopped, state_of),
+            is_default: snapshot.owners.lowest() == Some(config.host.id),
+            times_converging: snapshot.times_converging,
+            waiting_for: snapshot.waiting_for.clone(),
+            uptime_ms: now.since(self.started_at).as_millis() as u64,
+            lease_ms: millis(snapshot.lease.since(now)),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let cluster = ClusterStatus {
+            name: config.cluster.name.clone(),
+            vips: config.rules.vips().to_vec(),
+            mode: match config.cluster.mode {
+                ClusterMode::Unicast => "unicast",
+                ClusterMode::Multicast => "multicast",
+                ClusterMode::Igmp => "igmp",
+            }
+            .to_owned(),
+            mac: config.cluster_mac().to_string(),
+            epoch: snapshot.epoch.0,
+            map_digest: snapshot.digest.to_string(),
+            view: ids(snapshot.view),
+            default_host: snapshot.owners.lowest().map(HostId::get),
+            period_ms: millis(config.cluster.timing.period),
+            tolerance: config.cluster.timing.tolerance,
+            authenticated: !matches!(config.cluster.auth, Auth::None),
+        };
+        let maps = snapshot
+            .placement
+            .iter()
+            .flat_map(|placement| placement.maps());
+        Status {
+            schema: SCHEMA,
+            hosts: members(&host, &snapshot),
+            cluster,
+            host,
+            rules: rules(&snapshot),
+            maps: maps.map(|map| map.as_bytes().to_vec()).collect(),
+            datapath: self.data_path_status(),
+            frames_rejected: self
+                .cluster
+                .rejected()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.label().to_owned(), count))
+                .collect(),
+            convergence: self.journal.convergences(),
+        }
+    }
+
+    fn data_path_status(&self) -> DataPathStatus {
+        let packets = match self.data_path.counters() {
+            Ok(counters) => counters
+                .into_iter()
+                .map(|(reason, count)| (reason.label().to_owned(), count))
+                .collect(),
+            Err(error) => {
+                tracing::warn!("the packet counters cannot be read: {error}");
+                BTreeMap::new()
+            }
+        };
+        DataPathStatus {
+            attach: self.data_path.attach().to_string(),
+            packets,
+        }
+    }
+}
+
+/// All hosts in order of ID, the one that speaks included.
+fn members(me: &HostStatus, snapshot: &Snapshot) -> Vec<MemberStatus> {
+    let hears = snapshot
+        .members
+        .iter()
+        .filter(|member| member.alive)
+        .map(|member| member.host.get());
+    let own = MemberStatus {
+        id: me.id,
+        name: me.name.clone(),
+        dip: me.dip,
+        mac: me.mac.clone(),
+        state: me.state,
+        last_heartbeat_ms: 0.0,
+        alive: true,
+        hears: hears.collect(),
+        epoch: snapshot.epoch.0,
+        heartbeats: 0,
+        heartbeats_lost: 0,
+    };
+    let mut members: Vec<MemberStatus> = snapshot.members.iter().map(member).chain([own]).collect();
+    members.sort_by_key(|member| member.id);
+    members
+}
+
+fn member(member: &MemberSnapshot) -> MemberStatus {
+    MemberStatus {
+        id: member.host.get(),
+        name: member.name.clone(),
+        dip: member.dip.into(),
+        mac: member.mac.to_string(),
+        state: state_of(member.announced),
+        last_heartbeat_ms: millis(member.last_heartbeat),
+        alive: member.alive,
+        hears: ids(member.hears),
+        epoch: member.epoch.0,
+        heartbeats: member.heartbeats,
+        heartbeats_lost: member.lost,
+    }
+}
+
+fn rules(snapshot: &Snapshot) -> Vec<RuleStatus> {
+    let default = RuleStatus {
+        index: DEFAULT_RULE,
+        vip: None,
+        start: None,
+        end: None,
+        protocol: "both".to_owned(),
+        mode: "default".to_owned(),
+        affinity: None,
+        weight: None,
+        handling_priority: None,
+        map: 0,
+        share: BTreeMap::new(),
+    };
+    let configured = snapshot.rules.rules().iter().zip(&snapshot.claims);
+    let configured = (1..)
+        .zip(configured)
+        .map(|(index, (rule, claim))| port_rule(index, rule, *claim));
+    let mut rules: Vec<RuleStatus> = [default].into_iter().chain(configured).collect();
+    if let Some(placement) = &snapshot.placement {
+        for rule in &mut rules {
+            rule.map = usize::from(placement.map_of(rule.index));
+            rule.share = shares(placement, rule.index);
+        }
+    }
+    rules
+}
+
+fn shares(placement: &Placement, rule: u8) -> BTreeMap<u8, usize> {
+    let mut shares = BTreeMap::new();
+    for owner in placement
+        .map(rule)
+        .as_bytes()
+        .iter()
+        .filter(|owner| **owner != 0)
+    {
+        *shares.entry(*owner).or_insert(0) += 1;
+    }
+    shares
+}
+
+fn port_rule(index: u8, rule: &PortRule, claim: Claim) -> RuleStatus {
+    let (mode, affinity) = match rule.mode {
+        FilterMode::Multiple {
+            affinity: Affinity::None,
+        } => ("multiple", Some("none")),
+        FilterMode::Multiple {
+            affinity: Affinity::Single,
+        } => ("multiple", Some("single")),
+        FilterMode::Multiple {
+            affinity: Affinity::Network,
+        } => ("multiple", Some("network")),
+        FilterMode::Single => ("single", None),
+        FilterMode::Disabled => ("disabled", None),
+    };
+    RuleStatus {
+        index,
+        vip: rule.vip,
+        start: Some(rule.start),
+        end: Some(rule.end),
+        protocol: match rule.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Both => "both",
+        }
+        .to_owned(),
+        mode: mode.to_owned(),
+        affinity: affinity.map(str::to_owned),
+        weight: matches!(rule.mode, FilterMode::Multiple { .. }).then_some(claim.0),
+        handling_priority: matches!(rule.mode, FilterMode::Single).then_some(claim.0),
+        map: 0,
+        share: BTreeMap::new(),
+    }
+}
+
+const fn state_of(announced: Announced) -> HostState {
+    match announced {
+        Announced::Goodbye => HostState::Stopped,
+        Announced::Converging => HostState::Converging,
+        Announced::Converged => HostState::Converged,
+        Announced::Leaving => HostState::Draining,
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// The virtual IPs that the machine must have, IPv4.
+pub(super) fn ipv4(addresses: &[IpAddr]) -> Vec<std::net::Ipv4Addr> {
+    addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        })
+        .collect()
+}

@@ -1,0 +1,97 @@
+//! What the daemon needs of the system that std does not offer: the monotonic clock that the kernel's filter
+//! reads too, AF_PACKET addresses, locked memory and real-time scheduling.
+//!
+//! Used by the other files of the daemon only. Unsafe because these are C calls; each wrapper is safe.
+#![allow(unsafe_code)]
+
+use covey_proto::time::Time;
+use socket2::{SockAddr, SockAddrStorage};
+use std::io;
+use std::time::Duration;
+
+/// CLOCK_MONOTONIC: the clock of the core and of `bpf_ktime_get_ns`.
+pub(super) fn now() -> Time {
+    Time::from_micros(read_clock(libc::clock_gettime, libc::CLOCK_MONOTONIC).as_micros() as u64)
+}
+
+/// The tick of CLOCK_MONOTONIC_COARSE, which the filter reads: how late that clock may be.
+pub(super) fn coarse_clock_tick() -> Duration {
+    read_clock(libc::clock_getres, libc::CLOCK_MONOTONIC_COARSE)
+}
+
+type ClockCall = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> libc::c_int;
+
+fn read_clock(call: ClockCall, clock: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for the result, and the call keeps no reference to it.
+    let result = unsafe { call(clock, &raw mut time) };
+    assert_eq!(result, 0, "Linux has had both clocks since 2.6.32");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The address of all frames with this EtherType on this interface.
+pub(super) fn packet_address(interface: u32, ethertype: u16) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: sockaddr_ll is one of the address types that the storage is made for.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = interface as libc::c_int;
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the storage holds a sockaddr_ll, whose length this is.
+    unsafe { SockAddr::new(storage, length) }
+}
+
+/// Has the kernel not hand a packet socket the frames that this host sends itself.
+pub(super) fn ignore_outgoing(socket: &socket2::Socket) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, which `on` is, and the descriptor is open as long as `socket` lives.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Keeps the daemon's memory from being swapped out, so that a busy disk cannot cost the lease.
+pub(super) fn lock_memory() -> io::Result<()> {
+    // SAFETY: takes flags only.
+    let result =
+        unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Lets the daemon run before ordinary processes, so that heartbeats go out under load.
+pub(super) fn run_first() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `parameters` is valid for the call; 0 is this process.
+    let result = unsafe {
+        libc::sched_setscheduler(
+            0,
+            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
+            &raw const parameters,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

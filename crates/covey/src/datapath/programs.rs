@@ -1,0 +1,181 @@
+//! The three programs in the kernel and their maps: loading, filling, reading. Nothing is attached here
+//! (hooks.rs does that), so that tests and benchmarks can run the programs on packets of their own.
+//! Specification: docs/design.md, "Data path".
+//!
+//! The tables exist twice. A change is written where no program looks and then put in force by one store, so
+//! each packet is judged by one generation as a whole.
+
+use super::DataPathError;
+use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
+use aya::Ebpf;
+use aya::maps::{Map, PerCpuArray};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use covey_filter::{Generation, Reason};
+use covey_proto::datapath::Image;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The object that build.rs made of `ebpf/`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("COVEY_EBPF_OBJECT"));
+
+/// After a flip, packets already being judged look at the old generation for some nanoseconds more, or for as
+/// long as a hypervisor keeps their CPU away from them. Only a change within this time after the last has
+/// to wait for them.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// The programs, loaded, and their maps.
+pub struct Programs {
+    ebpf: Ebpf,
+    tables: Mapped<[Generation; 2]>,
+    in_force: Mapped<AtomicU64>,
+    lease: Mapped<AtomicU64>,
+    flipped: Instant,
+}
+
+impl Programs {
+    /// Loads the programs, with `image` in force and no lease.
+    ///
+    /// # Errors
+    /// If the kernel refuses them.
+    pub fn load(image: &Image) -> Result<Self, DataPathError> {
+        let mut ebpf = Ebpf::load(OBJECT).map_err(|error| DataPathError::object(&error))?;
+        for (name, program) in ebpf.programs_mut() {
+            let (name, result) = match program {
+                Program::Xdp(xdp) => ("covey_ingress", xdp.load()),
+                Program::SchedClassifier(tc) if name == "covey_guard" => ("covey_guard", tc.load()),
+                Program::SchedClassifier(tc) => ("covey_promote", tc.load()),
+                _ => return Err(DataPathError::Object(format!("{name} is of no known kind"))),
+            };
+            result.map_err(|error| DataPathError::program(name, &error))?;
+        }
+        let mut tables: Mapped<[Generation; 2]> = mapped(&ebpf, "TABLES")?;
+        write(&mut tables.get_mut()[0], image);
+        Ok(Self {
+            tables,
+            in_force: mapped(&ebpf, "IN_FORCE")?,
+            lease: mapped(&ebpf, "LEASE")?,
+            ebpf,
+            flipped: Instant::now(),
+        })
+    }
+
+    /// Puts another image in force.
+    pub fn program(&mut self, image: &Image) {
+        if self.flipped.elapsed() < SETTLED {
+            wait_for_packets_in_flight();
+        }
+        let next = self.in_force.get().load(Ordering::Relaxed) ^ 1;
+        write(&mut self.tables.get_mut()[next as usize], image);
+        // Release: the tables are in memory before the programs are sent there.
+        self.in_force.get().store(next, Ordering::Release);
+        self.flipped = Instant::now();
+    }
+
+    /// Lets this host serve until then: nanoseconds of CLOCK_MONOTONIC.
+    pub fn set_lease(&self, until_ns: u64) {
+        self.lease.get().store(until_ns, Ordering::Release);
+    }
+
+    /// Frames by reason since the programs were loaded, over all CPUs; every reason is listed.
+    ///
+    /// # Errors
+    /// If the kernel does not let them be read.
+    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, DataPathError> {
+        let unreadable = |error| DataPathError::Counters(io::Error::other(error));
+        let map = self
+            .ebpf
+            .map("COUNTERS")
+            .ok_or_else(|| missing("COUNTERS"))?;
+        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(unreadable)?;
+        Reason::ALL
+            .into_iter()
+            .map(|reason| {
+                let per_cpu = counters.get(&(reason as u32), 0).map_err(unreadable)?;
+                Ok((reason, per_cpu.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// The XDP filter.
+    pub fn ingress(&mut self) -> &mut Xdp {
+        self.find("covey_ingress")
+    }
+
+    /// The tc ingress program.
+    pub fn promote(&mut self) -> &mut SchedClassifier {
+        self.find("covey_promote")
+    }
+
+    /// The tc egress program.
+    pub fn guard(&mut self) -> &mut SchedClassifier {
+        self.find("covey_guard")
+    }
+
+    fn find<'a, P>(&'a mut self, name: &str) -> &'a mut P
+    where
+        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        self.ebpf
+            .program_mut(name)
+            .and_then(|program| program.try_into().ok())
+            .expect("`load` has met this program with this kind")
+    }
+
+    /// Pins the maps, for `bpftool map` and for whoever looks after a daemon that died; pins of an earlier
+    /// daemon give way.
+    pub(super) fn pin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
+        for (name, map) in self.ebpf.maps() {
+            let path = dir.join(name);
+            unpin(&path)?;
+            map.pin(&path)
+                .map_err(|error| DataPathError::pin(&path, "made", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the pins of the maps.
+    pub(super) fn unpin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
+        self.ebpf
+            .maps()
+            .try_for_each(|(name, _)| unpin(&dir.join(name)))
+    }
+}
+
+/// Removes a pin if it is there.
+pub(super) fn unpin(path: &Path) -> Result<(), DataPathError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DataPathError::pin(path, "removed", &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Lays an image out as the programs read it.
+fn write(generation: &mut Generation, image: &Image) {
+    generation.settings = image.settings;
+    generation.vips.copy_from_slice(&image.vips);
+    generation.port_classes.copy_from_slice(&image.port_classes);
+    generation.port_tables[..image.port_tables.len()].copy_from_slice(&image.port_tables);
+    generation.rules.copy_from_slice(&image.rules);
+    for (rows, image) in generation.rows[..image.rows.len()]
+        .iter_mut()
+        .zip(&image.rows)
+    {
+        rows.copy_from_slice(image);
+    }
+}
+
+fn mapped<T: Plain>(ebpf: &Ebpf, name: &'static str) -> Result<Mapped<T>, DataPathError> {
+    let Some(Map::Array(map)) = ebpf.map(name) else {
+        return Err(missing(name));
+    };
+    Mapped::new(map.fd().as_fd()).map_err(|source| DataPathError::Load { what: name, source })
+}
+
+fn missing(name: &str) -> DataPathError {
+    DataPathError::Object(format!("it has no map {name}"))
+}

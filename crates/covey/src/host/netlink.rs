@@ -1,0 +1,188 @@
+//! Requests to rtnetlink, one at a time: what `ip address`, `ip link show` and `bridge fdb` do.
+//!
+//! A blocking socket of its own per caller; the kernel answers every request before it returns from it, so
+//! there is nothing to wait for and nothing to multiplex. Used only within [`crate::host`].
+//! Specification: docs/design.md, "Data path".
+
+use covey_proto::ids::Mac;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// A connection to the kernel's routing part, in the network namespace of the thread that opened it.
+pub(super) struct Netlink(Socket);
+
+impl Netlink {
+    pub(super) fn open() -> io::Result<Self> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self(socket))
+    }
+
+    /// The link with this name, or `None` if there is none.
+    pub(super) fn link(&self, name: &str) -> io::Result<Option<LinkMessage>> {
+        let mut question = LinkMessage::default();
+        question
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        match self.request(RouteNetlinkMessage::GetLink(question), 0) {
+            Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+                RouteNetlinkMessage::NewLink(link) => Some(link),
+                _ => None,
+            })),
+            // ERANGE: a name longer than the kernel allows, so nothing is called so.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ERANGE)) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names of all links.
+    pub(super) fn link_names(&self) -> io::Result<Vec<String>> {
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.request(question, NLM_F_DUMP)?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewLink(link) => Some(link.attributes),
+                _ => None,
+            })
+            .flatten()
+            .filter_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The IPv4 addresses of a link, in the kernel's order: the one used as source comes first.
+    pub(super) fn addresses(&self, index: u32) -> io::Result<Vec<Ipv4Addr>> {
+        let mut question = AddressMessage::default();
+        question.header.family = AddressFamily::Inet;
+        let answers = self.request(RouteNetlinkMessage::GetAddress(question), NLM_F_DUMP)?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewAddress(address) if address.header.index == index => {
+                    Some(address.attributes)
+                }
+                _ => None,
+            })
+            .flatten()
+            .filter_map(|attribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(address)) => Some(address),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// `ip address add ADDRESS/32 dev LINK`.
+    pub(super) fn add_address(&self, index: u32, address: Ipv4Addr) -> io::Result<()> {
+        let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL).map(drop)
+    }
+
+    /// `ip address del ADDRESS/32 dev LINK`.
+    pub(super) fn delete_address(&self, index: u32, address: Ipv4Addr) -> io::Result<()> {
+        let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
+        self.request(message, 0).map(drop)
+    }
+
+    /// Whether the NIC already takes frames for this MAC besides its own: `bridge fdb show dev LINK`.
+    pub(super) fn has_mac(&self, index: u32, mac: Mac) -> io::Result<bool> {
+        let mut question = NeighbourMessage::default();
+        question.header.family = AddressFamily::Bridge;
+        let answers = self.request(RouteNetlinkMessage::GetNeighbour(question), NLM_F_DUMP)?;
+        let wanted = NeighbourAttribute::LinkLayerAddress(mac.0.to_vec());
+        Ok(answers.iter().any(|answer| match answer {
+            RouteNetlinkMessage::NewNeighbour(entry) => {
+                entry.header.ifindex == index
+                    && entry.header.flags.contains(NeighbourFlags::Own)
+                    && entry.attributes.contains(&wanted)
+            }
+            _ => false,
+        }))
+    }
+
+    /// `bridge fdb add MAC dev LINK self permanent`: the NIC's filter lets frames to this MAC in.
+    pub(super) fn add_mac(&self, index: u32, mac: Mac) -> io::Result<()> {
+        let message = RouteNetlinkMessage::NewNeighbour(fdb_message(index, mac));
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL).map(drop)
+    }
+
+    /// `bridge fdb del MAC dev LINK self permanent`.
+    pub(super) fn delete_mac(&self, index: u32, mac: Mac) -> io::Result<()> {
+        let message = RouteNetlinkMessage::DelNeighbour(fdb_message(index, mac));
+        self.request(message, 0).map(drop)
+    }
+
+    /// Sends one request and collects what the kernel answers, up to its acknowledgement.
+    fn request(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.send(&bytes, 0)?;
+
+        let mut answers = Vec::new();
+        loop {
+            let (datagram, _) = self.0.recv_from_full()?;
+            let mut rest = datagram.as_slice();
+            while !rest.is_empty() {
+                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                // Messages in a datagram start on multiples of four bytes.
+                let length = (answer.header.length as usize).next_multiple_of(4);
+                rest = rest.get(length..).unwrap_or_default();
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                    NetlinkPayload::Done(_) => return Ok(answers),
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    // Noop, Overrun and whatever comes later carry no answer.
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn address_message(index: u32, address: Ipv4Addr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = 32;
+    message.header.index = index;
+    message.attributes = vec![
+        AddressAttribute::Address(address.into()),
+        AddressAttribute::Local(address.into()),
+    ];
+    message
+}
+
+fn fdb_message(index: u32, mac: Mac) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Own;
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    message
+}

@@ -1,0 +1,297 @@
+//! Makes the machine a host of the cluster, and puts back what it found.
+//!
+//! The daemon calls [`HostSetup::apply`] when it starts and [`HostSetup::undo`] when it leaves. What was there
+//! before is left alone by both. A daemon that dies leaves its changes in place: the next one adopts them by the
+//! note in /run/covey and still restores the originals. Dropping a `HostSetup` undoes nothing, on purpose.
+//! Specification: docs/design.md, "Data path".
+
+use super::netlink::Netlink;
+use super::record::{Change, Record};
+use super::sysctl::{self, ARP_ANNOUNCE, ARP_IGNORE};
+use super::{Interface, RUN_DIR, network_namespace};
+use covey_proto::ids::Mac;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+/// `lo` has this number in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// What the machine must look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The NIC on the cluster's segment.
+    pub interface: String,
+    /// The addresses that all hosts share.
+    pub vips: Vec<Ipv4Addr>,
+    /// The MAC that all hosts share.
+    pub cluster_mac: Mac,
+}
+
+/// Why the machine could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// There is no such interface.
+    #[error("there is no network interface \"{0}\" any more")]
+    NoInterface(String),
+    /// It is something else than Ethernet.
+    #[error("the network interface \"{0}\" is not Ethernet")]
+    NotEthernet(String),
+    /// The kernel refused.
+    #[error("cannot {action}: {error}{}", advice(.error))]
+    Refused {
+        /// What was tried.
+        action: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "; Covey needs root or CAP_NET_ADMIN"
+    } else {
+        ""
+    }
+}
+
+/// Turns an I/O error into [`SetupError::Refused`].
+trait Doing<T> {
+    fn doing(self, action: impl FnOnce() -> String) -> Result<T, SetupError>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, action: impl FnOnce() -> String) -> Result<T, SetupError> {
+        self.map_err(|error| SetupError::Refused {
+            action: action(),
+            error,
+        })
+    }
+}
+
+/// A machine that is set up as a host of the cluster.
+#[must_use = "what was changed is put back only by undo()"]
+pub struct HostSetup {
+    machine: Machine,
+    record: Record,
+    path: PathBuf,
+    findings: Vec<String>,
+}
+
+impl HostSetup {
+    /// Makes the machine look as planned, and notes what that took in /run/covey. If it does not work out,
+    /// everything is put back first.
+    ///
+    /// # Errors
+    /// What could not be done, and why.
+    pub fn apply(plan: &Plan) -> Result<Self, SetupError> {
+        let namespace = network_namespace().doing(|| "look into /proc".to_owned())?;
+        let path = Path::new(RUN_DIR).join(format!("{namespace}-{}.json", plan.interface));
+        Self::apply_noting(plan, path)
+    }
+
+    /// As [`apply`](Self::apply), with the note in the file `path`.
+    ///
+    /// # Errors
+    /// What could not be done, and why.
+    pub fn apply_noting(plan: &Plan, path: PathBuf) -> Result<Self, SetupError> {
+        let interface = Interface::find(&plan.interface)
+            .doing(|| format!("look at {}", plan.interface))?
+            .ok_or_else(|| SetupError::NoInterface(plan.interface.clone()))?;
+        let mac = interface
+            .mac
+            .ok_or_else(|| SetupError::NotEthernet(plan.interface.clone()))?;
+        let record = Record::load(&path, interface.index, mac)
+            .doing(|| format!("read {}", path.display()))?;
+        let machine = Machine {
+            netlink: Netlink::open().doing(|| "open a netlink socket".to_owned())?,
+            interface: interface.name,
+            index: interface.index,
+        };
+        let findings = machine.findings()?;
+        let mut setup = Self {
+            machine,
+            record,
+            path,
+            findings,
+        };
+        match setup.bring_about(plan) {
+            Ok(()) => Ok(setup),
+            Err(error) => {
+                setup.undo();
+                Err(error)
+            }
+        }
+    }
+
+    /// What Covey does not change on the machine, but somebody should: each a sentence with what to do.
+    pub fn findings(&self) -> &[String] {
+        &self.findings
+    }
+
+    /// Puts everything back that [`apply`](Self::apply), or an earlier daemon that died, changed. What cannot
+    /// be put back is logged, and stays in the note for the next try.
+    pub fn undo(mut self) {
+        let changes = std::mem::take(&mut self.record.changes);
+        self.put_back(changes);
+        if let Err(error) = self.record.save(&self.path) {
+            tracing::warn!("cannot update {}: {error}", self.path.display());
+        }
+    }
+
+    fn bring_about(&mut self, plan: &Plan) -> Result<(), SetupError> {
+        let wanted = self.machine.wanted(plan)?;
+        let (still_wanted, stale) = std::mem::take(&mut self.record.changes)
+            .into_iter()
+            .partition(|noted: &Change| wanted.iter().any(|change| change.concerns(noted)));
+        self.record.changes = still_wanted;
+        self.put_back(stale);
+
+        let mut missing = Vec::new();
+        for change in wanted {
+            if self.record.notes(&change) {
+                missing.push(change);
+            } else if !self.machine.is_made(&change)? {
+                self.record.changes.push(change.clone());
+                missing.push(change);
+            }
+        }
+        self.record
+            .save(&self.path)
+            .doing(|| format!("write {}", self.path.display()))?;
+        for change in missing {
+            self.machine
+                .make(&change)
+                .doing(|| format!("set up {change}"))?;
+        }
+        Ok(())
+    }
+
+    /// Undoes changes, the last first. Those that resist go back into the record.
+    fn put_back(&mut self, changes: Vec<Change>) {
+        let mut stuck: Vec<Change> = changes
+            .into_iter()
+            .rev()
+            .filter(|change| match self.machine.unmake(change) {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::warn!("{change} could not be undone: {error}{}", advice(&error));
+                    true
+                }
+            })
+            .collect();
+        stuck.reverse();
+        self.record.changes.extend(stuck);
+    }
+}
+
+/// The NIC and the way to change it.
+struct Machine {
+    netlink: Netlink,
+    interface: String,
+    index: u32,
+}
+
+impl Machine {
+    /// What must be so, in the order in which it should come about: the MAC last, so that no frame for the
+    /// cluster comes in before the host knows its addresses.
+    fn wanted(&self, plan: &Plan) -> Result<Vec<Change>, SetupError> {
+        let mut wanted = vec![
+            self.wanted_sysctl(ARP_ANNOUNCE, "2")?,
+            self.wanted_sysctl(ARP_IGNORE, "0")?,
+        ];
+        wanted.extend(plan.vips.iter().map(|vip| Change::Address(*vip)));
+        wanted.push(Change::Mac(plan.cluster_mac.0));
+        Ok(wanted)
+    }
+
+    fn wanted_sysctl(&self, name: &str, value: &str) -> Result<Change, SetupError> {
+        Ok(Change::Sysctl {
+            name: name.to_owned(),
+            original: self.sysctl(&self.interface, name)?,
+            value: value.to_owned(),
+        })
+    }
+
+    fn sysctl(&self, interface: &str, name: &str) -> Result<String, SetupError> {
+        sysctl::read(interface, name).doing(|| format!("read net.ipv4.conf.{interface}.{name}"))
+    }
+
+    fn is_made(&self, change: &Change) -> Result<bool, SetupError> {
+        match change {
+            Change::Address(address) => self
+                .netlink
+                .addresses(LOOPBACK)
+                .map(|all| all.contains(address)),
+            Change::Mac(mac) => self.netlink.has_mac(self.index, Mac(*mac)),
+            Change::Sysctl {
+                original, value, ..
+            } => Ok(original == value),
+        }
+        .doing(|| format!("look for {change}"))
+    }
+
+    fn make(&self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Address(address) => or_if(
+                self.netlink.add_address(LOOPBACK, *address),
+                &[libc::EEXIST],
+            ),
+            Change::Mac(mac) => or_if(self.netlink.add_mac(self.index, Mac(*mac)), &[libc::EEXIST]),
+            Change::Sysctl { name, value, .. } => sysctl::write(&self.interface, name, value),
+        }
+    }
+
+    fn unmake(&self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Address(address) => or_if(
+                self.netlink.delete_address(LOOPBACK, *address),
+                &[libc::EADDRNOTAVAIL],
+            ),
+            Change::Mac(mac) => or_if(
+                self.netlink.delete_mac(self.index, Mac(*mac)),
+                &[libc::ENOENT, libc::ENODEV],
+            ),
+            Change::Sysctl {
+                name,
+                original,
+                value,
+            } => {
+                // Somebody who set another value since then meant it.
+                match sysctl::read(&self.interface, name) {
+                    Ok(now) if now == *value => sysctl::write(&self.interface, name, original),
+                    Ok(_) => Ok(()),
+                    // The interface is gone, and its settings with it.
+                    Err(error) => or_if(Err(error), &[libc::ENOENT]),
+                }
+            }
+        }
+    }
+
+    fn findings(&self) -> Result<Vec<String>, SetupError> {
+        let mut findings = Vec::new();
+        let ignore = self.sysctl("all", ARP_IGNORE)?;
+        if ignore != "0" {
+            findings.push(format!(
+                "net.ipv4.conf.all.arp_ignore is {ignore}, so this host does not answer ARP for the virtual IPs on lo: \
+                 set it to 0 (sysctl -w net.ipv4.conf.all.arp_ignore=0)"
+            ));
+        }
+        let loopback = Interface::find("lo").doing(|| "look at lo".to_owned())?;
+        if !loopback.is_some_and(|lo| lo.up) {
+            findings.push(
+                "lo is down, so the virtual IPs on it do not work: switch it on (ip link set lo up)"
+                    .to_owned(),
+            );
+        }
+        Ok(findings)
+    }
+}
+
+/// The result, but these kernel errors mean that things are already as they should be.
+fn or_if(result: io::Result<()>, fine: &[i32]) -> io::Result<()> {
+    result.or_else(|error| match error.raw_os_error() {
+        Some(code) if fine.contains(&code) => Ok(()),
+        _ => Err(error),
+    })
+}

@@ -1,0 +1,30 @@
+//! The two settings of an interface that decide how the kernel speaks ARP for addresses on `lo`.
+//!
+//! /proc/sys/net shows the network namespace of the thread that opens a file there, so it is right for the
+//! lab's daemons too. Used only by [`super::setup`]. Specification: docs/design.md, "Data path".
+
+use std::io;
+use std::path::PathBuf;
+
+/// Which addresses ARP questions may name as sender: 2 means never one that is only on `lo`.
+pub(super) const ARP_ANNOUNCE: &str = "arp_announce";
+/// Which ARP questions are answered: 0 means those for any address of the host, `lo` included.
+pub(super) const ARP_IGNORE: &str = "arp_ignore";
+
+/// Reads `net.ipv4.conf.INTERFACE.NAME`.
+pub(super) fn read(interface: &str, name: &str) -> io::Result<String> {
+    Ok(std::fs::read_to_string(path(interface, name))?
+        .trim()
+        .to_owned())
+}
+
+/// Writes it.
+pub(super) fn write(interface: &str, name: &str, value: &str) -> io::Result<()> {
+    std::fs::write(path(interface, name), value)
+}
+
+fn path(interface: &str, name: &str) -> PathBuf {
+    ["/proc/sys/net/ipv4/conf", interface, name]
+        .iter()
+        .collect()
+}

@@ -1,0 +1,424 @@
+//! The programs in the kernel against the rule they are compiled from: packets go through BPF_PROG_TEST_RUN and
+//! through `covey_filter`, over the same image, and verdict, reason and bytes must be equal. No interface is
+//! touched. Specification: docs/design.md, "Tests".
+//!
+//! COVEY_PACKETS sets how many random packets are compared (default 300000), COVEY_SEED which.
+
+#[path = "cluster/mod.rs"]
+mod cluster;
+#[path = "../../filter/tests/frames/mod.rs"]
+mod frames;
+
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use cluster::*;
+use covey::datapath::Programs;
+use covey_filter::{Egress, Reason, Verdict, decide, guard};
+use covey_proto::datapath::{Image, View};
+use frames::*;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+const HOST_MAC: Mac = [0x02, 0, 0, 0, 1, 2];
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const TC_ACT_UNSPEC: u32 = u32::MAX;
+const TC_ACT_SHOT: u32 = 2;
+
+fn run<P>(program: &P, frame: &[u8]) -> (u32, Vec<u8>)
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = aya::programs::TestRunResult>,
+{
+    let mut out = vec![0; 2048];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.data_out = Some(&mut out);
+    let result = program
+        .test_run(options)
+        .unwrap_or_else(|error| panic!("{error} for {frame:02x?}"));
+    out.truncate(result.data_size_out as usize);
+    (result.return_value, out)
+}
+
+/// What the programs must do, according to covey-filter.
+struct Expected {
+    ingress: (u32, Vec<u8>),
+    egress: (u32, Vec<u8>),
+    ingress_reason: Reason,
+    egress_reason: Option<Reason>,
+}
+
+fn expected(frame: &[u8], view: &View) -> Expected {
+    let decision = decide(frame, view);
+    let ingress = match decision.verdict {
+        Verdict::Pass => (XDP_PASS, frame.to_vec()),
+        Verdict::Drop => (XDP_DROP, frame.to_vec()),
+        Verdict::Accept => (XDP_PASS, [&HOST_MAC, &frame[6..]].concat()),
+    };
+    let (egress, egress_reason) = match guard(frame, view) {
+        Egress::Pass => ((TC_ACT_UNSPEC, frame.to_vec()), None),
+        Egress::Drop => ((TC_ACT_SHOT, frame.to_vec()), Some(Reason::SourceMac)),
+        Egress::Correct(correction) => {
+            let mut corrected = frame.to_vec();
+            corrected[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+            if let Some(at) = correction.checksum {
+                update_checksum(&mut corrected[at..at + 2], correction.old, correction.new);
+            }
+            ((TC_ACT_UNSPEC, corrected), Some(Reason::Advertised))
+        }
+    };
+    Expected {
+        ingress,
+        egress,
+        ingress_reason: decision.reason,
+        egress_reason,
+    }
+}
+
+/// Whether BPF_PROG_TEST_RUN makes an skb of the frame: it refuses half an IP header.
+fn makes_an_skb(frame: &[u8]) -> bool {
+    frame.len()
+        >= 14
+            + match frame[12..14] {
+                [0x08, 0x00] => 20,
+                [0x86, 0xDD] => 40,
+                _ => 1,
+            }
+}
+
+/// RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
+fn update_checksum(sum: &mut [u8], old: Mac, new: Mac) {
+    let word = |bytes: &[u8]| u32::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    let mut total = u32::from(!(word(sum) as u16));
+    for (old, new) in old.chunks(2).zip(new.chunks(2)) {
+        total += u32::from(!(word(old) as u16)) + word(new);
+    }
+    while total > 0xFFFF {
+        total = (total & 0xFFFF) + (total >> 16);
+    }
+    sum.copy_from_slice(&(!(total as u16)).to_be_bytes());
+}
+
+/// The programs and the image that is in force in them.
+struct Bench {
+    programs: Programs,
+    image: Image,
+    lease_holds: bool,
+}
+
+impl Bench {
+    fn new(image: Image) -> Self {
+        let programs = Programs::load(&image).expect("the kernel loads the programs");
+        let mut bench = Self {
+            programs,
+            image,
+            lease_holds: true,
+        };
+        bench.lease(true);
+        bench
+    }
+
+    fn lease(&mut self, holds: bool) {
+        self.lease_holds = holds;
+        self.programs.set_lease(if holds { u64::MAX } else { 1 });
+    }
+
+    fn program(&mut self, image: Image) {
+        self.programs.program(&image);
+        self.image = image;
+    }
+
+    /// Runs frames through both programs and compares with covey-filter; counters are compared over all of them.
+    fn compare(&mut self, frames: &[Vec<u8>]) {
+        let view = View {
+            image: &self.image,
+            lease_holds: self.lease_holds,
+        };
+        let before = counts(&self.programs);
+        let mut reasons = vec![0; Reason::ALL.len()];
+        for frame in frames {
+            let expected = expected(frame, &view);
+            let ingress: &Xdp = self.programs.ingress();
+            assert_eq!(run(ingress, frame), expected.ingress, "{frame:02x?}");
+            reasons[expected.ingress_reason as usize] += 1;
+            if makes_an_skb(frame) {
+                let egress: &SchedClassifier = self.programs.guard();
+                assert_eq!(run(egress, frame), expected.egress, "{frame:02x?}");
+                if let Some(reason) = expected.egress_reason {
+                    reasons[reason as usize] += 1;
+                }
+            }
+        }
+        let counted: Vec<u64> = std::iter::zip(counts(&self.programs), before)
+            .map(|(after, before)| after - before)
+            .collect();
+        if counted != reasons {
+            if let [frame] = frames {
+                panic!("reasons {reasons:?}, but counted {counted:?}, for {frame:02x?}");
+            }
+            frames.chunks(1).for_each(|frame| self.compare(frame));
+            panic!("the counters differ only when many frames are run");
+        }
+    }
+}
+
+fn counts(programs: &Programs) -> Vec<u64> {
+    let counters = programs.counters().expect("counters can be read");
+    counters.into_iter().map(|(_, count)| count).collect()
+}
+
+fn third(bucket: usize) -> u8 {
+    (bucket % 3) as u8 + 1
+}
+
+fn tcp(port: u16) -> Vec<u8> {
+    let packet = ipv4(CLIENT4, VIP4, TCP, &ports(40000, port));
+    to_ipv4(CLUSTER_MAC, &packet)
+}
+
+#[test]
+#[ignore = "needs root: runs BPF programs"]
+fn accepting_rewrites_the_destination_mac_and_nothing_else() {
+    let bench = &mut Bench::new(image(2, HOST_MAC, |_| 2));
+    let frame = tcp(80);
+    let mut accepted = frame.clone();
+    accepted[..6].copy_from_slice(&HOST_MAC);
+    assert_eq!(run(bench.programs.ingress(), &frame), (XDP_PASS, accepted));
+    bench.lease(false);
+    assert_eq!(
+        run(bench.programs.ingress(), &frame),
+        (XDP_DROP, frame.clone())
+    );
+    bench.lease(true);
+    bench.program(image(2, HOST_MAC, |_| 3));
+    assert_eq!(
+        run(bench.programs.ingress(), &frame),
+        (XDP_DROP, frame.clone())
+    );
+    bench.program(fenced(2, HOST_MAC));
+    assert_eq!(run(bench.programs.ingress(), &frame), (XDP_DROP, frame));
+    let counted: Vec<_> = bench
+        .programs
+        .counters()
+        .expect("counters can be read")
+        .into_iter()
+        .filter(|(_, count)| *count != 0)
+        .collect();
+    assert_eq!(
+        counted,
+        [
+            (Reason::Mine, 1),
+            (Reason::NotMine, 1),
+            (Reason::Fenced, 1),
+            (Reason::LeaseLapsed, 1)
+        ]
+    );
+}
+
+#[test]
+#[ignore = "needs root: runs BPF programs"]
+fn one_frame_of_each_kind() {
+    let mut bench = Bench::new(image(2, HOST_MAC, third));
+    let group = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 1, 0xFF00, 0x100);
+    let six = |next, body: &[u8]| to_ipv6(CLUSTER_MAC, &ipv6(CLIENT6, VIP6, next, body));
+    let question = arp(1, (CLIENT_MAC, CLIENT4), ([0; 6], VIP4));
+    let solicitation = neighbour(135, CLIENT6, group, VIP6, CLIENT_MAC);
+    let tunnel = extension(44, 3, &fragment(TCP, 0, true, &ports(9, 80)));
+    bench.compare(&[
+        tcp(80),
+        tagged(&tagged(&tcp(80), 0x8100), 0x88A8),
+        tcp(25),
+        tcp(9999),
+        to_ipv4(HOST_MAC, &ipv4(CLIENT4, VIP4, UDP, &ports(1, 7))),
+        six(TCP, &ports(40000, 80)),
+        six(UDP, &ports(40000, 550)),
+        six(0, &tunnel),
+        six(44, &fragment(UDP, 5, false, &[0; 8])),
+        six(ICMPV6, &icmp(128)),
+        six(ICMPV6, &icmp(2)),
+        to_ipv4(CLUSTER_MAC, &ipv4(CLIENT4, VIP4, ICMP, &icmp(3))),
+        to_ipv4(CLUSTER_MAC, &ipv4_with(CLIENT4, VIP4, TCP, 7, &[], &[0; 8])),
+        to_ipv4(CLUSTER_MAC, &ipv4(CLIENT4, CLIENT4, TCP, &ports(1, 80))),
+        ethernet(BROADCAST, CLIENT_MAC, 0x0806, &question),
+        ethernet(CLUSTER_MAC, CLIENT_MAC, 0x0806, &question),
+        to_ipv6([0x33, 0x33, 0xFF, 0, 1, 0], &solicitation),
+        ethernet(CLUSTER_MAC, CLIENT_MAC, 0x886F, &[0; 50]),
+        ethernet(CLUSTER_MAC, CLIENT_MAC, 0x9000, &[0; 50]),
+        ethernet(BROADCAST, CLUSTER_MAC, 0x0800, &[0; 50]),
+    ]);
+}
+
+#[test]
+#[ignore = "needs root: runs BPF programs"]
+fn the_guard_repairs_what_it_changes() {
+    let mut bench = Bench::new(fenced(2, HOST_MAC));
+    let reply = arp(2, (HOST_MAC, VIP4), (CLIENT_MAC, CLIENT4));
+    let (verdict, out) = run(
+        bench.programs.guard(),
+        &ethernet(CLIENT_MAC, HOST_MAC, 0x0806, &reply),
+    );
+    let said = arp(2, (CLUSTER_MAC, VIP4), (CLIENT_MAC, CLIENT4));
+    assert_eq!(verdict, TC_ACT_UNSPEC);
+    assert_eq!(out, ethernet(CLIENT_MAC, HOST_MAC, 0x0806, &said));
+
+    let answer = |mac| neighbour(136, VIP6, CLIENT6, VIP6, mac);
+    let sent = ethernet(CLIENT_MAC, HOST_MAC, 0x86DD, &answer(HOST_MAC));
+    let (verdict, out) = run(bench.programs.guard(), &sent);
+    assert_eq!(verdict, TC_ACT_UNSPEC);
+    assert_eq!(
+        out,
+        ethernet(CLIENT_MAC, HOST_MAC, 0x86DD, &answer(CLUSTER_MAC))
+    );
+    assert!(icmpv6_checksum_holds(&out[14..]));
+}
+
+#[test]
+#[ignore = "needs root: runs BPF programs"]
+fn kernel_and_user_space_agree_on_random_packets() {
+    const CHUNK: usize = 500;
+    let variable = |name, default| match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a number")),
+        Err(_) => default,
+    };
+    let packets: u64 = variable("COVEY_PACKETS", 300_000);
+    let seed = variable("COVEY_SEED", 1);
+    println!("comparing {packets} packets, COVEY_SEED={seed}");
+    let mut random = Random(seed);
+    let mut bench = Bench::new(image(2, HOST_MAC, third));
+    for round in 0..packets.div_ceil(CHUNK as u64) {
+        if round % 16 == 0 {
+            match random.below(6) {
+                0 => bench.program(fenced(2, HOST_MAC)),
+                shift => bench.program(image(2, HOST_MAC, |b| ((b + shift) % 3) as u8 + 1)),
+            }
+            let lease = random.below(4) != 0;
+            bench.lease(lease);
+        }
+        let frames: Vec<_> = (0..CHUNK).map(|_| random.frame()).collect();
+        bench.compare(&frames);
+    }
+    let unmet: Vec<_> = std::iter::zip(Reason::ALL, counts(&bench.programs))
+        .filter(|(reason, count)| *count == 0 && *reason != Reason::BrokenTables)
+        .collect();
+    assert!(unmet.is_empty(), "the packets never met {unmet:?}");
+}
+
+/// A small generator (xorshift64*), so that a seed names a run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() >> 33) as usize % limit
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+
+    fn noise(&mut self, up_to: usize) -> Vec<u8> {
+        (0..self.below(up_to)).map(|_| self.next() as u8).collect()
+    }
+
+    fn port(&mut self) -> u16 {
+        let any = self.next() as u16;
+        self.pick(&[80, 7, 550, 25, 60000, 65535, 90, any])
+    }
+
+    fn v4(&mut self) -> Ipv4Addr {
+        let any = Ipv4Addr::from(self.bytes());
+        self.pick(&[VIP4, VIP4, CLIENT4, any])
+    }
+
+    fn v6(&mut self) -> Ipv6Addr {
+        let any = Ipv6Addr::from(self.bytes::<16>());
+        let mapped = self.v4().to_ipv6_mapped();
+        self.pick(&[VIP6, VIP6, CLIENT6, Ipv6Addr::UNSPECIFIED, mapped, any])
+    }
+
+    fn mac(&mut self) -> Mac {
+        let any = self.bytes();
+        self.pick(&[CLUSTER_MAC, HOST_MAC, BROADCAST, CLIENT_MAC, any])
+    }
+
+    fn body(&mut self) -> (u8, Vec<u8>) {
+        let kind = self.next() as u8;
+        let kind = self.pick(&[3, 11, 12, 1, 4, 8, 128, 135, 136, kind]);
+        match self.below(6) {
+            0 => (ICMP, icmp(kind)),
+            1 => (ICMPV6, icmp(kind)),
+            2 => (self.next() as u8, self.noise(64)),
+            3 => (UDP, ports(self.port(), self.port())),
+            _ => (TCP, ports(self.port(), self.port())),
+        }
+    }
+
+    fn v4_packet(&mut self) -> Vec<u8> {
+        let (protocol, body) = self.body();
+        let fragment = self.next() as u16;
+        let fragment = self.pick(&[0, 0, 0x4000, 0x2000, 1, fragment]);
+        let options = vec![1; 4 * self.below(11)];
+        ipv4_with(self.v4(), self.v4(), protocol, fragment, &options, &body)
+    }
+
+    fn v6_packet(&mut self) -> Vec<u8> {
+        let (mut next, mut body) = self.body();
+        for _ in 0..self.below(9) {
+            (next, body) = match self.below(8) {
+                0 => (44, fragment(next, self.next() as u16 & 1, false, &body)),
+                1 => (43, extension(next, 3, &body)),
+                _ => (self.pick(&[0, 60]), extension(next, 0, &body)),
+            };
+        }
+        ipv6(self.v6(), self.v6(), next, &body)
+    }
+
+    /// A frame that comes close to what the filter looks for, spoilt more often than not.
+    fn frame(&mut self) -> Vec<u8> {
+        let (any, from) = (self.mac(), self.mac());
+        let to = self.pick(&[CLUSTER_MAC, CLUSTER_MAC, any]);
+        let (kind, payload) = match self.below(8) {
+            0 => {
+                let sender = (self.mac(), self.v4());
+                let target = (self.mac(), self.v4());
+                (0x0806, arp(self.pick(&[1, 1, 2, 3]), sender, target))
+            }
+            1 => {
+                let kind = self.pick(&[135, 136]);
+                let mac = self.mac();
+                (
+                    0x86DD,
+                    neighbour(kind, self.v6(), self.v6(), self.v6(), mac),
+                )
+            }
+            2 => (self.pick(&[0x886F, 0xBF01, 0x88CC]), self.noise(64)),
+            3 => (self.next() as u16, self.noise(128)),
+            4 | 5 => (0x86DD, self.v6_packet()),
+            _ => (0x0800, self.v4_packet()),
+        };
+        let mut frame = ethernet(to, from, kind, &payload);
+        for _ in 0..self.pick(&[0, 0, 0, 1, 2, 3]) {
+            frame = tagged(&frame, self.pick(&[0x8100, 0x88A8]));
+        }
+        for _ in 0..self.pick(&[0, 0, 1, 3]) {
+            let at = self.below(frame.len());
+            frame[at] = self.next() as u8;
+        }
+        if self.below(4) == 0 {
+            frame.truncate(15.max(self.below(frame.len())));
+        }
+        // BPF_PROG_TEST_RUN takes nothing shorter.
+        frame.resize(frame.len().max(15), 0);
+        frame
+    }
+}

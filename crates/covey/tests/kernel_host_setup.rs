@@ -1,0 +1,321 @@
+//! What Covey changes on a machine, and that it puts back exactly that: tried on a real kernel, in a network
+//! namespace of the test's own.
+//!
+//! `cargo test -p covey --test kernel_host_setup -- --ignored` as root. What the kernel holds is read with `ip`,
+//! `bridge` and /proc, not with the code under test. Covers docs/design.md, "Data path".
+#![allow(unsafe_code)] // setns(2) and setresuid(2): a thread of the test enters a namespace or becomes nobody.
+#![allow(clippy::unwrap_used)] // Helpers of a test, outside of its functions.
+
+use covey::host::{HostSetup, Interface, Plan};
+use covey_proto::ids::Mac;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const CLUSTER_MAC: Mac = Mac([0x02, 0xBF, 10, 77, 0, 100]);
+const HOST_MAC: &str = "02:00:00:00:00:01";
+
+/// A network namespace with a host's interfaces: lo, and eth0 (10.77.0.1) whose cable ends in `peer`.
+struct Machine {
+    name: String,
+}
+
+impl Machine {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let machine = Self {
+            name: format!("cli-{}-{count}", std::process::id()),
+        };
+        run("ip", &["netns", "add", &machine.name]);
+        machine.ip("link set lo up");
+        machine.ip(&format!(
+            "link add eth0 address {HOST_MAC} type veth peer name peer"
+        ));
+        machine.ip("link set peer up");
+        machine.ip("link set eth0 up");
+        machine.ip("address add 10.77.0.1/24 dev eth0");
+        machine
+    }
+
+    fn ip(&self, arguments: &str) -> String {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments.split(' '));
+        run("ip", &all)
+    }
+
+    /// Runs a part of the test on a thread that has entered the namespace.
+    fn inside<T: Send>(&self, part: impl FnOnce() -> T + Send) -> T {
+        let namespace = std::fs::File::open(Path::new("/run/netns").join(&self.name)).unwrap();
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    // SAFETY: setns takes no memory, and the descriptor is open for as long as the call.
+                    let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+                    assert_eq!(entered, 0, "{}", std::io::Error::last_os_error());
+                    part()
+                })
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn sysctl(&self, name: &str) -> String {
+        let path = Path::new("/proc/sys/net/ipv4/conf").join(name);
+        self.inside(|| std::fs::read_to_string(path).unwrap().trim().to_owned())
+    }
+
+    fn set_sysctl(&self, name: &str, value: &str) {
+        let path = Path::new("/proc/sys/net/ipv4/conf").join(name);
+        self.inside(|| std::fs::write(path, value).unwrap());
+    }
+
+    /// Everything that a setup may touch, as the kernel tells it.
+    fn state(&self) -> String {
+        let addresses = self.ip("-brief -4 address show");
+        let fdb = run("bridge", &["-n", &self.name, "fdb", "show", "dev", "eth0"]);
+        let announce = self.sysctl("eth0/arp_announce");
+        let ignore = self.sysctl("eth0/arp_ignore");
+        format!("{addresses}{fdb}arp_announce {announce}, arp_ignore {ignore}")
+    }
+
+    fn note(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("covey-{}.json", self.name))
+    }
+
+    fn apply(&self, plan: &Plan) -> HostSetup {
+        self.inside(|| HostSetup::apply_noting(plan, self.note()).unwrap())
+    }
+
+    fn undo(&self, setup: HostSetup) {
+        self.inside(|| setup.undo());
+        assert!(!self.note().exists(), "the note goes with the last change");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+        let _ = std::fs::remove_file(self.note());
+    }
+}
+
+/// Gives up root's rights, for the calling thread only.
+fn become_nobody() {
+    const NOBODY: libc::uid_t = 65534;
+    // SAFETY: setresuid takes no memory. The system call is made directly because the C library's function would
+    // change all threads.
+    let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+    assert_eq!(changed, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn plan(vips: &[[u8; 4]]) -> Plan {
+    Plan {
+        interface: "eth0".to_owned(),
+        vips: vips.iter().copied().map(Ipv4Addr::from).collect(),
+        cluster_mac: CLUSTER_MAC,
+    }
+}
+
+/// The planned state, seen from outside.
+fn assert_set_up(machine: &Machine, vips: &[&str]) {
+    let state = machine.state();
+    for vip in vips {
+        assert!(state.contains(&format!("{vip}/32")), "{vip}: {state}");
+    }
+    assert!(state.contains(&CLUSTER_MAC.to_string()), "{state}");
+    assert!(state.ends_with("arp_announce 2, arp_ignore 0"), "{state}");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn what_is_applied_is_undone() {
+    let machine = Machine::new();
+    machine.set_sysctl("eth0/arp_ignore", "1");
+    let before = machine.state();
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100], [10, 77, 0, 101]]));
+    assert_set_up(&machine, &["10.77.0.100", "10.77.0.101"]);
+    assert_eq!(setup.findings(), <[String; 0]>::default());
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn what_was_there_before_stays() {
+    let machine = Machine::new();
+    machine.ip("address add 10.77.0.100/32 dev lo");
+    run(
+        "bridge",
+        &[
+            "-n",
+            &machine.name,
+            "fdb",
+            "add",
+            &CLUSTER_MAC.to_string(),
+            "dev",
+            "eth0",
+            "self",
+            "permanent",
+        ],
+    );
+    machine.set_sysctl("eth0/arp_announce", "2");
+    let before = machine.state();
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
+    assert_eq!(machine.state(), before, "there was nothing to change");
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn the_next_daemon_adopts_what_a_dead_one_left() {
+    let machine = Machine::new();
+    machine.set_sysctl("eth0/arp_announce", "1");
+    let before = machine.state();
+    drop(machine.apply(&plan(&[[10, 77, 0, 100], [10, 77, 0, 101]])));
+    assert_set_up(&machine, &["10.77.0.100", "10.77.0.101"]);
+
+    // Meanwhile the configuration has exchanged one virtual IP for another.
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100], [10, 77, 0, 102]]));
+    assert_set_up(&machine, &["10.77.0.100", "10.77.0.102"]);
+    assert!(!machine.state().contains("10.77.0.101"));
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_change_that_a_dead_daemon_only_noted_is_made_and_undone() {
+    let machine = Machine::new();
+    let before = machine.state();
+    drop(machine.apply(&plan(&[[10, 77, 0, 100]])));
+    machine.ip("address del 10.77.0.100/32 dev lo");
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
+    assert_set_up(&machine, &["10.77.0.100"]);
+    machine.ip("address del 10.77.0.100/32 dev lo");
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn the_note_of_another_nic_does_not_count() {
+    let machine = Machine::new();
+    drop(machine.apply(&plan(&[[10, 77, 0, 100]])));
+    machine.ip("link set eth0 address 02:00:00:00:00:02");
+    let before = machine.state();
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
+    machine.undo(setup);
+    assert_eq!(machine.state(), before, "all of it was there when it came");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_sysctl_that_somebody_else_changed_is_left() {
+    let machine = Machine::new();
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
+    machine.set_sysctl("eth0/arp_announce", "1");
+    machine.undo(setup);
+    assert_eq!(machine.sysctl("eth0/arp_announce"), "1");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn without_the_rights_nothing_is_changed() {
+    let machine = Machine::new();
+    let before = machine.state();
+    let error = machine.inside(|| {
+        become_nobody();
+        HostSetup::apply_noting(&plan(&[[10, 77, 0, 100]]), machine.note())
+            .map(drop)
+            .unwrap_err()
+            .to_string()
+    });
+    assert_eq!(
+        error,
+        "cannot set up arp_announce = 2: Permission denied (os error 13); Covey needs root or CAP_NET_ADMIN"
+    );
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn what_could_not_be_undone_is_undone_by_the_next() {
+    let machine = Machine::new();
+    let before = machine.state();
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
+    machine.inside(|| {
+        become_nobody();
+        setup.undo();
+    });
+    assert!(machine.note().exists(), "nothing could be undone");
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn an_interface_that_is_gone_takes_its_changes_along() {
+    let machine = Machine::new();
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
+    machine.ip("link del eth0");
+    machine.undo(setup);
+    assert!(!machine.ip("-brief -4 address show").contains("10.77.0.100"));
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn what_somebody_should_change_is_said() {
+    let machine = Machine::new();
+    machine.ip("link set lo down");
+    machine.set_sysctl("all/arp_ignore", "1");
+    let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
+    let findings = setup.findings().join("\n");
+    assert!(
+        findings.contains("sysctl -w net.ipv4.conf.all.arp_ignore=0"),
+        "{findings}"
+    );
+    assert!(findings.contains("ip link set lo up"), "{findings}");
+    machine.undo(setup);
+    assert_eq!(machine.sysctl("all/arp_ignore"), "1");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn interfaces_are_those_of_the_namespace() {
+    let machine = Machine::new();
+    let find = |name: &'static str| machine.inside(move || Interface::find(name).unwrap());
+    let eth0 = find("eth0").unwrap();
+    assert_eq!(
+        eth0.mac.map(|mac| mac.to_string()).as_deref(),
+        Some(HOST_MAC)
+    );
+    assert_eq!(eth0.kind.as_deref(), Some("veth"));
+    assert_eq!((eth0.mtu, eth0.up), (1500, true));
+    assert_eq!(eth0.addresses, [Ipv4Addr::new(10, 77, 0, 1)]);
+    machine.ip("link set peer down");
+    assert!(!find("eth0").unwrap().up, "no carrier");
+    assert_eq!(find("lo").unwrap().mac, None);
+    assert_eq!(find("eth9"), None);
+    assert_eq!(find("a-name-that-is-much-too-long"), None);
+    let mut names = machine.inside(|| covey::host::interface_names().unwrap());
+    names.retain(|name| ["lo", "eth0", "peer"].contains(&name.as_str()));
+    names.sort();
+    assert_eq!(names, ["eth0", "lo", "peer"]);
+}

@@ -1,0 +1,78 @@
+//! Table tests of the egress rule: what leaves, what does not, and what is corrected on the way.
+//! Specification: docs/design.md, "Data path".
+
+mod cluster;
+mod frames;
+
+use cluster::*;
+use covey_filter::{Correction, Egress, guard};
+use frames::*;
+use std::net::Ipv6Addr;
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
+
+fn sent(to: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
+    ethernet(to, host_mac(1), kind, payload)
+}
+
+fn verdict(frame: &[u8]) -> Egress {
+    guard(frame, &hosts(1)[0])
+}
+
+fn corrected(at: usize, checksum: Option<usize>) -> Egress {
+    Egress::Correct(Correction {
+        at,
+        old: host_mac(1),
+        new: CLUSTER_MAC,
+        checksum,
+    })
+}
+
+#[test]
+fn the_cluster_mac_never_leaves_as_a_source() {
+    for kind in [0x0800, 0x0806, 0x886F, 0x1234] {
+        let leak = ethernet(BROADCAST, CLUSTER_MAC, kind, &[0; 46]);
+        assert_eq!(verdict(&leak), Egress::Drop);
+    }
+    let ordinary = ipv4(VIP4, CLIENT4, TCP, &ports(80, 40000));
+    assert_eq!(verdict(&sent(CLIENT_MAC, 0x0800, &ordinary)), Egress::Pass);
+}
+
+#[test]
+fn arp_tells_the_cluster_mac_for_a_virtual_ip_only() {
+    for operation in [1, 2] {
+        let of = |ip| arp(operation, (host_mac(1), ip), (CLIENT_MAC, CLIENT4));
+        let vip = sent(CLIENT_MAC, 0x0806, &of(VIP4));
+        assert_eq!(verdict(&vip), corrected(22, None));
+        assert_eq!(verdict(&tagged(&vip, 0x8100)), corrected(26, None));
+        let own = sent(CLIENT_MAC, 0x0806, &of(OTHER4));
+        assert_eq!(verdict(&own), Egress::Pass);
+    }
+    let right = arp(2, (CLUSTER_MAC, VIP4), (CLIENT_MAC, CLIENT4));
+    assert_eq!(verdict(&sent(CLIENT_MAC, 0x0806, &right)), Egress::Pass);
+}
+
+#[test]
+fn neighbour_discovery_tells_the_cluster_mac_for_a_virtual_ip_only() {
+    let answer = |vip| neighbour(136, vip, CLIENT6, vip, host_mac(1));
+    let question = |source| neighbour(135, source, ALL_NODES, CLIENT6, host_mac(1));
+    let there = corrected(14 + 40 + 26, Some(14 + 40 + 2));
+    assert_eq!(verdict(&sent(CLIENT_MAC, 0x86DD, &answer(VIP6))), there);
+    assert_eq!(verdict(&sent(CLIENT_MAC, 0x86DD, &question(VIP6))), there);
+    for harmless in [answer(OTHER6), question(OTHER6)] {
+        assert_eq!(verdict(&sent(CLIENT_MAC, 0x86DD, &harmless)), Egress::Pass);
+    }
+    // Without the option, an advertisement tells no MAC.
+    let bare = sent(CLIENT_MAC, 0x86DD, &answer(VIP6)[..64]);
+    assert_eq!(verdict(&bare), Egress::Pass);
+}
+
+#[test]
+fn the_guard_holds_while_the_host_is_fenced() {
+    let mut host = hosts(1).remove(0);
+    host.tables.settings.serving = 0;
+    host.lease = false;
+    let reply = arp(2, (host_mac(1), VIP4), (CLIENT_MAC, CLIENT4));
+    let reply = sent(CLIENT_MAC, 0x0806, &reply);
+    assert_eq!(guard(&reply[..], &host), corrected(22, None));
+}

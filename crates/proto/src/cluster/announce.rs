@@ -1,0 +1,168 @@
+//! What this host tells the others: heartbeats every period and on every change, map chunks on demand.
+
+use super::{Cluster, Output, Role, Trigger};
+use crate::config::{ClusterMode, four_bytes};
+use crate::ids::{HostId, Mac};
+use crate::placement::Placement;
+use crate::time::{Time, Timer};
+use crate::wire::heartbeat::{
+    Acknowledgement, Announced, Base, Body, CHUNK_LEN, Heartbeat, MapChunk, Message, Offer, Sender,
+};
+use std::time::Duration;
+
+/// How often a commit and a goodbye are said, because each may be lost.
+pub(super) const REPEATS: u8 = 3;
+
+/// The least time between two heartbeats out of turn.
+const MIN_GAP: Duration = Duration::from_millis(1);
+
+impl Cluster {
+    /// Has a heartbeat sent as soon as the spacing allows, because something changed.
+    pub(super) fn hurry(&mut self, now: Time) {
+        let gap = MIN_GAP.max(self.config.timing.period / 10);
+        self.timers
+            .advance(Timer::Urgent, now.max(self.last_heartbeat_at + gap));
+    }
+
+    /// Says everything this host has to say.
+    pub(super) fn send_heartbeat(&mut self, now: Time) {
+        self.timers.stop(Timer::Urgent);
+        let body = Body::Heartbeat(Box::new(self.heartbeat()));
+        self.sequence += 1;
+        self.last_heartbeat_at = now;
+        self.sent.record(self.sequence, now, self.config.timing);
+        let message = Message {
+            sender: self.sender(),
+            body,
+        };
+        self.transmit(&message, self.everyone());
+        for mac in self.hosts_in_need(now) {
+            self.transmit(&message, mac);
+        }
+        if std::mem::take(&mut self.chunks_due) {
+            self.send_chunks();
+        }
+        self.note_grants();
+        self.renew_lease(now);
+        if let Role::Parting { .. } = self.role {
+            self.hurry(now);
+            self.change_role(now, Trigger::GoodbyeSent);
+        } else if self.repeats > 1 {
+            self.repeats -= 1;
+            self.hurry(now);
+        }
+    }
+
+    pub(super) fn transmit(&mut self, message: &Message, destination: Mac) {
+        let primary = four_bytes(self.config.rules.primary());
+        let frame = message.emit(destination, primary, &self.config.auth);
+        self.outputs.push_back(Output::Transmit(frame));
+    }
+
+    /// Where heartbeats go (wlbs.md §1.1).
+    fn everyone(&self) -> Mac {
+        match self.config.mode {
+            ClusterMode::Unicast => Mac::BROADCAST,
+            ClusterMode::Multicast | ClusterMode::Igmp => self.config.cluster_mac,
+        }
+    }
+
+    pub(super) fn sender(&self) -> Sender {
+        Sender {
+            host: self.config.host,
+            dip: self.config.dip,
+            name: self.config.name.clone(),
+            mac: self.config.mac,
+            incarnation: self.config.incarnation,
+            sequence: self.sequence,
+        }
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            announced: match self.role {
+                Role::Stopped | Role::Parting { .. } => Announced::Goodbye,
+                Role::Leaving { .. } => Announced::Leaving,
+                Role::Active if self.is_converged() => Announced::Converged,
+                Role::Active => Announced::Converging,
+            },
+            timing: self.config.timing,
+            echoes: self.peers.echoes(),
+            grants: self.outlook.view.without(self.me()),
+            offers: self.offers(),
+            committed: self
+                .committed
+                .as_ref()
+                .map(|map| map.name())
+                .or(self.handed_over),
+            staged: self.staged.as_ref().map(|map| Acknowledgement {
+                ballot: map.proposal.ballot,
+                result: map.proposal.result,
+            }),
+            proposal: self.proposed.as_ref().map(|map| map.proposal),
+        }
+    }
+
+    fn offers(&self) -> Vec<Offer> {
+        let wish = Offer {
+            rules: self.offered.digest(),
+            claims: self.offered_claims.clone(),
+        };
+        let in_force = self
+            .committed
+            .as_ref()
+            .filter(|map| map.rules.digest() != wish.rules)
+            .map(|map| Offer {
+                rules: map.rules.digest(),
+                claims: map.own_claims.clone(),
+            });
+        [wish].into_iter().chain(in_force).collect()
+    }
+
+    /// Remembers until when the echoes just sent may let the others serve.
+    fn note_grants(&mut self) {
+        let granted = self.outlook.view;
+        for (host, peer) in self.peers.iter_mut() {
+            if peer.alive && granted.contains(host) {
+                peer.granted_until = peer.granted_until.max(peer.expires_at());
+            }
+        }
+    }
+
+    /// Sends the map that the open proposal starts from, if a member of its view does not have it.
+    pub(super) fn send_chunks(&mut self) {
+        let Some((base, placement)) = self.wanted_base() else {
+            return;
+        };
+        let encoded = placement.encode();
+        for (index, bytes) in encoded.chunks(CHUNK_LEN).enumerate() {
+            self.sequence += 1;
+            let chunk = MapChunk {
+                base,
+                total: encoded.len() as u32,
+                offset: (index * CHUNK_LEN) as u32,
+                bytes: bytes.to_vec(),
+            };
+            let message = Message {
+                sender: self.sender(),
+                body: Body::MapChunk(chunk),
+            };
+            self.transmit(&message, self.everyone());
+        }
+    }
+
+    fn wanted_base(&self) -> Option<(Base, std::sync::Arc<Placement>)> {
+        let proposal = self.proposed.as_ref()?.proposal;
+        let base = proposal.base?;
+        let lacks_it = |host: HostId| {
+            let peer = self.peers.alive_peer(host);
+            let acknowledged = peer
+                .and_then(|peer| peer.heartbeat.staged)
+                .map(|staged| staged.ballot);
+            self.base_of(host) != Some(base) && acknowledged != Some(proposal.ballot)
+        };
+        let wanted = proposal.view.without(self.me()).iter().any(lacks_it);
+        let committed = self.committed.as_ref().filter(|_| wanted)?;
+        Some((base, committed.placement.clone()))
+    }
+}

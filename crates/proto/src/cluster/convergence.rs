@@ -1,0 +1,511 @@
+//! Convergence: how the members agree on the next map (docs/design.md, "Membership").
+//!
+//! ```text
+//!   coordinator                      every member                      all members
+//!   proposal in its heartbeat  --->  computes the same map by itself
+//!                                    acknowledgement in its heartbeat --> all acknowledged?
+//!   commit in its heartbeat    --->  puts the map in force
+//! ```
+//!
+//! Everything travels as state in heartbeats, so a lost frame is said again by the next one. Three rules make
+//! it safe: a member acknowledges a map that leaves out a host only when that host's lease has surely run
+//! out; a member that has acknowledged a ballot holds on to it while its proposer may still commit it; and a
+//! map is put in force only under a lease that runs.
+
+use super::announce::REPEATS;
+use super::{Cluster, Output};
+use crate::allotment::place;
+use crate::event::{Event, FenceReason};
+use crate::ids::{Epoch, HostId, HostSet};
+use crate::placement::Placement;
+use crate::rules::{Claim, RuleSet};
+use crate::time::Time;
+use crate::wire::heartbeat::{
+    Acknowledgement, Announced, Ballot, Base, CHUNK_LEN, CommittedMap, MapChunk, Proposal,
+};
+use crate::{config::Quorum, datapath::Image, ids::Digest};
+use std::sync::Arc;
+
+/// What each owner brings to each rule.
+type Claims = Vec<(HostId, Vec<Claim>)>;
+
+/// A map with everything that led to it: proposed, acknowledged or committed.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    pub(super) proposal: Proposal,
+    pub(super) rules: Arc<RuleSet>,
+    pub(super) own_claims: Vec<Claim>,
+    pub(super) placement: Arc<Placement>,
+    claims: Claims,
+}
+
+impl Prepared {
+    pub(super) const fn name(&self) -> CommittedMap {
+        CommittedMap {
+            ballot: self.proposal.ballot,
+            digest: self.proposal.result,
+        }
+    }
+
+    const fn base(&self) -> Base {
+        Base {
+            epoch: self.proposal.ballot.epoch,
+            digest: self.proposal.result,
+        }
+    }
+
+    fn is_for(&self, view: HostSet, owners: HostSet, rules: Digest, claims: &Claims) -> bool {
+        let proposal = &self.proposal;
+        (proposal.view, proposal.owners, proposal.rules) == (view, owners, rules)
+            && self.claims == *claims
+    }
+}
+
+/// A map that is being received in parts.
+#[derive(Clone, Debug)]
+pub(super) struct Transfer {
+    base: Base,
+    bytes: Vec<u8>,
+    missing: Vec<bool>,
+    placement: Option<Arc<Placement>>,
+}
+
+impl Cluster {
+    /// Takes over a map that a peer has committed, or notices that it cannot.
+    pub(super) fn follow_commits(&mut self, now: Time) {
+        let committed: Vec<CommittedMap> = self
+            .peers
+            .alive()
+            .filter_map(|(_, peer)| peer.heartbeat.committed)
+            .collect();
+        if let Some(staged) = &self.staged
+            && committed.contains(&staged.name())
+        {
+            if self
+                .lease_in(now, staged.proposal.view)
+                .is_some_and(|until| until > now)
+            {
+                let staged = staged.clone();
+                self.put_in_force(now, staged);
+            } else if self.committed.is_some() {
+                let epoch = staged.proposal.ballot.epoch;
+                self.fence(now, FenceReason::MapMissed { epoch });
+            }
+            return;
+        }
+        let newest = committed
+            .iter()
+            .map(|map| Base {
+                epoch: map.ballot.epoch,
+                digest: map.digest,
+            })
+            .max();
+        if let (Some(newest), Some(mine)) = (newest, &self.committed)
+            && newest > mine.base()
+        {
+            self.fence(
+                now,
+                FenceReason::MapMissed {
+                    epoch: newest.epoch,
+                },
+            );
+        }
+    }
+
+    /// As coordinator: opens a ballot if the map in force is not the one that should be, keeps it open while
+    /// it is still right, closes it otherwise.
+    pub(super) fn propose(&mut self, now: Time) {
+        let open = self.proposed.take();
+        let was_open = open.is_some();
+        self.proposed = self.next_proposal(now, open);
+        if was_open != self.proposed.is_some() {
+            self.hurry(now);
+        }
+    }
+
+    fn next_proposal(&mut self, now: Time, open: Option<Prepared>) -> Option<Prepared> {
+        let outlook = &self.outlook;
+        let (view, owners, rules) = (outlook.view, outlook.owners, outlook.rules);
+        if outlook.coordinator != Some(self.config.host) || !self.may_converge(now) {
+            return None;
+        }
+        let rule_set = self.rule_set(rules)?;
+        let claims = self.claims(owners, &rule_set)?;
+        let current = self
+            .committed
+            .as_ref()
+            .is_some_and(|map| map.is_for(view, owners, rules, &claims));
+        if current && !self.someone_lacks_the_map() {
+            return None;
+        }
+        let base = outlook.anchor;
+        let still_right = |open: &Prepared| {
+            open.proposal.base == base && open.is_for(view, owners, rules, &claims)
+        };
+        if let Some(open) = open.filter(still_right) {
+            return Some(open);
+        }
+        self.attempts += 1;
+        let ballot = Ballot {
+            epoch: self.highest_epoch().next(),
+            proposer: self.config.host,
+            incarnation: self.config.incarnation,
+            attempt: self.attempts,
+        };
+        let proposal = Proposal {
+            ballot,
+            base,
+            view,
+            owners,
+            rules,
+            result: Digest::default(),
+        };
+        let mut prepared = self.compute(&proposal, rule_set, claims)?;
+        prepared.proposal.result = prepared.placement.digest();
+        self.chunks_due = true;
+        self.hurry(now);
+        Some(prepared)
+    }
+
+    /// The newest epoch this host has ever heard of.
+    fn highest_epoch(&self) -> Epoch {
+        let heard = self
+            .peers
+            .iter()
+            .filter_map(|(_, peer)| peer.heartbeat.committed);
+        let own = self.committed.as_ref().map(Prepared::name);
+        heard
+            .chain(own)
+            .map(|map| map.ballot.epoch)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// A member that has lost its map, by a restart or because it fenced itself.
+    fn someone_lacks_the_map(&self) -> bool {
+        let Some(mine) = self.committed.as_ref().map(Prepared::name) else {
+            return true;
+        };
+        self.outlook.view.without(self.me()).iter().any(|host| {
+            self.peers.alive_peer(host).is_some_and(|peer| {
+                let staged = peer.heartbeat.staged.map(|staged| staged.ballot);
+                peer.heartbeat.committed != Some(mine) && staged != Some(mine.ballot)
+            })
+        })
+    }
+
+    /// Whether this host may form a cluster with its view at all.
+    fn may_converge(&self, now: Time) -> bool {
+        let view = self.outlook.view;
+        let quorate = match self.config.quorum {
+            Quorum::None => true,
+            Quorum::Majority(size) => 2 * view.len() > u32::from(size),
+        };
+        let listened = now >= self.listening_since + self.config.timing.expiry();
+        let fresh = self.outlook.anchor.is_none();
+        let newly_alone = view == self.me()
+            && self
+                .committed
+                .as_ref()
+                .is_none_or(|map| map.proposal.view != view);
+        quorate && (listened || !fresh) && (!newly_alone || (listened && self.is_surely_alone(now)))
+    }
+
+    /// Acknowledges a proposal, its own or another's, once it can and may.
+    pub(super) fn acknowledge(&mut self, now: Time) {
+        let bound_to = self
+            .staged
+            .as_ref()
+            .map(|staged| staged.proposal.ballot)
+            .filter(|b| self.may_be_committed(b));
+        if bound_to.is_none() && self.staged.take().is_some() {
+            self.hurry(now);
+        }
+        let own = self.proposed.as_ref().map(|own| own.proposal);
+        let others = self.peers.alive().filter_map(|(host, peer)| {
+            peer.heartbeat.proposal.filter(|proposal| {
+                (proposal.ballot.proposer, proposal.ballot.incarnation)
+                    == (host, peer.sender.incarnation)
+            })
+        });
+        let proposals: Vec<Proposal> = own.into_iter().chain(others).collect();
+        for proposal in proposals {
+            let newer = bound_to.is_none_or(|bound| {
+                bound.proposer == proposal.ballot.proposer
+                    && bound.attempt < proposal.ballot.attempt
+            });
+            if newer && self.may_acknowledge(now, &proposal) && self.stage(&proposal) {
+                self.hurry(now);
+                return;
+            }
+        }
+    }
+
+    /// Whether the proposer of a ballot that this host has acknowledged may still commit it, or has.
+    fn may_be_committed(&self, ballot: &Ballot) -> bool {
+        if ballot.proposer == self.config.host {
+            return self
+                .proposed
+                .as_ref()
+                .is_some_and(|own| own.proposal.ballot == *ballot);
+        }
+        // A proposer that is gone cannot: its lease, which a commit needs, has run out.
+        self.peers.alive_peer(ballot.proposer).is_some_and(|peer| {
+            let open = peer.heartbeat.proposal.map(|proposal| proposal.ballot);
+            let committed = peer.heartbeat.committed.map(|map| map.ballot);
+            peer.sender.incarnation == ballot.incarnation
+                && (open == Some(*ballot) || committed == Some(*ballot))
+        })
+    }
+
+    fn may_acknowledge(&self, now: Time, proposal: &Proposal) -> bool {
+        let mine = self.committed.as_ref().map(Prepared::base);
+        let base_is_newest = match (mine, proposal.base) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(mine), Some(base)) => mine <= base,
+        };
+        let newer = proposal.ballot.epoch > mine.map_or(Epoch(0), |mine| mine.epoch);
+        // Whoever is left out must have stopped serving: its lease lives on echoes of this host too.
+        let may_still_serve = |(host, peer): (HostId, &super::peer::Peer)| {
+            !proposal.view.contains(host) && now < peer.granted_until
+        };
+        proposal.view.contains(self.config.host)
+            && base_is_newest
+            && newer
+            && !self.peers.iter().any(may_still_serve)
+    }
+
+    /// Computes a proposal's map and holds it ready if the result is the proposer's.
+    fn stage(&mut self, proposal: &Proposal) -> bool {
+        if self.declined == Some(proposal.ballot) {
+            return false;
+        }
+        let Some(rules) = self.rule_set(proposal.rules) else {
+            return false;
+        };
+        let Some(claims) = self.claims(proposal.owners, &rules) else {
+            return false;
+        };
+        let Some(prepared) = self.compute(proposal, rules, claims) else {
+            return false;
+        };
+        if prepared.placement.digest() != proposal.result {
+            // Some claim has changed under way; the proposer hears of it too and proposes again.
+            self.declined = Some(proposal.ballot);
+            return false;
+        }
+        self.staged = Some(prepared);
+        true
+    }
+
+    fn compute(
+        &self,
+        proposal: &Proposal,
+        rules: Arc<RuleSet>,
+        claims: Claims,
+    ) -> Option<Prepared> {
+        let base = match proposal.base {
+            None => None,
+            Some(base) => Some(self.placement_of(base)?),
+        };
+        let claim = |host: HostId, rule: usize| {
+            let owner = claims.binary_search_by_key(&host, |(owner, _)| *owner);
+            claims[owner.expect("every owner has claims")].1[rule]
+        };
+        let placement = place(base.as_deref(), &rules, proposal.owners, claim);
+        let own_claims = self.own_claims(&rules)?;
+        Some(Prepared {
+            proposal: *proposal,
+            rules,
+            own_claims,
+            placement: Arc::new(placement),
+            claims,
+        })
+    }
+
+    /// As proposer: commits when every member holds the map ready.
+    pub(super) fn commit(&mut self, now: Time) {
+        let Some(proposed) = &self.proposed else {
+            return;
+        };
+        let proposal = proposed.proposal;
+        let acknowledgement = Acknowledgement {
+            ballot: proposal.ballot,
+            result: proposal.result,
+        };
+        let own = self
+            .staged
+            .as_ref()
+            .is_some_and(|staged| staged.proposal == proposal);
+        let ready = |host: HostId| {
+            self.peers.alive_peer(host).is_some_and(|peer| {
+                now < peer.overdue_at() && peer.heartbeat.staged == Some(acknowledgement)
+            })
+        };
+        let all = own && proposal.view.without(self.me()).iter().all(ready);
+        let leased = self
+            .lease_in(now, proposal.view)
+            .is_some_and(|until| until > now);
+        if all && leased {
+            let proposed = proposed.clone();
+            self.put_in_force(now, proposed);
+            // At once: until the others hear of it, nobody serves the buckets that this host has given up.
+            self.repeats = REPEATS;
+            self.send_heartbeat(now);
+        }
+    }
+
+    fn put_in_force(&mut self, now: Time, map: Prepared) {
+        let host = self.config.host;
+        let Proposal {
+            ballot,
+            view,
+            owners,
+            ..
+        } = map.proposal;
+        let cause = self.cause_of(&map);
+        self.hurry(now);
+        let image = Image::serving(&self.identity, &map.rules, &map.placement, owners);
+        self.outputs.push_back(Output::Program(Box::new(image)));
+        self.committed = Some(map);
+        (self.staged, self.proposed, self.transfer) = (None, None, None);
+        self.renew_lease(now);
+        if owners.contains(host) {
+            let took = now.since(self.converging_since.take().unwrap_or(now));
+            let default = owners.lowest() == Some(host);
+            self.emit(Event::Converged {
+                host,
+                default,
+                view,
+                epoch: ballot.epoch,
+                took,
+                cause,
+            });
+        }
+    }
+
+    /// What a new map changes, in words.
+    fn cause_of(&self, next: &Prepared) -> String {
+        let Some(now) = &self.committed else {
+            return "this host joined".to_owned();
+        };
+        let (before, after) = (now.proposal, next.proposal);
+        let gone = before.view.without(after.view);
+        let (left, lost): (Vec<_>, Vec<_>) = gone.iter().partition(|host| {
+            let peer = self.peers.get(*host);
+            peer.is_none_or(|peer| peer.heartbeat.announced == Announced::Goodbye)
+        });
+        let named = |verb: &str, hosts: HostSet| {
+            (!hosts.is_empty()).then(|| format!("host(s) {hosts} {verb}"))
+        };
+        let changes = [
+            named("joined", after.view.without(before.view)),
+            named("lost", lost.into_iter().collect()),
+            named("left", left.into_iter().collect()),
+            named(
+                "leaving",
+                before.owners.without(after.owners).intersection(after.view),
+            ),
+            named(
+                "back",
+                after
+                    .owners
+                    .without(before.owners)
+                    .intersection(before.view),
+            ),
+            (before.rules != after.rules).then(|| "port rules changed".to_owned()),
+        ];
+        let changes: Vec<String> = changes.into_iter().flatten().collect();
+        match (changes.is_empty(), now.claims == next.claims) {
+            (false, _) => changes.join(", "),
+            (true, false) => "load weights changed".to_owned(),
+            (true, true) => "a host had lost its map".to_owned(),
+        }
+    }
+
+    /// Takes a part of a map from the host whose open proposal starts from it.
+    pub(super) fn on_chunk(&mut self, from: HostId, chunk: MapChunk) {
+        let proposal = self
+            .peers
+            .alive_peer(from)
+            .and_then(|peer| peer.heartbeat.proposal);
+        let wanted = proposal.is_some_and(|proposal| proposal.base == Some(chunk.base));
+        let total = chunk.total as usize;
+        if !wanted || total > Placement::MAX_ENCODED || self.placement_of(chunk.base).is_some() {
+            return;
+        }
+        let fits =
+            |transfer: &Transfer| transfer.base == chunk.base && transfer.bytes.len() == total;
+        let mut transfer = self
+            .transfer
+            .take()
+            .filter(fits)
+            .unwrap_or_else(|| Transfer {
+                base: chunk.base,
+                bytes: vec![0; total],
+                missing: vec![true; total.div_ceil(CHUNK_LEN)],
+                placement: None,
+            });
+        let start = chunk.offset as usize;
+        let part = transfer.bytes.get_mut(start..start + chunk.bytes.len());
+        let missing = transfer.missing.get_mut(start / CHUNK_LEN);
+        if let (Some(part), Some(missing)) = (part, missing) {
+            part.copy_from_slice(&chunk.bytes);
+            *missing = false;
+        }
+        if !transfer.missing.contains(&true) {
+            let whole =
+                Placement::decode(&transfer.bytes).filter(|map| map.digest() == chunk.base.digest);
+            transfer.placement = whole.map(Arc::new);
+        }
+        self.transfer = Some(transfer);
+    }
+
+    fn placement_of(&self, base: Base) -> Option<Arc<Placement>> {
+        let committed = self.committed.as_ref().filter(|map| map.base() == base);
+        let received = self
+            .transfer
+            .as_ref()
+            .filter(|transfer| transfer.base == base);
+        committed
+            .map(|map| map.placement.clone())
+            .or_else(|| received.and_then(|transfer| transfer.placement.clone()))
+    }
+
+    fn rule_set(&self, digest: Digest) -> Option<Arc<RuleSet>> {
+        let in_force = self.committed.as_ref().map(|map| &map.rules);
+        [&self.offered]
+            .into_iter()
+            .chain(in_force)
+            .find(|rules| rules.digest() == digest)
+            .cloned()
+    }
+
+    fn own_claims(&self, rules: &RuleSet) -> Option<Vec<Claim>> {
+        if rules.digest() == self.offered.digest() {
+            return Some(self.offered_claims.clone());
+        }
+        let in_force = self
+            .committed
+            .as_ref()
+            .filter(|map| map.rules.digest() == rules.digest());
+        in_force.map(|map| map.own_claims.clone())
+    }
+
+    /// What every owner brings to these rules; `None` if that of one is not known.
+    fn claims(&self, owners: HostSet, rules: &RuleSet) -> Option<Claims> {
+        let of = |host: HostId| {
+            if host == self.config.host {
+                return self.own_claims(rules);
+            }
+            let offers = &self.peers.alive_peer(host)?.heartbeat.offers;
+            let offer = offers.iter().find(|offer| offer.rules == rules.digest())?;
+            (offer.claims.len() == rules.rules().len()).then(|| offer.claims.clone())
+        };
+        owners
+            .iter()
+            .map(|host| of(host).map(|claims| (host, claims)))
+            .collect()
+    }
+}

@@ -1,0 +1,105 @@
+//! When no other host is heard any more: are they gone, or is it me, or the switch?
+//!
+//! Before a host concludes that it is alone it asks each silent one directly, by a heartbeat to its own MAC
+//! and by an ARP question, during the last two periods of the tolerance, so that the answers cost no time.
+//! If heartbeats come back, the cluster goes on by direct heartbeats: the switch does not pass broadcasts
+//! (KB812870). If only ARP is answered, the host stays fenced: the others may be serving.
+//! Specification: docs/design.md, "Membership".
+
+use super::Cluster;
+use crate::event::Event;
+use crate::ids::{HostId, HostSet, Mac};
+use crate::time::Time;
+use crate::wire::arp::Arp;
+use std::net::Ipv4Addr;
+
+impl Cluster {
+    /// Asks silent hosts directly, once per period, while no host is heard.
+    pub(super) fn ask_directly(&mut self, now: Time) {
+        if !self.config.unicast_fallback
+            || self.peers.alive().any(|(_, peer)| now < peer.overdue_at())
+        {
+            return;
+        }
+        let silent = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.alive || peer.arp_at.is_some());
+        let addresses: Vec<Ipv4Addr> = silent.map(|(_, peer)| peer.sender.dip).collect();
+        for address in addresses {
+            let question = Arp::question(self.config.mac, self.config.dip, address);
+            self.outputs.push_back(super::Output::Transmit(question));
+        }
+    }
+
+    /// Hosts to which heartbeats are also sent directly.
+    pub(super) fn hosts_in_need(&self, now: Time) -> Vec<Mac> {
+        if !self.config.unicast_fallback {
+            return Vec::new();
+        }
+        let in_need = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| (peer.alive && peer.needs_direct(now)) || peer.arp_at.is_some());
+        in_need.map(|(_, peer)| peer.sender.mac).collect()
+    }
+
+    /// A machine answers: remembered if its heartbeats are overdue.
+    pub(super) fn on_arp_reply(&mut self, now: Time, arp: Arp) {
+        let answers = |peer: &super::peer::Peer| {
+            (peer.sender.dip, peer.sender.mac) == (arp.sender_ip, arp.sender_mac)
+                && now >= peer.overdue_at()
+        };
+        for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| answers(peer)) {
+            peer.arp_at = Some(now);
+        }
+    }
+
+    /// Hosts whose machines answer ARP though their heartbeats are overdue.
+    fn answering(&self, now: Time) -> HostSet {
+        let recent = |at: Time| now < at + self.config.timing.expiry();
+        let answering = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.arp_at.is_some_and(recent));
+        answering.map(|(host, _)| host).collect()
+    }
+
+    /// Whether it is safe to converge alone: the link is up, no host is heard, not even one that is not yet
+    /// believed, and no machine of a silent host answers.
+    pub(super) fn is_surely_alone(&self, now: Time) -> bool {
+        self.link_up
+            && self.outlook.alive == self.me()
+            && !self.peers.has_candidates()
+            && self.rival_at.is_none()
+            && self.answering(now).is_empty()
+    }
+
+    /// Tells people once when only ARP is answered.
+    pub(super) fn report_blocked_heartbeats(&mut self, now: Time) {
+        let hosts = self.answering(now);
+        let blocked = self.outlook.alive == self.me() && !hosts.is_empty();
+        if blocked && !self.heartbeats_blocked {
+            self.emit(Event::HeartbeatsBlocked { hosts });
+        }
+        self.heartbeats_blocked = blocked;
+    }
+
+    /// Notes how a heartbeat arrived, and tells people once when broadcasts of that host do not.
+    pub(super) fn note_path(&mut self, now: Time, host: HostId, direct: bool) {
+        let Some(peer) = self.peers.get_mut(host) else {
+            return;
+        };
+        if !direct {
+            peer.broadcast_at = now;
+            peer.broadcast_blocked = false;
+            return;
+        }
+        peer.direct_at = Some(now);
+        let blocked = now >= peer.broadcast_at + peer.patience();
+        if blocked && !peer.broadcast_blocked {
+            peer.broadcast_blocked = true;
+            self.emit(Event::BroadcastBlocked { host });
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The lease: until when this host may serve without hearing more (docs/design.md, "Membership").
+//!
+//! A host may serve as long as every peer that it hears has confirmed, by echo, a heartbeat that is not
+//! older than the tolerance. Peers wait longer than that before they take over. Renewing on sending alone
+//! would make two owners: of a mute host, and of one whose last heartbeat was lost before it stalled.
+
+use super::Cluster;
+use crate::config::{Quorum, Timing};
+use crate::ids::HostSet;
+use crate::time::Time;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Lets the slack for clock granularity cover what lies between reading the clock and acting on it.
+const EXTRA_MARGIN: Duration = Duration::from_micros(500);
+
+/// Heartbeats that may still be echoed; more than the longest tolerance needs at the highest rate.
+const MAX_SENT: usize = 2048;
+
+/// One heartbeat that this host sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    sequence: u64,
+    at: Time,
+    /// Tolerance times period as announced in it.
+    budget: Duration,
+}
+
+/// This host's own recent heartbeats.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SentLog(VecDeque<Sent>);
+
+impl SentLog {
+    pub(super) fn record(&mut self, sequence: u64, at: Time, timing: Timing) {
+        if self.0.len() == MAX_SENT {
+            self.0.pop_front();
+        }
+        self.0.push_back(Sent {
+            sequence,
+            at,
+            budget: timing.budget(),
+        });
+    }
+
+    /// Until when the heartbeat with this sequence lets this host serve, once echoed.
+    pub(super) fn serves_until(&self, sequence: u64) -> Option<Time> {
+        let index = self
+            .0
+            .binary_search_by_key(&sequence, |sent| sent.sequence)
+            .ok()?;
+        self.0.get(index).map(|sent| sent.at + sent.budget)
+    }
+
+    fn newest_serves_until(&self) -> Option<Time> {
+        self.0.back().map(|sent| sent.at + sent.budget)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Cluster {
+    /// Until when this host may serve in a map with this view, from what has been heard by `now`. `None`: it
+    /// learns nothing new, because all other members are silent or too few are left for a quorum.
+    pub(super) fn lease_in(&self, now: Time, view: HostSet) -> Option<Time> {
+        let margin = self.config.clock_granularity + EXTRA_MARGIN;
+        let heard = view.iter().filter_map(|host| self.peers.alive_peer(host));
+        let heard = heard.filter(|peer| now < peer.overdue_at());
+        let (count, until) = heard.fold((1, Time::NEVER), |(count, until), peer| {
+            (count + 1, until.min(peer.renews_until))
+        });
+        match self.config.quorum {
+            Quorum::Majority(size) if 2 * count <= u32::from(size) => return None,
+            Quorum::Majority(_) | Quorum::None => {}
+        }
+        let alone = view.without(HostSet::only(self.config.host)).is_empty();
+        match (alone, count) {
+            (true, _) => self.sent.newest_serves_until().map(|until| until - margin),
+            (false, 1) => None,
+            (false, _) => Some(until - margin),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_bounded_and_finds_by_sequence() {
+        let timing = Timing {
+            period: Duration::from_millis(10),
+            tolerance: 3,
+        };
+        let mut log = SentLog::default();
+        for sequence in 1..=3000 {
+            log.record(sequence, Time::from_micros(sequence * 1000), timing);
+        }
+        assert_eq!(log.0.len(), MAX_SENT);
+        assert_eq!(log.serves_until(900), None);
+        assert_eq!(log.serves_until(2500), Some(Time::from_micros(2_530_000)));
+        assert_eq!(
+            log.newest_serves_until(),
+            Some(Time::from_micros(3_030_000))
+        );
+    }
+}

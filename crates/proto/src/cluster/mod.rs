@@ -1,0 +1,605 @@
+//! One host's part in the cluster: a state machine without I/O.
+//!
+//! The contract (docs/design.md, "Layout"): after every [`Cluster::handle_input`], drain
+//! [`Cluster::poll_output`] until it says [`Output::Wait`]. The caller owns sockets, clock and data path.
+//! Frames that have arrived are handed in before [`Input::Timer`], so that a host that was stopped for a
+//! while reads what the others said before it finds them overdue.
+//!
+//! ```text
+//!                frames      timers      commands
+//!                   \           |           /
+//!   peer.rs  who is believed, who is alive       lease.rs     until when may I serve?
+//!   view.rs  who hears whom                      isolation.rs nobody is heard: what now?
+//!   outlook.rs  which view, which coordinator, which rules
+//!   convergence.rs  propose, compute, acknowledge, commit
+//!   announce.rs  what I tell the others
+//! ```
+//!
+//! The host itself is in one of four roles:
+//!
+//! ```text
+//!             Start                 Stop                      map without me
+//!   Stopped --------> Active ----------------------> Leaving ----------------> Parting
+//!      ^                 ^--------- Start --------------'                         |
+//!      '------------------------------ three goodbyes ---------------------------'
+//! ```
+
+mod announce;
+mod convergence;
+mod isolation;
+mod lease;
+mod outlook;
+mod peer;
+mod snapshot;
+mod view;
+
+pub use snapshot::{MemberSnapshot, Snapshot};
+
+use crate::config::ClusterConfig;
+use crate::datapath::{Identity, Image};
+use crate::event::{Event, FenceReason};
+use crate::ids::{HostId, HostSet};
+use crate::rules::{Claim, RuleSet};
+use crate::time::{Time, Timer, TimerTable};
+use crate::wire::Reject;
+use crate::wire::arp::{Arp, Operation};
+use crate::wire::ethernet::{self, Ethernet};
+use crate::wire::heartbeat::{Ballot, Body, CommittedMap, Message};
+use convergence::{Prepared, Transfer};
+use lease::SentLog;
+use outlook::{LeftOut, Outlook};
+use peer::{Heard, Peers};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What the world tells the core.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A frame arrived: EtherType 0x886F, or an ARP reply. Anything else is ignored.
+    Frame(&'a [u8]),
+    /// The time that [`Output::Wait`] named has come (or any other time).
+    Timer,
+    /// An operator's command.
+    Command(Command),
+    /// The NIC's link came up (true) or went down.
+    Link(bool),
+}
+
+/// An operator's command.
+#[derive(Debug)]
+pub enum Command {
+    /// Take part.
+    Start,
+    /// Leave: serve until the others have a map without this host, then say goodbye.
+    Stop,
+    /// Offer other rules and claims; they bind when all members offer the same.
+    Reload {
+        /// The rules.
+        rules: Arc<RuleSet>,
+        /// One claim per rule.
+        claims: Vec<Claim>,
+    },
+}
+
+/// What the core asks of the world.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this frame.
+    Transmit(Vec<u8>),
+    /// Put this into the data path, replacing what is there as a whole.
+    Program(Box<Image>),
+    /// The data path may accept packets until this time.
+    Lease(Time),
+    /// Tell people.
+    Event(Event),
+    /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.
+    Wait(Time),
+}
+
+/// The host's own part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Stopped,
+    Active,
+    Leaving { deadline: Time },
+    Parting { goodbyes_left: u8 },
+}
+
+/// What moves the host from one role to another.
+#[derive(Clone, Copy, Debug)]
+enum Trigger {
+    Start,
+    Stop,
+    HandedOver,
+    GoodbyeSent,
+}
+
+/// One host of a cluster.
+pub struct Cluster {
+    config: ClusterConfig,
+    identity: Identity,
+    role: Role,
+    link_up: bool,
+    timers: TimerTable,
+    outputs: VecDeque<Output>,
+    rejected: [u64; Reject::ALL.len()],
+
+    /// Sequence of the last message sent.
+    sequence: u64,
+    last_heartbeat_at: Time,
+    sent: SentLog,
+    /// Heartbeats still to be sent out of turn, after a commit or as goodbyes.
+    repeats: u8,
+
+    peers: Peers,
+    outlook: Outlook,
+    /// Since when this host has listened without a gap: since it joined, its link came up, or it ran late.
+    listening_since: Time,
+    /// When another host with this host's ID was last heard.
+    rival_at: Option<Time>,
+    heartbeats_blocked: bool,
+    /// Hosts kept out for their rules, as last told.
+    odd_hosts: HostSet,
+
+    /// What this host wants to serve; binds when committed.
+    offered: Arc<RuleSet>,
+    offered_claims: Vec<Claim>,
+    committed: Option<Prepared>,
+    staged: Option<Prepared>,
+    proposed: Option<Prepared>,
+    /// The map with which this host left, for its goodbyes.
+    handed_over: Option<CommittedMap>,
+    attempts: u32,
+    /// A ballot whose result this host computed differently.
+    declined: Option<Ballot>,
+    /// The next heartbeat opens a ballot: the map that it starts from goes with it.
+    chunks_due: bool,
+    transfer: Option<Transfer>,
+    lease: Time,
+
+    converging_since: Option<Time>,
+    times_converging: u64,
+}
+
+impl Cluster {
+    /// A host that is stopped. Give it [`Command::Start`].
+    pub fn new(config: ClusterConfig) -> Self {
+        debug_assert_eq!(config.claims.len(), config.rules.rules().len());
+        Self {
+            identity: Identity::from(&config),
+            role: Role::Stopped,
+            link_up: true,
+            timers: TimerTable::default(),
+            outputs: VecDeque::new(),
+            rejected: [0; Reject::ALL.len()],
+            sequence: 0,
+            last_heartbeat_at: Time::ZERO,
+            sent: SentLog::default(),
+            repeats: 0,
+            peers: Peers::new(),
+            outlook: Outlook::default(),
+            listening_since: Time::ZERO,
+            rival_at: None,
+            heartbeats_blocked: false,
+            odd_hosts: HostSet::EMPTY,
+            offered: Arc::new(config.rules.clone()),
+            offered_claims: config.claims.clone(),
+            committed: None,
+            staged: None,
+            proposed: None,
+            handed_over: None,
+            attempts: 0,
+            declined: None,
+            chunks_due: false,
+            transfer: None,
+            lease: Time::ZERO,
+            converging_since: None,
+            times_converging: 0,
+            config,
+        }
+    }
+
+    /// Takes one input at a time that never goes backwards. Drain [`Self::poll_output`] afterwards.
+    pub fn handle_input(&mut self, now: Time, input: Input<'_>) {
+        // Before anything that was heard may renew it: a lapsed lease is final.
+        self.check_lease(now);
+        self.notice_lateness(now);
+        match input {
+            Input::Frame(frame) => {
+                if let Err(reason) = self.on_frame(now, frame) {
+                    self.rejected[reason as usize] += 1;
+                }
+            }
+            Input::Timer => self.on_timer(now),
+            Input::Command(Command::Start) => self.change_role(now, Trigger::Start),
+            Input::Command(Command::Stop) => self.change_role(now, Trigger::Stop),
+            Input::Command(Command::Reload { rules, claims }) => {
+                debug_assert_eq!(claims.len(), rules.rules().len());
+                (self.offered, self.offered_claims) = (rules, claims);
+                self.emit(Event::Reloaded);
+                self.hurry(now);
+            }
+            Input::Link(up) => {
+                if up && !self.link_up {
+                    self.listening_since = now;
+                }
+                self.link_up = up;
+            }
+        }
+        self.review(now);
+    }
+
+    /// The next thing to do; [`Output::Wait`] when there is nothing more.
+    pub fn poll_output(&mut self) -> Output {
+        let waiting = || Output::Wait(self.timers.next().unwrap_or(Time::NEVER));
+        self.outputs.pop_front().unwrap_or_else(waiting)
+    }
+
+    /// Whether the host takes no part and has said so.
+    pub fn is_stopped(&self) -> bool {
+        self.role == Role::Stopped
+    }
+
+    /// Whether the host takes part and means to go on.
+    pub fn is_active(&self) -> bool {
+        self.role == Role::Active
+    }
+
+    /// Frames that were not used, by reason.
+    pub fn rejected(&self) -> impl Iterator<Item = (Reject, u64)> {
+        Reject::ALL
+            .into_iter()
+            .map(|reason| (reason, self.rejected[reason as usize]))
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn me(&self) -> HostSet {
+        HostSet::only(self.config.host)
+    }
+
+    const fn takes_part(&self) -> bool {
+        matches!(self.role, Role::Active | Role::Leaving { .. })
+    }
+
+    fn on_frame(&mut self, now: Time, frame: &[u8]) -> Result<(), Reject> {
+        let frame = Ethernet::parse(frame)?;
+        match frame.ethertype {
+            ethernet::HEARTBEAT => {
+                let primary = crate::config::four_bytes(self.config.rules.primary());
+                let message = Message::parse(frame.payload, primary, &self.config.auth)?;
+                self.on_message(now, frame.destination == self.config.mac, message)
+            }
+            ethernet::ARP => {
+                let arp = Arp::parse(frame.payload)?;
+                if arp.operation == Operation::Reply {
+                    self.on_arp_reply(now, arp);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_message(&mut self, now: Time, direct: bool, message: Message) -> Result<(), Reject> {
+        let Message { sender, body } = message;
+        if !self.takes_part() {
+            return Err(Reject::Stopped);
+        }
+        if sender.host == self.config.host {
+            if sender.mac == self.config.mac {
+                return Err(Reject::OwnFrame);
+            }
+            if self.rival_at.is_none() {
+                self.emit(Event::DuplicateId {
+                    host: sender.host,
+                    mac: sender.mac,
+                    name: sender.name,
+                });
+            }
+            self.rival_at = Some(now);
+            return Err(Reject::DuplicateId);
+        }
+        let heartbeat = match body {
+            Body::Heartbeat(heartbeat) => *heartbeat,
+            Body::MapChunk(chunk) => {
+                self.peers.hear_other(&sender)?;
+                self.on_chunk(sender.host, chunk);
+                return Ok(());
+            }
+        };
+        let host = sender.host;
+        let joined = Event::HostJoined {
+            host,
+            name: sender.name.clone(),
+            mac: sender.mac,
+        };
+        let echo = heartbeat.echo_of(self.config.host, self.config.incarnation);
+        let echoed = echo.and_then(|echo| self.whole_sequence(echo.sequence));
+        let heard = self
+            .peers
+            .hear(now, sender, heartbeat, echoed, self.sequence + 1);
+        match heard {
+            Ok(Heard::Known) => {}
+            Ok(Heard::Joined) => {
+                self.emit(joined);
+                self.hurry(now);
+            }
+            Ok(Heard::Left) => self.emit(Event::HostLeft { host }),
+            // The newcomer needs an echo at once to prove itself.
+            Err(Reject::Unproven) => self.hurry(now),
+            Err(_) => {}
+        }
+        heard?;
+        self.after_hearing(now, host, direct, echoed);
+        Ok(())
+    }
+
+    fn after_hearing(&mut self, now: Time, host: HostId, direct: bool, echoed: Option<u64>) {
+        let confirmed = echoed.and_then(|sequence| self.sent.serves_until(sequence));
+        let me = self.config.host;
+        self.note_path(now, host, direct);
+        let Some(peer) = self.peers.get_mut(host) else {
+            return;
+        };
+        if peer.heartbeat.grants.contains(me) {
+            peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
+        }
+        self.renew_lease(now);
+    }
+
+    /// The full sequence of a message of this host, from the low half in an echo.
+    fn whole_sequence(&self, low: u32) -> Option<u64> {
+        let behind = (self.sequence as u32).wrapping_sub(low);
+        self.sequence.checked_sub(u64::from(behind))
+    }
+
+    /// A host that did not run for a while has not listened either: it must not take the silence that it
+    /// finds for the silence of the others.
+    fn notice_lateness(&mut self, now: Time) {
+        let due = self.timers.next().unwrap_or(Time::NEVER);
+        if now > due + self.config.timing.period {
+            self.listening_since = now;
+        }
+    }
+
+    fn on_timer(&mut self, now: Time) {
+        let lost = self
+            .peers
+            .expire(now, self.listening_since, self.config.timing.expiry());
+        for (host, silent) in lost {
+            self.emit(Event::HostLost { host, silent });
+        }
+        if self
+            .rival_at
+            .is_some_and(|at| now >= at + self.config.timing.expiry())
+        {
+            self.rival_at = None;
+        }
+        if let Role::Leaving { deadline } = self.role
+            && now >= deadline
+        {
+            self.change_role(now, Trigger::HandedOver);
+        }
+        for timer in Timer::ALL {
+            if self.timers.take_due(timer, now) {
+                match timer {
+                    Timer::Review => {}
+                    Timer::Urgent => self.send_heartbeat(now),
+                    Timer::Heartbeat => self.on_period(now),
+                }
+            }
+        }
+    }
+
+    /// Once per period.
+    fn on_period(&mut self, now: Time) {
+        self.timers
+            .set(Timer::Heartbeat, now + self.config.timing.period);
+        self.send_heartbeat(now);
+        self.send_chunks();
+        self.ask_directly(now);
+    }
+
+    fn change_role(&mut self, now: Time, trigger: Trigger) {
+        let host = self.config.host;
+        self.role = match (self.role, trigger) {
+            (Role::Stopped, Trigger::Start) => {
+                self.join(now);
+                self.emit(Event::Started { host });
+                Role::Active
+            }
+            (Role::Active, Trigger::Stop) => {
+                self.emit(Event::Leaving { host });
+                self.hurry(now);
+                // Longer than any agreement takes among hosts that hear each other.
+                Role::Leaving {
+                    deadline: now + self.config.timing.expiry() * 3,
+                }
+            }
+            (Role::Leaving { .. }, Trigger::Start) => {
+                self.emit(Event::LeavingInterrupted { host });
+                self.hurry(now);
+                Role::Active
+            }
+            (Role::Leaving { .. }, Trigger::HandedOver) => {
+                self.handed_over = self.committed.as_ref().map(Prepared::name);
+                self.stop_serving();
+                self.hurry(now);
+                Role::Parting {
+                    goodbyes_left: announce::REPEATS,
+                }
+            }
+            (Role::Parting { goodbyes_left }, Trigger::GoodbyeSent) if goodbyes_left > 1 => {
+                Role::Parting {
+                    goodbyes_left: goodbyes_left - 1,
+                }
+            }
+            (Role::Parting { .. }, Trigger::GoodbyeSent) => {
+                self.timers = TimerTable::default();
+                self.emit(Event::Stopped { host });
+                Role::Stopped
+            }
+            (Role::Parting { .. }, Trigger::Start) => {
+                self.join(now);
+                self.emit(Event::Started { host });
+                Role::Active
+            }
+            (role @ Role::Active, Trigger::Start | Trigger::HandedOver | Trigger::GoodbyeSent)
+            | (role @ Role::Stopped, Trigger::Stop | Trigger::HandedOver | Trigger::GoodbyeSent)
+            | (role @ Role::Leaving { .. }, Trigger::Stop | Trigger::GoodbyeSent)
+            | (role @ Role::Parting { .. }, Trigger::Stop | Trigger::HandedOver) => role,
+        };
+    }
+
+    /// Begins to listen and to speak, as a host that nobody knows yet.
+    fn join(&mut self, now: Time) {
+        self.config.incarnation.0 = self.config.incarnation.0.wrapping_add(1);
+        self.sequence = 0;
+        self.sent.clear();
+        self.peers = Peers::new();
+        self.rival_at = None;
+        self.handed_over = None;
+        self.heartbeats_blocked = false;
+        self.listening_since = now;
+        self.times_converging = 0;
+        self.set_converging(now);
+        self.timers = TimerTable::default();
+        self.timers.set(Timer::Heartbeat, now);
+        self.program_fenced();
+    }
+
+    fn set_converging(&mut self, now: Time) {
+        if self.converging_since.is_none() {
+            self.converging_since = Some(now);
+            self.times_converging += 1;
+        }
+    }
+
+    /// Gives up the map for good if the lease has run out.
+    fn check_lease(&mut self, now: Time) {
+        if self.committed.is_some() && now >= self.lease {
+            let ago = now.since(self.lease);
+            self.fence(now, FenceReason::LeaseLapsed { ago });
+        }
+    }
+
+    fn fence(&mut self, now: Time, reason: FenceReason) {
+        self.stop_serving();
+        self.emit(Event::Fenced { reason });
+        self.set_converging(now);
+        if self.takes_part() {
+            self.hurry(now);
+        }
+    }
+
+    /// Forgets every map, so that only a new commit can make this host serve again.
+    fn stop_serving(&mut self) {
+        (self.committed, self.staged, self.proposed, self.transfer) = (None, None, None, None);
+        self.lease = Time::ZERO;
+        self.outputs.push_back(Output::Lease(Time::ZERO));
+        self.program_fenced();
+    }
+
+    fn program_fenced(&mut self) {
+        let image = Image::fenced(&self.identity, &self.offered);
+        self.outputs.push_back(Output::Program(Box::new(image)));
+    }
+
+    fn renew_lease(&mut self, now: Time) {
+        let Some(committed) = &self.committed else {
+            return;
+        };
+        if let Some(until) = self.lease_in(now, committed.proposal.view)
+            && until > self.lease
+        {
+            self.lease = until;
+            self.outputs.push_back(Output::Lease(until));
+        }
+    }
+
+    /// Draws the conclusions from all that is known, after every input.
+    fn review(&mut self, now: Time) {
+        if !self.takes_part() {
+            return;
+        }
+        let before = self.outlook.view;
+        self.outlook = self.look();
+        if self.outlook.view != before {
+            // Those who have just come need this host's echoes to count.
+            self.hurry(now);
+        }
+        self.report_blocked_heartbeats(now);
+        self.report_odd_hosts();
+        self.follow_commits(now);
+        self.propose(now);
+        self.acknowledge(now);
+        self.commit(now);
+        if let Role::Leaving { .. } = self.role
+            && self
+                .committed
+                .as_ref()
+                .is_none_or(|map| !map.proposal.owners.contains(self.config.host))
+        {
+            self.change_role(now, Trigger::HandedOver);
+            return;
+        }
+        if !self.is_converged() {
+            self.set_converging(now);
+        }
+        self.schedule_review(now);
+    }
+
+    /// Tells people once of each host that is kept out for its rules.
+    fn report_odd_hosts(&mut self) {
+        let odd: HostSet = self
+            .outlook
+            .left_out
+            .iter()
+            .filter(|(_, reason)| *reason == LeftOut::Rules)
+            .map(|(host, _)| *host)
+            .collect();
+        for host in odd.without(self.odd_hosts).iter() {
+            self.emit(Event::RulesDiffer { host });
+        }
+        self.odd_hosts = odd;
+    }
+
+    /// In a committed map, and there is no other map under way.
+    fn is_converged(&self) -> bool {
+        let settled = self.proposed.is_none() && self.staged.is_none();
+        let current = |map: &Prepared| map.proposal.view == self.outlook.view;
+        settled && self.role == Role::Active && self.committed.as_ref().is_some_and(current)
+    }
+
+    /// Wakes up when time alone changes something.
+    fn schedule_review(&mut self, now: Time) {
+        let peers = self.peers.iter().flat_map(|(_, peer)| {
+            let silence = [peer.overdue_at(), peer.expires_at()]
+                .into_iter()
+                .filter(|_| peer.alive);
+            silence.chain([peer.granted_until])
+        });
+        let lease = self.committed.as_ref().map(|_| self.lease);
+        let leaving = match self.role {
+            Role::Leaving { deadline } => Some(deadline),
+            Role::Stopped | Role::Active | Role::Parting { .. } => None,
+        };
+        let listening = self.listening_since + self.config.timing.expiry();
+        let next = peers
+            .chain(lease)
+            .chain(leaving)
+            .chain([listening])
+            .filter(|at| *at > now)
+            .min();
+        match next {
+            Some(at) => self.timers.set(Timer::Review, at),
+            None => self.timers.stop(Timer::Review),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! The outlook: what this host makes of all that it hears. Which hosts can form a cluster, who proposes
+//! the next map, which rules it serves, and who is left out and why.
+//!
+//! Every host looks by itself; hosts that heard the same see the same. Nothing here changes the state; what
+//! follows from an outlook happens in `convergence.rs`. Specification: docs/design.md, "Membership".
+
+use super::Cluster;
+use super::Role;
+use super::view::Hearing;
+use crate::ids::{Digest, HostId, HostSet};
+use crate::wire::heartbeat::{Announced, Base};
+use std::collections::BTreeMap;
+
+/// Why a live host is not in the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    /// Its rules are not the others'.
+    Rules,
+    /// It does not hear this host of the view, or is not heard by it.
+    Hearing(HostId),
+}
+
+/// What a host makes of what it hears.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outlook {
+    /// Hosts that are heard, and this one.
+    pub(super) alive: HostSet,
+    /// The newest map that any of them has committed.
+    pub(super) anchor: Option<Base>,
+    /// Who should be members.
+    pub(super) view: HostSet,
+    /// Those of them that should own buckets.
+    pub(super) owners: HostSet,
+    /// Who proposes.
+    pub(super) coordinator: Option<HostId>,
+    /// The rule set that the next map is for.
+    pub(super) rules: Digest,
+    /// Live hosts that are not in the view.
+    pub(super) left_out: Vec<(HostId, LeftOut)>,
+}
+
+impl Cluster {
+    /// The map a live host has committed.
+    pub(super) fn base_of(&self, host: HostId) -> Option<Base> {
+        let map = if host == self.config.host {
+            self.committed.as_ref().map(|map| map.name())
+        } else {
+            self.peers
+                .alive_peer(host)
+                .and_then(|peer| peer.heartbeat.committed)
+        };
+        map.map(|map| Base {
+            epoch: map.ballot.epoch,
+            digest: map.digest,
+        })
+    }
+
+    /// The rule sets a live host can serve, its wish first.
+    fn offers_of(&self, host: HostId) -> Vec<Digest> {
+        if host == self.config.host {
+            let in_force = self.committed.as_ref().map(|map| map.rules.digest());
+            return [self.offered.digest()]
+                .into_iter()
+                .chain(in_force)
+                .collect();
+        }
+        let peer = self.peers.alive_peer(host);
+        peer.map_or_else(Vec::new, |peer| {
+            peer.heartbeat
+                .offers
+                .iter()
+                .map(|offer| offer.rules)
+                .collect()
+        })
+    }
+
+    fn is_leaving(&self, host: HostId) -> bool {
+        if host == self.config.host {
+            return matches!(self.role, Role::Leaving { .. });
+        }
+        self.peers
+            .alive_peer(host)
+            .is_some_and(|peer| peer.heartbeat.announced == Announced::Leaving)
+    }
+
+    pub(super) fn look(&self) -> Outlook {
+        let alive: HostSet = self
+            .peers
+            .alive()
+            .map(|(host, _)| host)
+            .collect::<HostSet>()
+            .union(self.me());
+        let anchor = alive.iter().filter_map(|host| self.base_of(host)).max();
+        let members: HostSet = match anchor {
+            Some(_) => alive
+                .iter()
+                .filter(|host| self.base_of(*host) == anchor)
+                .collect(),
+            None => HostSet::EMPTY,
+        };
+        let rules = self.rules_to_serve(alive, members);
+        let can_serve = |host: &HostId| self.offers_of(*host).contains(&rules);
+        let fitting: HostSet = alive.iter().filter(can_serve).collect();
+
+        let hearing = self.hearing(alive);
+        let members_fitting = members.intersection(fitting);
+        let view = hearing.view(members_fitting, fitting.without(members));
+        let with_map = view.intersection(members);
+        let eldest = if members.is_empty() { view } else { with_map };
+        let left_out = alive.without(view).iter().map(|host| {
+            let gap = hearing.first_gap(view.union(HostSet::only(host)));
+            let reason = match gap {
+                _ if !fitting.contains(host) => LeftOut::Rules,
+                Some((one, other)) => LeftOut::Hearing(if one == host { other } else { one }),
+                None => LeftOut::Hearing(host),
+            };
+            (host, reason)
+        });
+        Outlook {
+            alive,
+            anchor,
+            view,
+            owners: view.iter().filter(|host| !self.is_leaving(*host)).collect(),
+            coordinator: eldest.lowest(),
+            rules,
+            left_out: left_out.collect(),
+        }
+    }
+
+    /// The rule set of the next map: what all members wish alike, else what is in force; in a fresh cluster
+    /// what most hosts wish, and among equals what the lowest of them wishes.
+    fn rules_to_serve(&self, alive: HostSet, members: HostSet) -> Digest {
+        let wish = |host: HostId| self.offers_of(host).first().copied();
+        if let Some(lowest) = members.lowest() {
+            let wishes: Vec<_> = members.iter().filter_map(wish).collect();
+            let agreed = wishes
+                .first()
+                .filter(|first| wishes.iter().all(|wish| wish == *first));
+            let in_force = || self.offers_of(lowest).last().copied();
+            return agreed.copied().or_else(in_force).unwrap_or_default();
+        }
+        let mut votes: BTreeMap<Digest, (u32, std::cmp::Reverse<HostId>)> = BTreeMap::new();
+        for host in alive.iter() {
+            if let Some(wish) = wish(host) {
+                let (count, _) = votes.entry(wish).or_insert((0, std::cmp::Reverse(host)));
+                *count += 1;
+            }
+        }
+        let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
+        most.map(|(rules, _)| rules).unwrap_or_default()
+    }
+
+    fn hearing(&self, alive: HostSet) -> Hearing {
+        let mut hearing = Hearing::new();
+        hearing.set(self.config.host, alive);
+        for (host, peer) in self.peers.alive() {
+            // An echo of this host counts in its present incarnation only.
+            let hears_me = peer
+                .heartbeat
+                .echo_of(self.config.host, self.config.incarnation)
+                .is_some();
+            let me = if hears_me { self.me() } else { HostSet::EMPTY };
+            hearing.set(host, peer.hears.without(self.me()).union(me));
+        }
+        hearing
+    }
+}

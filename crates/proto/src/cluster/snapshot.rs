@@ -1,0 +1,179 @@
+//! A host's account of itself, for `covey status` and the simulator.
+
+use super::outlook::LeftOut;
+use super::{Cluster, Role};
+use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
+use crate::placement::Placement;
+use crate::rules::{Claim, RuleSet};
+use crate::time::Time;
+use crate::wire::heartbeat::Announced;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a host knows of itself and its cluster.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What it tells the others about its part; `None` when it is stopped.
+    pub announced: Option<Announced>,
+    /// The map in force.
+    pub epoch: Epoch,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its members.
+    pub view: HostSet,
+    /// The members that own buckets; the lowest is the default host.
+    pub owners: HostSet,
+    /// Who owns what; `None` without a map.
+    pub placement: Option<Arc<Placement>>,
+    /// The rules in force, or else the offered ones.
+    pub rules: Arc<RuleSet>,
+    /// This host's claims for them.
+    pub claims: Vec<Claim>,
+    /// Until when it may serve.
+    pub lease: Time,
+    /// How often it has entered a converging state since it joined.
+    pub times_converging: u64,
+    /// What it waits for, in words.
+    pub waiting_for: Option<String>,
+    /// The other hosts it has heard, in order of ID.
+    pub members: Vec<MemberSnapshot>,
+}
+
+/// What a host knows of another.
+#[derive(Clone, Debug)]
+pub struct MemberSnapshot {
+    /// Its ID.
+    pub host: HostId,
+    /// Its name.
+    pub name: String,
+    /// Its dedicated IP.
+    pub dip: Ipv4Addr,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its last word on its part.
+    pub announced: Announced,
+    /// Whether it is alive.
+    pub alive: bool,
+    /// Whom it hears.
+    pub hears: HostSet,
+    /// Age of its last heartbeat.
+    pub last_heartbeat: Duration,
+    /// Its map.
+    pub epoch: Epoch,
+    /// Heartbeats heard.
+    pub heartbeats: u64,
+    /// Heartbeats that never arrived.
+    pub lost: u64,
+}
+
+impl Cluster {
+    /// The account, at time `now`.
+    pub fn snapshot(&self, now: Time) -> Snapshot {
+        let map = self.committed.as_ref();
+        Snapshot {
+            announced: match self.role {
+                Role::Stopped | Role::Parting { .. } => None,
+                Role::Leaving { .. } => Some(Announced::Leaving),
+                Role::Active if self.is_converged() => Some(Announced::Converged),
+                Role::Active => Some(Announced::Converging),
+            },
+            epoch: map.map_or(Epoch(0), |map| map.proposal.ballot.epoch),
+            digest: map.map_or(Digest(0), |map| map.proposal.result),
+            view: map.map_or(HostSet::EMPTY, |map| map.proposal.view),
+            owners: map.map_or(HostSet::EMPTY, |map| map.proposal.owners),
+            placement: map.map(|map| map.placement.clone()),
+            rules: map.map_or(&self.offered, |map| &map.rules).clone(),
+            claims: map
+                .map_or(&self.offered_claims, |map| &map.own_claims)
+                .clone(),
+            lease: self.lease,
+            times_converging: self.times_converging,
+            waiting_for: self.waiting_for(now),
+            members: self.members(now),
+        }
+    }
+
+    fn members(&self, now: Time) -> Vec<MemberSnapshot> {
+        let member = |(host, peer): (HostId, &super::peer::Peer)| MemberSnapshot {
+            host,
+            name: peer.sender.name.clone(),
+            dip: peer.sender.dip,
+            mac: peer.sender.mac,
+            announced: peer.heartbeat.announced,
+            alive: peer.alive,
+            hears: peer.heartbeat.hears(),
+            last_heartbeat: now.since(peer.heard_at),
+            epoch: peer
+                .heartbeat
+                .committed
+                .map_or(Epoch(0), |map| map.ballot.epoch),
+            heartbeats: peer.heartbeats,
+            lost: peer.lost,
+        };
+        self.peers.iter().map(member).collect()
+    }
+
+    /// Why the host is not converged, if there is something to say.
+    fn waiting_for(&self, now: Time) -> Option<String> {
+        if !self.takes_part() || self.is_converged() {
+            return None;
+        }
+        let me = self.config.host;
+        if self.rival_at.is_some() && self.committed.is_none() {
+            return Some(format!("another host uses host ID {me}"));
+        }
+        if self.heartbeats_blocked {
+            return Some(
+                "the other hosts answer ARP, but their heartbeats do not arrive".to_owned(),
+            );
+        }
+        if !self.link_up {
+            return Some("the link of the network interface is down".to_owned());
+        }
+        if let Some((host, reason)) = self.outlook.left_out.first() {
+            let them = |host: HostId| {
+                if host == me {
+                    "this host".to_owned()
+                } else {
+                    format!("host {host}")
+                }
+            };
+            return Some(match reason {
+                LeftOut::Rules => format!("{} has other virtual IPs or port rules", them(*host)),
+                LeftOut::Hearing(other) => {
+                    format!(
+                        "{} and {} do not hear each other",
+                        them(*host),
+                        them(*other)
+                    )
+                }
+            });
+        }
+        let heard_by_others: HostSet = self.peers.alive().fold(HostSet::EMPTY, |all, (_, peer)| {
+            all.union(peer.heartbeat.hears())
+        });
+        let unheard = heard_by_others.without(self.outlook.alive);
+        if self.committed.is_none() && !unheard.is_empty() {
+            return Some(format!(
+                "this host does not hear host(s) {unheard}, which others hear"
+            ));
+        }
+        let listened = self.listening_since + self.config.timing.expiry();
+        if self.committed.is_none() && now < listened {
+            return Some("listening for other hosts".to_owned());
+        }
+        let silent = self.proposed.as_ref().map(|open| {
+            let proposal = open.proposal;
+            let lacking = proposal.view.without(self.me()).iter().filter(|host| {
+                let peer = self.peers.alive_peer(*host);
+                peer.and_then(|peer| peer.heartbeat.staged)
+                    .is_none_or(|ack| ack.ballot != proposal.ballot)
+            });
+            lacking.collect::<HostSet>()
+        });
+        silent
+            .filter(|hosts| !hosts.is_empty())
+            .map(|hosts| format!("agreement of host(s) {hosts}"))
+    }
+}

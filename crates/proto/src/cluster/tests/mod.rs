@@ -1,0 +1,5 @@
+//! The state machine as a whole: hosts joined by a virtual segment.
+
+mod agreement;
+mod faults;
+mod segment;

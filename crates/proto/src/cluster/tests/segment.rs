@@ -1,0 +1,468 @@
+//! A virtual Ethernet segment with a few hosts on it: the test bench of the core. Time jumps from one thing
+//! that happens to the next. The full simulator has clients and packets; this has only what the state
+//! machine itself can get wrong.
+
+use super::super::{Cluster, Command, Input, Output};
+use crate::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
+use crate::datapath::Image;
+use crate::event::Event;
+use crate::ids::{Epoch, HostId, HostSet, Incarnation, Mac};
+use crate::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
+use crate::time::Time;
+use crate::wire::arp::{Arp, Operation};
+use crate::wire::ethernet::{self, Ethernet};
+use covey_filter::{BUCKETS, Row};
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+pub(super) const LATENCY: Duration = Duration::from_micros(100);
+pub(super) const TIMING: Timing = Timing {
+    period: Duration::from_millis(100),
+    tolerance: 5,
+};
+
+pub(super) fn id(host: u8) -> HostId {
+    HostId::new(host).unwrap()
+}
+
+pub(super) fn set(hosts: &[u8]) -> HostSet {
+    hosts.iter().map(|host| id(*host)).collect()
+}
+
+pub(super) fn vip() -> IpAddr {
+    "10.77.0.100".parse().unwrap()
+}
+
+pub(super) fn web_rules(port: u16) -> RuleSet {
+    let mode = FilterMode::Multiple {
+        affinity: Affinity::None,
+    };
+    let web = PortRule {
+        vip: None,
+        start: port,
+        end: port,
+        protocol: Protocol::Tcp,
+        mode,
+    };
+    RuleSet::new(vec![vip()], vec![web]).unwrap()
+}
+
+pub(super) fn config(host: u8) -> ClusterConfig {
+    ClusterConfig {
+        host: id(host),
+        name: format!("h{host}"),
+        mac: Mac([2, 0, 0, 0, 0, host]),
+        dip: Ipv4Addr::new(10, 77, 0, host),
+        mode: ClusterMode::Unicast,
+        cluster_mac: cluster_mac(ClusterMode::Unicast, vip()),
+        timing: TIMING,
+        auth: Auth::Keys(vec![Key {
+            id: 1,
+            secret: [7; 32],
+        }]),
+        rules: web_rules(80),
+        claims: vec![Claim::EQUAL_WEIGHT],
+        quorum: Quorum::None,
+        unicast_fallback: true,
+        clock_granularity: Duration::from_millis(4),
+        incarnation: Incarnation(u64::from(host) << 32),
+    }
+}
+
+pub(super) struct Host {
+    pub(super) config: ClusterConfig,
+    pub(super) cluster: Cluster,
+    pub(super) image: Option<Image>,
+    pub(super) lease: Time,
+    wait: Time,
+    /// Not running until then.
+    stalled_until: Time,
+    inbox: VecDeque<Vec<u8>>,
+    /// The machine is on: its kernel answers ARP and its data path works, even if the daemon does not.
+    pub(super) powered: bool,
+    pub(super) running: bool,
+    pub(super) events: Vec<(Time, Event)>,
+}
+
+impl Host {
+    pub(super) fn serves(&self, now: Time, bucket: usize) -> bool {
+        let image = self
+            .image
+            .as_ref()
+            .filter(|image| image.settings.serving == 1);
+        self.powered
+            && now < self.lease
+            && image.is_some_and(|image| {
+                let map = usize::from(image.rules[1].map);
+                Row(image.rows[map][bucket]).is_mine()
+            })
+    }
+
+    /// Whether it may answer anything at all.
+    fn is_serving(&self, now: Time) -> bool {
+        let programmed = self
+            .image
+            .as_ref()
+            .is_some_and(|image| image.settings.serving == 1);
+        self.powered && now < self.lease && programmed
+    }
+
+    fn map_in_force(&self) -> (Epoch, HostSet) {
+        let map = self.cluster.committed.as_ref().map(|map| map.proposal);
+        map.map_or((Epoch(0), HostSet::EMPTY), |map| {
+            (map.ballot.epoch, map.view)
+        })
+    }
+
+    pub(super) fn saw(&self, matching: impl Fn(&Event) -> bool) -> bool {
+        self.events.iter().any(|(_, event)| matching(event))
+    }
+}
+
+/// Decides whether a frame from one host to another is lost.
+type Loss = Box<dyn FnMut(HostId, HostId, &Ethernet<'_>) -> bool>;
+
+pub(super) struct Segment {
+    pub(super) now: Time,
+    pub(super) hosts: Vec<Host>,
+    /// Arrival, receiver's index, frame.
+    in_flight: VecDeque<(Time, usize, Vec<u8>)>,
+    pub(super) loss: Loss,
+    pub(super) recorded: Vec<Vec<u8>>,
+    /// The segment is in parts and there is no quorum, so each part may serve.
+    pub(super) split: bool,
+    dark_since: Option<Time>,
+    /// The longest time for which some bucket was served by nobody, since last taken.
+    pub(super) longest_dark: Duration,
+}
+
+impl Segment {
+    pub(super) fn new(configs: impl IntoIterator<Item = ClusterConfig>) -> Self {
+        let hosts = configs.into_iter().map(|config| Host {
+            cluster: Cluster::new(config.clone()),
+            config,
+            image: None,
+            lease: Time::ZERO,
+            wait: Time::NEVER,
+            stalled_until: Time::ZERO,
+            inbox: VecDeque::new(),
+            powered: true,
+            running: true,
+            events: Vec::new(),
+        });
+        Self {
+            now: Time::from_micros(1_000_000),
+            hosts: hosts.collect(),
+            in_flight: VecDeque::new(),
+            loss: Box::new(|_, _, _| false),
+            recorded: Vec::new(),
+            split: false,
+            dark_since: None,
+            longest_dark: Duration::ZERO,
+        }
+    }
+
+    /// Hosts 1..=count, started and converged.
+    pub(super) fn converged(count: u8) -> Self {
+        let mut segment = Self::new((1..=count).map(config));
+        segment.start_all();
+        segment.run_until_converged(&(1..=count).collect::<Vec<_>>());
+        segment.run(LATENCY * 3);
+        segment.longest_dark = Duration::ZERO;
+        segment
+    }
+
+    pub(super) fn start_all(&mut self) {
+        for index in 0..self.hosts.len() {
+            self.command(index, Command::Start);
+        }
+    }
+
+    pub(super) fn index(&self, host: u8) -> usize {
+        self.hosts
+            .iter()
+            .position(|known| known.config.host == id(host))
+            .unwrap()
+    }
+
+    pub(super) fn host(&self, host: u8) -> &Host {
+        &self.hosts[self.index(host)]
+    }
+
+    pub(super) fn command_to(&mut self, host: u8, command: Command) {
+        let index = self.index(host);
+        self.command(index, command);
+    }
+
+    pub(super) fn command(&mut self, index: usize, command: Command) {
+        self.hosts[index]
+            .cluster
+            .handle_input(self.now, Input::Command(command));
+        self.drain(index);
+    }
+
+    /// Power failure.
+    pub(super) fn crash(&mut self, host: u8) {
+        let index = self.index(host);
+        let host = &mut self.hosts[index];
+        (host.powered, host.running) = (false, false);
+    }
+
+    /// The daemon dies, the machine lives on.
+    pub(super) fn kill(&mut self, host: u8) {
+        let index = self.index(host);
+        self.hosts[index].running = false;
+    }
+
+    pub(super) fn restart(&mut self, host: u8) {
+        let index = self.index(host);
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        host.config.incarnation.0 += 0x100 + now.as_micros();
+        host.cluster = Cluster::new(host.config.clone());
+        (host.powered, host.running, host.image, host.lease) = (true, true, None, Time::ZERO);
+        host.inbox.clear();
+        self.command(index, Command::Start);
+    }
+
+    pub(super) fn stall(&mut self, host: u8, time: Duration) {
+        let index = self.index(host);
+        self.hosts[index].stalled_until = self.now + time;
+    }
+
+    pub(super) fn inject(&mut self, frame: Vec<u8>) {
+        for index in 0..self.hosts.len() {
+            self.hosts[index].inbox.push_back(frame.clone());
+        }
+    }
+
+    fn drain(&mut self, index: usize) {
+        loop {
+            match self.hosts[index].cluster.poll_output() {
+                Output::Transmit(frame) => self.transmit(index, frame),
+                Output::Program(image) => self.hosts[index].image = Some(*image),
+                Output::Lease(until) => self.hosts[index].lease = until,
+                Output::Event(event) => self.hosts[index].events.push((self.now, event)),
+                Output::Wait(until) => break self.hosts[index].wait = until,
+            }
+        }
+    }
+
+    fn transmit(&mut self, from: usize, frame: Vec<u8>) {
+        let sender = self.hosts[from].config.host;
+        let parsed = Ethernet::parse(&frame).unwrap();
+        self.answer_arp(from, &parsed);
+        for to in (0..self.hosts.len()).filter(|to| *to != from) {
+            let Host {
+                config, powered, ..
+            } = &self.hosts[to];
+            let addressed = [Mac::BROADCAST, config.mac].contains(&parsed.destination);
+            if addressed && *powered && !(self.loss)(sender, config.host, &parsed) {
+                self.in_flight
+                    .push_back((self.now + LATENCY, to, frame.clone()));
+            }
+        }
+        self.recorded.push(frame);
+    }
+
+    /// The kernel of every machine that is on answers for its dedicated IP.
+    fn answer_arp(&mut self, from: usize, question: &Ethernet<'_>) {
+        let Some(arp) =
+            (question.ethertype == ethernet::ARP).then(|| Arp::parse(question.payload).unwrap())
+        else {
+            return;
+        };
+        let asker = self.hosts[from].config.host;
+        let machine = self
+            .hosts
+            .iter()
+            .find(|host| host.powered && host.config.dip == arp.target_ip);
+        let Some(Host { config, .. }) = machine else {
+            return;
+        };
+        let (mac, host) = (config.mac, config.host);
+        if (self.loss)(asker, host, question) {
+            return;
+        }
+        let mut answer = Arp::question(mac, arp.target_ip, arp.sender_ip);
+        answer[..6].copy_from_slice(&arp.sender_mac.0);
+        answer[21] = 2;
+        debug_assert_eq!(
+            Arp::parse(&answer[14..]).unwrap().operation,
+            Operation::Reply
+        );
+        self.in_flight
+            .push_back((self.now + LATENCY * 2, from, answer));
+    }
+
+    /// Lets happen what comes next, at most until `end`. False when nothing is left before it.
+    pub(super) fn step(&mut self, end: Time) -> bool {
+        // All frames take as long, but for answers to ARP: the queue is nearly sorted.
+        self.in_flight
+            .make_contiguous()
+            .sort_by_key(|(at, _, _)| *at);
+        let arrival = self.in_flight.front().map_or(Time::NEVER, |(at, _, _)| *at);
+        let now = self.now;
+        let wake = move |host: &Host| {
+            let due = if host.inbox.is_empty() {
+                host.wait
+            } else {
+                Time::ZERO
+            };
+            if host.running {
+                due.max(host.stalled_until).max(now)
+            } else {
+                Time::NEVER
+            }
+        };
+        let next_wake = self.hosts.iter().map(wake).min().unwrap_or(Time::NEVER);
+        let next = arrival.min(next_wake);
+        if next > end {
+            self.now = end;
+            return false;
+        }
+        self.now = next;
+        if arrival <= next {
+            let (_, to, frame) = self.in_flight.pop_front().unwrap();
+            self.hosts[to].inbox.push_back(frame);
+            return true;
+        }
+        let index = self
+            .hosts
+            .iter()
+            .position(|host| wake(host) == next)
+            .unwrap();
+        // As the daemon does: read everything that has arrived, then let the timers fire.
+        while let Some(frame) = self.hosts[index].inbox.pop_front() {
+            self.hosts[index]
+                .cluster
+                .handle_input(self.now, Input::Frame(&frame));
+            self.drain(index);
+        }
+        self.hosts[index]
+            .cluster
+            .handle_input(self.now, Input::Timer);
+        self.drain(index);
+        true
+    }
+
+    /// Runs for a time and checks after every step that nobody serves who was left out.
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {
+            self.check_fencing();
+        }
+    }
+
+    pub(super) fn run_until(
+        &mut self,
+        limit: Duration,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Duration {
+        let (start, end) = (self.now, self.now + limit);
+        while !done(self) {
+            assert!(self.step(end), "not within {limit:?}: {}", self.account());
+            self.check_fencing();
+        }
+        self.now.since(start)
+    }
+
+    pub(super) fn run_until_converged(&mut self, hosts: &[u8]) -> Duration {
+        self.run_until(TIMING.budget() * 6, |segment| segment.is_converged(hosts))
+    }
+
+    pub(super) fn is_converged(&self, hosts: &[u8]) -> bool {
+        let snapshots: Vec<_> = hosts
+            .iter()
+            .map(|host| self.host(*host).cluster.snapshot(self.now))
+            .collect();
+        snapshots.iter().all(|snapshot| {
+            snapshot.announced == Some(crate::wire::heartbeat::Announced::Converged)
+                && snapshot.view == set(hosts)
+                && snapshot.digest == snapshots[0].digest
+        })
+    }
+
+    /// Promise 4: a host that the others have left out of a committed map does not serve any more.
+    pub(super) fn check_fencing(&mut self) {
+        self.track_darkness();
+        if self.split {
+            return;
+        }
+        let serving: Vec<&Host> = self
+            .hosts
+            .iter()
+            .filter(|host| host.is_serving(self.now))
+            .collect();
+        for host in &serving {
+            let (mine, _) = host.map_in_force();
+            for other in &serving {
+                let (theirs, view) = other.map_in_force();
+                let left_out = theirs > mine && !view.contains(host.config.host);
+                assert!(
+                    !left_out,
+                    "{:?} host {} serves in epoch {mine} though host {} does in {theirs} with {view}: {}",
+                    self.now,
+                    host.config.host,
+                    other.config.host,
+                    self.account(),
+                );
+            }
+        }
+    }
+
+    fn track_darkness(&mut self) {
+        let serving: Vec<&Host> = self
+            .hosts
+            .iter()
+            .filter(|host| host.is_serving(self.now))
+            .collect();
+        let served = |bucket| serving.iter().any(|host| host.serves(self.now, bucket));
+        if (0..BUCKETS).step_by(61).all(served) {
+            self.dark_since = None;
+        } else {
+            let since = *self.dark_since.get_or_insert(self.now);
+            self.longest_dark = self.longest_dark.max(self.now.since(since));
+        }
+    }
+
+    /// How many hosts serve each bucket: (buckets that nobody serves, buckets that several serve).
+    pub(super) fn coverage(&self) -> (usize, usize) {
+        let servers = |bucket| {
+            self.hosts
+                .iter()
+                .filter(|host| host.serves(self.now, bucket))
+                .count()
+        };
+        let counts: Vec<usize> = (0..BUCKETS).map(servers).collect();
+        let dark = counts.iter().filter(|count| **count == 0).count();
+        (dark, counts.iter().filter(|count| **count > 1).count())
+    }
+
+    pub(super) fn share(&self, host: u8) -> usize {
+        (0..BUCKETS)
+            .filter(|bucket| self.host(host).serves(self.now, *bucket))
+            .count()
+    }
+
+    pub(super) fn account(&self) -> String {
+        let mut account = String::new();
+        for host in &self.hosts {
+            let snapshot = host.cluster.snapshot(self.now);
+            account += &format!(
+                "\n host {}: {:?} epoch {} view {} lease {:?} waiting for {:?}",
+                host.config.host,
+                snapshot.announced,
+                snapshot.epoch,
+                snapshot.view,
+                snapshot.lease,
+                snapshot.waiting_for,
+            );
+            for (at, event) in host.events.iter().rev().take(6).rev() {
+                account += &format!("\n    {at:?} {event}");
+            }
+        }
+        account
+    }
+}

@@ -1,0 +1,648 @@
+//! The heartbeat: an NLB *extended* heartbeat that carries Covey's own records, and the map chunk, which
+//! has the same head and travels only while a host needs a map it does not have.
+//!
+//! ```text
+//!  offset  size
+//!       0     4  signature 0xC0DE01C0, LE                         \
+//!       4     4  version, LE: 2.6 in the low half, Covey's        |  NLB's common header,
+//!                protocol version in the high half                |  wlbs.md §1.2
+//!       8     4  host ID, LE                                      |
+//!      12     4  primary virtual IP, network order                |
+//!      16     4  dedicated IP, network order                      /
+//!      20     8  type 1, length in 8-byte units, zeros            \  NLB's host name record,
+//!      28     -  name, UTF-16LE, NUL                              |  wlbs.md §1.5; Wireshark goes on
+//!       -     6  padding                                          /  exactly 6 bytes after the NUL
+//!       -     -  Covey's records: u8 type, u8 zero, u16 LE length of the value, value
+//! ```
+//!
+//! Records of unknown type are skipped, so that newer versions stay readable. The signature record comes
+//! last and covers everything before its tag. All integers are little-endian. Wireshark shows who speaks
+//! and takes Covey's records as one blob. Specification: docs/design.md, "On the wire".
+
+use super::Reject;
+use super::auth::TAG_LEN;
+use super::ethernet::{self, Ethernet};
+use super::reader::Reader;
+use crate::config::{Auth, Timing};
+use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, MAX_HOSTS, Mac};
+use crate::rules::Claim;
+use covey_filter::USER_RULES;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// Extended heartbeat.
+const SIGNATURE: u32 = 0xC0DE_01C0;
+/// NLB's other two messages: membership heartbeat and "reliable protocol".
+const NLB_SIGNATURES: [u32; 2] = [0xC0DE_01BF, 0xC0DE_01DE];
+/// NLB 2.6, as in the public capture.
+const NLB_VERSION: u32 = 0x0206;
+/// Covey's protocol version.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// Padding after the name's NUL.
+const NAME_PADDING: usize = 6;
+/// UTF-16 units of the name that are sent.
+pub const MAX_NAME: usize = 63;
+/// Echoes that are read; a sender has at most one per host and a few for hosts that have just started.
+pub const MAX_ECHOES: usize = 96;
+/// Bytes of a map in one chunk.
+pub const CHUNK_LEN: usize = 1024;
+
+/// Who speaks, in every message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// Its ID.
+    pub host: HostId,
+    /// Its dedicated IP.
+    pub dip: Ipv4Addr,
+    /// Its name.
+    pub name: String,
+    /// Its NIC's own MAC.
+    pub mac: Mac,
+    /// Its start.
+    pub incarnation: Incarnation,
+    /// Counts its messages, from 1.
+    pub sequence: u64,
+}
+
+/// What a host says about its part in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// It has stopped: it answers nothing any more.
+    Goodbye = 0,
+    /// It is not, or not yet, in a committed map.
+    Converging = 1,
+    /// It serves, and sees no change under way.
+    Converged = 2,
+    /// It wants a map without it.
+    Leaving = 3,
+}
+
+/// The last message heard from a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// Which host.
+    pub host: HostId,
+    /// [`Incarnation::tag`] of the start that was heard.
+    pub tag: u32,
+    /// Low 32 bits of the sequence.
+    pub sequence: u32,
+}
+
+/// A rule set that a host can serve, and what it brings to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Digest of the rule set.
+    pub rules: Digest,
+    /// One per port rule.
+    pub claims: Vec<Claim>,
+}
+
+/// Names one attempt to commit a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ballot {
+    /// The epoch it would be.
+    pub epoch: Epoch,
+    /// Who proposes.
+    pub proposer: HostId,
+    /// The proposer's start.
+    pub incarnation: Incarnation,
+    /// Counts the proposer's attempts.
+    pub attempt: u32,
+}
+
+/// A committed map, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedMap {
+    /// The ballot that committed it; its epoch is the map's.
+    pub ballot: Ballot,
+    /// Digest of the map.
+    pub digest: Digest,
+}
+
+/// Epoch and digest of the map that a proposal starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Base {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// PREPARE: what the coordinator asks all members to compute and acknowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its name.
+    pub ballot: Ballot,
+    /// The map it starts from; none in a fresh cluster.
+    pub base: Option<Base>,
+    /// Members: who must acknowledge.
+    pub view: HostSet,
+    /// Those of them that own buckets (not the ones that leave).
+    pub owners: HostSet,
+    /// Digest of the rule set.
+    pub rules: Digest,
+    /// Digest of the result.
+    pub result: Digest,
+}
+
+/// ACK: the sender holds the result of this ballot ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The ballot.
+    pub ballot: Ballot,
+    /// Digest of what it computed.
+    pub result: Digest,
+}
+
+/// The state of a host, told every period and on every change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Its part in the cluster.
+    pub announced: Announced,
+    /// Its period and tolerance: how long its silence may last.
+    pub timing: Timing,
+    /// Whom it hears.
+    pub echoes: Vec<Echo>,
+    /// Whose lease its echoes renew.
+    pub grants: HostSet,
+    /// What it can serve: first what it wants, then what is in force if that differs.
+    pub offers: Vec<Offer>,
+    /// The map in force.
+    pub committed: Option<CommittedMap>,
+    /// The result it holds ready.
+    pub staged: Option<Acknowledgement>,
+    /// What it proposes.
+    pub proposal: Option<Proposal>,
+}
+
+/// A part of an encoded [`crate::placement::Placement`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapChunk {
+    /// Which map.
+    pub base: Base,
+    /// Length of the whole, bytes.
+    pub total: u32,
+    /// Where this part begins, a multiple of [`CHUNK_LEN`].
+    pub offset: u32,
+    /// The part; [`CHUNK_LEN`] bytes but for the last.
+    pub bytes: Vec<u8>,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// A heartbeat.
+    Heartbeat(Box<Heartbeat>),
+    /// A part of a map.
+    MapChunk(MapChunk),
+}
+
+/// A message of one Covey host to the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub sender: Sender,
+    /// What it says.
+    pub body: Body,
+}
+
+/// Record types. NLB uses 1 and 2.
+mod kind {
+    pub(super) const VITALS: u8 = 0xC1;
+    pub(super) const STATE: u8 = 0xC2;
+    pub(super) const ECHOES: u8 = 0xC3;
+    pub(super) const OFFER: u8 = 0xC4;
+    pub(super) const COMMITTED: u8 = 0xC5;
+    pub(super) const STAGED: u8 = 0xC6;
+    pub(super) const PROPOSAL: u8 = 0xC7;
+    pub(super) const CHUNK: u8 = 0xC8;
+    pub(super) const SIGNATURE: u8 = 0xCF;
+}
+
+impl Message {
+    /// The message as a whole frame from the sender's NIC to `destination`, signed as `auth` says.
+    pub fn emit(&self, destination: Mac, primary: [u8; 4], auth: &Auth) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        out.extend_from_slice(&SIGNATURE.to_le_bytes());
+        out.extend_from_slice(&(u32::from(PROTOCOL_VERSION) << 16 | NLB_VERSION).to_le_bytes());
+        out.extend_from_slice(&u32::from(self.sender.host.get()).to_le_bytes());
+        out.extend_from_slice(&primary);
+        out.extend_from_slice(&self.sender.dip.octets());
+        emit_name(&mut out, &self.sender.name);
+        record(&mut out, kind::VITALS, |value| {
+            value.extend_from_slice(&self.sender.mac.0);
+            value.extend_from_slice(&self.sender.incarnation.0.to_le_bytes());
+            value.extend_from_slice(&self.sender.sequence.to_le_bytes());
+        });
+        match &self.body {
+            Body::Heartbeat(heartbeat) => heartbeat.emit(&mut out),
+            Body::MapChunk(chunk) => chunk.emit(&mut out),
+        }
+        if let Some(key) = auth.signing() {
+            out.extend_from_slice(&[kind::SIGNATURE, 0]);
+            out.extend_from_slice(&(1 + TAG_LEN as u16).to_le_bytes());
+            out.push(key.id);
+            let tag = key.tag(&out);
+            out.extend_from_slice(&tag);
+        }
+        Ethernet {
+            destination,
+            source: self.sender.mac,
+            ethertype: ethernet::HEARTBEAT,
+            payload: &out,
+        }
+        .emit()
+    }
+
+    /// Reads the payload of a heartbeat frame of the cluster with this primary virtual IP, and checks its
+    /// signature before anything in it is believed.
+    ///
+    /// # Errors
+    /// The first reason not to use it.
+    pub fn parse(payload: &[u8], primary: [u8; 4], auth: &Auth) -> Result<Self, Reject> {
+        let mut reader = Reader::new(payload, Reject::TooShort);
+        let signature = reader.u32()?;
+        if NLB_SIGNATURES.contains(&signature) {
+            return Err(Reject::ForeignNlb);
+        }
+        if signature != SIGNATURE {
+            return Err(Reject::BadSignature);
+        }
+        if reader.u32()? >> 16 == 0 {
+            return Err(Reject::ForeignNlb);
+        }
+        let host = u8::try_from(reader.u32()?)
+            .ok()
+            .and_then(HostId::new)
+            .ok_or(Reject::BadHostId)?;
+        if reader.array::<4>()? != primary {
+            return Err(Reject::OtherCluster);
+        }
+        let dip = Ipv4Addr::from(reader.array::<4>()?);
+        let name = parse_name(&mut reader)?;
+        check_signature(payload, payload.len() - reader.remaining(), auth)?;
+        parse_records(reader, host, dip, name)
+    }
+}
+
+fn emit_name(out: &mut Vec<u8>, name: &str) {
+    let units: Vec<u16> = name.encode_utf16().take(MAX_NAME).collect();
+    let record_len = 8 + 2 * (units.len() + 1) + NAME_PADDING;
+    out.extend_from_slice(&[1, record_len.div_ceil(8) as u8, 0, 0, 0, 0, 0, 0]);
+    for unit in units {
+        out.extend_from_slice(&unit.to_le_bytes());
+    }
+    out.extend_from_slice(&[0; 2 + NAME_PADDING]);
+}
+
+fn parse_name(reader: &mut Reader<'_>) -> Result<String, Reject> {
+    let header = reader.array::<8>()?;
+    if header[0] != 1 {
+        return Err(Reject::BadName);
+    }
+    let mut units = Vec::new();
+    loop {
+        match reader.u16()? {
+            0 => break,
+            _ if units.len() == MAX_NAME => return Err(Reject::BadName),
+            unit => units.push(unit),
+        }
+    }
+    reader.take(NAME_PADDING)?;
+    let name = String::from_utf16(&units).map_err(|_| Reject::BadName)?;
+    // Names are shown on terminals and in logs; a name is no place for control characters.
+    if name.chars().any(char::is_control) {
+        Err(Reject::BadName)
+    } else {
+        Ok(name)
+    }
+}
+
+/// Walks the records from `start` to the signature record and checks it.
+fn check_signature(payload: &[u8], start: usize, auth: &Auth) -> Result<(), Reject> {
+    let mut at = start;
+    while let Some(&[kind, _, low, high]) = payload.get(at..).and_then(|rest| rest.first_chunk()) {
+        let length = usize::from(u16::from_le_bytes([low, high]));
+        let value = payload
+            .get(at + 4..at + 4 + length)
+            .ok_or(Reject::TooShort)?;
+        if kind != kind::SIGNATURE {
+            at += 4 + length;
+            continue;
+        }
+        let (&key_id, tag) = value.split_first().ok_or(Reject::BadRecord)?;
+        let tag: &[u8; TAG_LEN] = tag.try_into().map_err(|_| Reject::BadRecord)?;
+        if matches!(auth, Auth::None) {
+            return Err(Reject::UnexpectedSignature);
+        }
+        let key = auth.key(key_id).ok_or(Reject::UnknownKey)?;
+        let signed = &payload[..at + 5];
+        return if key.verifies(signed, tag) {
+            Ok(())
+        } else {
+            Err(Reject::BadSignatureTag)
+        };
+    }
+    match auth {
+        Auth::None => Ok(()),
+        Auth::Keys(_) => Err(Reject::Unsigned),
+    }
+}
+
+/// Reads Covey's records up to the signature. Of a record that may come once, the last one counts. Bytes that
+/// follow the known fields of a record are a newer version's and are passed over.
+fn parse_records(
+    mut reader: Reader<'_>,
+    host: HostId,
+    dip: Ipv4Addr,
+    name: String,
+) -> Result<Message, Reject> {
+    let mut vitals = None;
+    let mut state = None;
+    let mut echoes = (Vec::new(), HostSet::EMPTY);
+    let mut offers = Vec::new();
+    let (mut committed, mut staged, mut proposal, mut chunk) = (None, None, None, None);
+    while !reader.is_empty() {
+        let kind = reader.u8()?;
+        reader.u8()?;
+        let length = reader.u16()?;
+        let mut value = Reader::new(reader.take(usize::from(length))?, Reject::BadRecord);
+        match kind {
+            kind::VITALS => {
+                vitals = Some((Mac(value.array()?), Incarnation(value.u64()?), value.u64()?));
+            }
+            kind::STATE => state = Some((parse_announced(&mut value)?, parse_timing(&mut value)?)),
+            kind::ECHOES => echoes = parse_echoes(&mut value)?,
+            kind::OFFER if offers.len() < 2 => offers.push(parse_offer(&mut value)?),
+            kind::COMMITTED => {
+                let ballot = parse_ballot(&mut value)?;
+                committed = Some(CommittedMap {
+                    ballot,
+                    digest: Digest(value.u64()?),
+                });
+            }
+            kind::STAGED => {
+                let ballot = parse_ballot(&mut value)?;
+                staged = Some(Acknowledgement {
+                    ballot,
+                    result: Digest(value.u64()?),
+                });
+            }
+            kind::PROPOSAL => proposal = Some(parse_proposal(&mut value)?),
+            kind::CHUNK => chunk = Some(parse_chunk(&mut value)?),
+            kind::SIGNATURE => break,
+            _ => continue,
+        }
+    }
+    let (mac, incarnation, sequence) = vitals.ok_or(Reject::MissingRecord)?;
+    let sender = Sender {
+        host,
+        dip,
+        name,
+        mac,
+        incarnation,
+        sequence,
+    };
+    if let Some(chunk) = chunk {
+        return Ok(Message {
+            sender,
+            body: Body::MapChunk(chunk),
+        });
+    }
+    let (announced, timing) = state.ok_or(Reject::MissingRecord)?;
+    if offers.is_empty() {
+        return Err(Reject::MissingRecord);
+    }
+    let (echoes, grants) = echoes;
+    let heartbeat = Heartbeat {
+        announced,
+        timing,
+        echoes,
+        grants,
+        offers,
+        committed,
+        staged,
+        proposal,
+    };
+    Ok(Message {
+        sender,
+        body: Body::Heartbeat(Box::new(heartbeat)),
+    })
+}
+
+impl Heartbeat {
+    fn emit(&self, out: &mut Vec<u8>) {
+        // What decides about a commit comes first, at an offset that does not depend on the number of hosts.
+        if let Some(map) = &self.committed {
+            record(out, kind::COMMITTED, |value| {
+                emit_ballot(value, &map.ballot);
+                value.extend_from_slice(&map.digest.0.to_le_bytes());
+            });
+        }
+        record(out, kind::STATE, |value| {
+            value.push(self.announced as u8);
+            value.extend_from_slice(&(self.timing.period.as_micros() as u32).to_le_bytes());
+            value.extend_from_slice(&self.timing.tolerance.to_le_bytes());
+        });
+        if let Some(staged) = &self.staged {
+            record(out, kind::STAGED, |value| {
+                emit_ballot(value, &staged.ballot);
+                value.extend_from_slice(&staged.result.0.to_le_bytes());
+            });
+        }
+        if let Some(proposal) = &self.proposal {
+            record(out, kind::PROPOSAL, |value| emit_proposal(value, proposal));
+        }
+        for offer in &self.offers {
+            record(out, kind::OFFER, |value| {
+                value.extend_from_slice(&offer.rules.0.to_le_bytes());
+                value.push(offer.claims.len() as u8);
+                value.extend(offer.claims.iter().map(|claim| claim.0));
+            });
+        }
+        record(out, kind::ECHOES, |value| {
+            value.extend_from_slice(&self.grants.bits().to_le_bytes());
+            for echo in self.echoes.iter().take(MAX_ECHOES) {
+                value.push(echo.host.get());
+                value.extend_from_slice(&echo.tag.to_le_bytes());
+                value.extend_from_slice(&echo.sequence.to_le_bytes());
+            }
+        });
+    }
+
+    /// Hosts that the sender hears, in any incarnation.
+    pub fn hears(&self) -> HostSet {
+        self.echoes.iter().map(|echo| echo.host).collect()
+    }
+
+    /// The sender's echo of this start of this host.
+    pub fn echo_of(&self, host: HostId, incarnation: Incarnation) -> Option<&Echo> {
+        self.echoes
+            .iter()
+            .find(|echo| echo.host == host && echo.tag == incarnation.tag())
+    }
+}
+
+impl MapChunk {
+    fn emit(&self, out: &mut Vec<u8>) {
+        record(out, kind::CHUNK, |value| {
+            emit_base(value, &self.base);
+            value.extend_from_slice(&self.total.to_le_bytes());
+            value.extend_from_slice(&self.offset.to_le_bytes());
+            value.extend_from_slice(&self.bytes);
+        });
+    }
+}
+
+/// Appends a record whose value `write` appends.
+fn record(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(&[kind, 0, 0, 0]);
+    let start = out.len();
+    write(out);
+    let length = u16::try_from(out.len() - start).expect("records are far below 64 KiB");
+    out[start - 2..start].copy_from_slice(&length.to_le_bytes());
+}
+
+fn emit_ballot(out: &mut Vec<u8>, ballot: &Ballot) {
+    out.extend_from_slice(&ballot.epoch.0.to_le_bytes());
+    out.push(ballot.proposer.get());
+    out.extend_from_slice(&ballot.incarnation.0.to_le_bytes());
+    out.extend_from_slice(&ballot.attempt.to_le_bytes());
+}
+
+fn parse_ballot(value: &mut Reader<'_>) -> Result<Ballot, Reject> {
+    let epoch = Epoch(value.u64()?);
+    let proposer = HostId::new(value.u8()?).ok_or(Reject::BadRecord)?;
+    let incarnation = Incarnation(value.u64()?);
+    // Epoch 0 means "no map"; the last epoch would leave no next one.
+    if epoch.0 == 0 || epoch.0 == u64::MAX {
+        return Err(Reject::BadRecord);
+    }
+    Ok(Ballot {
+        epoch,
+        proposer,
+        incarnation,
+        attempt: value.u32()?,
+    })
+}
+
+fn emit_base(out: &mut Vec<u8>, base: &Base) {
+    out.extend_from_slice(&base.epoch.0.to_le_bytes());
+    out.extend_from_slice(&base.digest.0.to_le_bytes());
+}
+
+fn parse_base(value: &mut Reader<'_>) -> Result<Base, Reject> {
+    Ok(Base {
+        epoch: Epoch(value.u64()?),
+        digest: Digest(value.u64()?),
+    })
+}
+
+fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
+    emit_ballot(out, &proposal.ballot);
+    emit_base(
+        out,
+        &proposal.base.unwrap_or(Base {
+            epoch: Epoch(0),
+            digest: Digest(0),
+        }),
+    );
+    out.extend_from_slice(&proposal.view.bits().to_le_bytes());
+    out.extend_from_slice(&proposal.owners.bits().to_le_bytes());
+    out.extend_from_slice(&proposal.rules.0.to_le_bytes());
+    out.extend_from_slice(&proposal.result.0.to_le_bytes());
+}
+
+fn parse_proposal(value: &mut Reader<'_>) -> Result<Proposal, Reject> {
+    let ballot = parse_ballot(value)?;
+    let base = Some(parse_base(value)?).filter(|base| base.epoch != Epoch(0));
+    let view = HostSet::from_bits(value.u64()?);
+    let owners = HostSet::from_bits(value.u64()?);
+    if !owners.without(view).is_empty() || !view.contains(ballot.proposer) {
+        return Err(Reject::BadRecord);
+    }
+    let (rules, result) = (Digest(value.u64()?), Digest(value.u64()?));
+    Ok(Proposal {
+        ballot,
+        base,
+        view,
+        owners,
+        rules,
+        result,
+    })
+}
+
+fn parse_announced(value: &mut Reader<'_>) -> Result<Announced, Reject> {
+    match value.u8()? {
+        0 => Ok(Announced::Goodbye),
+        1 => Ok(Announced::Converging),
+        2 => Ok(Announced::Converged),
+        3 => Ok(Announced::Leaving),
+        _ => Err(Reject::BadRecord),
+    }
+}
+
+fn parse_timing(value: &mut Reader<'_>) -> Result<Timing, Reject> {
+    let period = Duration::from_micros(u64::from(value.u32()?));
+    let tolerance = value.u16()?;
+    let sound = (Timing::MIN_PERIOD..=Timing::MAX_PERIOD).contains(&period)
+        && (Timing::MIN_TOLERANCE..=Timing::MAX_TOLERANCE).contains(&tolerance);
+    if sound {
+        Ok(Timing { period, tolerance })
+    } else {
+        Err(Reject::BadRecord)
+    }
+}
+
+fn parse_echoes(value: &mut Reader<'_>) -> Result<(Vec<Echo>, HostSet), Reject> {
+    let grants = HostSet::from_bits(value.u64()?);
+    let mut echoes = Vec::with_capacity(value.remaining() / 9);
+    while !value.is_empty() {
+        let host = HostId::new(value.u8()?).ok_or(Reject::BadRecord)?;
+        echoes.push(Echo {
+            host,
+            tag: value.u32()?,
+            sequence: value.u32()?,
+        });
+    }
+    if echoes.len() > MAX_ECHOES {
+        Err(Reject::BadRecord)
+    } else {
+        Ok((echoes, grants))
+    }
+}
+
+fn parse_offer(value: &mut Reader<'_>) -> Result<Offer, Reject> {
+    let rules = Digest(value.u64()?);
+    let count = usize::from(value.u8()?);
+    if count > USER_RULES {
+        return Err(Reject::BadRecord);
+    }
+    let claims: Vec<Claim> = value.take(count)?.iter().copied().map(Claim).collect();
+    if claims
+        .iter()
+        .any(|claim| claim.0 > Claim::MAX_WEIGHT.max(MAX_HOSTS))
+    {
+        return Err(Reject::BadRecord);
+    }
+    Ok(Offer { rules, claims })
+}
+
+fn parse_chunk(value: &mut Reader<'_>) -> Result<MapChunk, Reject> {
+    let base = parse_base(value)?;
+    let (total, offset) = (value.u32()?, value.u32()?);
+    let bytes = value.take(value.remaining())?.to_vec();
+    let expected = (total.saturating_sub(offset) as usize).min(CHUNK_LEN);
+    if bytes.is_empty() || bytes.len() != expected || !(offset as usize).is_multiple_of(CHUNK_LEN) {
+        return Err(Reject::BadRecord);
+    }
+    Ok(MapChunk {
+        base,
+        total,
+        offset,
+        bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! Covey's programs in the kernel: thin shells that show frames and tables to `covey-filter` and carry out what
+//! it says. Everything that could be wrong is decided over there, where it is tested.
+//!
+//! | program         | hook       | does                                                            |
+//! |-----------------|------------|-----------------------------------------------------------------|
+//! | `covey_ingress` | XDP        | keeps this host's share of the cluster's traffic, drops the rest |
+//! | `covey_promote` | tc ingress | says "for this host" of frames that XDP accepted (see there)     |
+//! | `covey_guard`   | tc egress  | lets nobody outside learn the cluster MAC wrongly                |
+//!
+//! Loaded, fed and attached by `crates/covey/src/datapath`. All maps have fixed sizes, and the cost per packet
+//! does not depend on what is in them. Specification: docs/design.md, "Data path".
+#![no_std]
+#![no_main]
+
+mod maps;
+mod packet;
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use covey_filter::{Correction, Egress, Reason, Verdict, decide, guard};
+use maps::InForce;
+use packet::Bytes;
+
+/// The filter. `frags`: it reads headers only, so packets in several buffers (large MTU) are no trouble.
+#[xdp(frags)]
+pub fn covey_ingress(ctx: XdpContext) -> u32 {
+    let mut frame = Bytes::of_xdp(&ctx);
+    let Some(tables) = InForce::load() else {
+        return xdp_action::XDP_DROP;
+    };
+    let decision = decide(&frame, &tables);
+    maps::count(decision.reason);
+    match decision.verdict {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Accept => {
+            frame.set_destination(tables.host_mac());
+            xdp_action::XDP_PASS
+        }
+    }
+}
+
+/// Drivers that run native XDP over an skb (veth) have classified the frame by its old destination before XDP
+/// rewrites it, so the stack would ignore it as another machine's. A frame that now bears this host's MAC is this
+/// host's. Attached wherever XDP is native, so that no list of drivers is needed; only accepted and passed
+/// frames pay for it.
+#[classifier]
+pub fn covey_promote(ctx: TcContext) -> i32 {
+    const PACKET_HOST: u32 = 0;
+    const PACKET_OTHERHOST: u32 = 3;
+    if packet::kind(&ctx) == PACKET_OTHERHOST
+        && let Some(tables) = InForce::load()
+        && Bytes::of_tc(&ctx).destination() == Some(tables.host_mac())
+    {
+        // It fails only for kinds that do not exist.
+        let _ = ctx.change_type(PACKET_HOST);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// The egress guard.
+#[classifier]
+pub fn covey_guard(ctx: TcContext) -> i32 {
+    let Some(tables) = InForce::load() else {
+        return TC_ACT_UNSPEC;
+    };
+    match guard(&Bytes::of_tc(&ctx), &tables) {
+        Egress::Pass => TC_ACT_UNSPEC,
+        Egress::Drop => {
+            maps::count(Reason::SourceMac);
+            TC_ACT_SHOT
+        }
+        Egress::Correct(correction) if packet::correct(&ctx, &correction).is_ok() => {
+            maps::count(Reason::Advertised);
+            TC_ACT_UNSPEC
+        }
+        // Rather no answer than a wrong one.
+        Egress::Correct(Correction { .. }) => TC_ACT_SHOT,
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // The linker removes it: nothing here can panic.
+    loop {}
+}
+
+/// The licence that the kernel asks for before it lends GPL-only helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,92 @@
+//! The maps, and the tables of the generation in force as `covey-filter` wants them. User space
+//! (`crates/covey/src/datapath`) knows them by these names, and writes the first three as mapped memory.
+//! Specification: docs/design.md, "Data path".
+//!
+//! | map          | value        | entries        | written by                                   |
+//! |--------------|--------------|----------------|----------------------------------------------|
+//! | `TABLES`     | `Generation` | 2              | user space, only the one that is not in force |
+//! | `IN_FORCE`   | u64          | 1              | user space: one aligned store flips           |
+//! | `LEASE`      | u64, ns      | 1              | user space: end of the lease                  |
+//! | `COUNTERS`   | u64          | one per reason | these programs, per CPU                       |
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, PerCpuArray};
+use covey_filter::{Generation, MacBytes, Reason, Row, RuleEntry, Settings, Tables, VipSlot};
+
+#[map]
+static TABLES: Array<Generation> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+
+/// Index into `TABLES`.
+#[map]
+static IN_FORCE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// CLOCK_MONOTONIC until which this host may serve.
+#[map]
+static LEASE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+
+/// The tables of the generation that was in force when the frame came.
+pub(crate) struct InForce(&'static Generation);
+
+impl InForce {
+    #[inline(always)]
+    pub(crate) fn load() -> Option<Self> {
+        let index = read_word(&IN_FORCE)?;
+        TABLES.get(index as u32).map(Self)
+    }
+
+    #[inline(always)]
+    pub(crate) fn host_mac(&self) -> MacBytes {
+        self.0.settings.host_mac
+    }
+}
+
+impl Tables for InForce {
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.0.settings)
+    }
+    #[inline(always)]
+    fn vip(&self, slot: usize) -> Option<&VipSlot> {
+        self.0.vip(slot)
+    }
+    #[inline(always)]
+    fn rule_at(&self, table: u16, port: u16) -> Option<u8> {
+        self.0.rule_at(table, port)
+    }
+    #[inline(always)]
+    fn rule(&self, index: u8) -> Option<&RuleEntry> {
+        self.0.rule(index)
+    }
+    #[inline(always)]
+    fn row(&self, map: u8, bucket: u16) -> Option<Row> {
+        self.0.row(map, bucket)
+    }
+    #[inline(always)]
+    fn lease_holds(&self) -> bool {
+        // SAFETY: the helper takes nothing and returns a number.
+        let now = unsafe { bpf_ktime_get_coarse_ns() };
+        read_word(&LEASE).is_some_and(|until| now < until)
+    }
+}
+
+/// Counts a frame on this CPU.
+#[inline(always)]
+pub(crate) fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        // SAFETY: the pointer is to this CPU's slot; programs on one hook of one CPU do not interrupt each other,
+        // and a count lost between hooks would do no harm.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// The only value of a map that user space may write at any time.
+#[inline(always)]
+fn read_word(map: &'static Array<u64>) -> Option<u64> {
+    // SAFETY: the pointer is valid and aligned; user space stores all eight bytes at once.
+    map.get_ptr(0).map(|word| unsafe { word.read_volatile() })
+}
