@@ -13,6 +13,7 @@
 //! changed on the machine is put back at the end. Specification: docs/design.md, "Layout" and "Membership".
 
 mod journal;
+mod link_watch;
 mod packet;
 mod report;
 mod sys;
@@ -21,7 +22,7 @@ use crate::config::{Config, InitialState, Machine, XdpMode};
 use crate::control::server::{Call, Server};
 use crate::control::{Code, Request, Response};
 use crate::datapath::{Attach, DataPath, pin_dir};
-use crate::host::{HostSetup, Interface, LinkWatch, Plan};
+use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
 use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
@@ -30,6 +31,7 @@ use covey_proto::ids::{Incarnation, Mac};
 use covey_proto::time::Time;
 use covey_proto::{Cluster, Command, Input, Output};
 use journal::Journal;
+use link_watch::LinkWatch;
 use packet::Segment;
 use std::fs::File;
 use std::io::Read;

@@ -84,7 +84,7 @@ fn listen(interface: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<A
     sys::ignore_outgoing(&socket)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&sys::packet_address(interface, ethertype))?;
-    AsyncFd::register_with_interest(socket, Interest::READABLE).map_err(io::Error::from)
+    sys::watch_packets(socket)
 }
 
 /// Classic BPF: takes frames whose 16-bit word at `offset`, network order, has this value.

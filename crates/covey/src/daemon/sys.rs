@@ -8,6 +8,8 @@ use covey_proto::time::Time;
 use socket2::{SockAddr, SockAddrStorage};
 use std::io;
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// CLOCK_MONOTONIC: the clock of the core and of `bpf_ktime_get_ns`.
 pub(super) fn now() -> Time {
@@ -43,6 +45,22 @@ pub(super) fn packet_address(interface: u32, ethertype: u16) -> SockAddr {
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the storage holds a sockaddr_ll, whose length this is.
     unsafe { SockAddr::new(storage, length) }
+}
+
+/// Wakes the runtime when a packet socket can be read.
+pub(super) fn watch_packets(socket: socket2::Socket) -> io::Result<AsyncFd<socket2::Socket>> {
+    // SAFETY: the socket owns its descriptor and is never replaced or closed while it is watched.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    watched.map_err(io::Error::from)
+}
+
+/// Wakes the runtime when a netlink socket can be read.
+pub(super) fn watch_netlink(
+    socket: netlink_sys::Socket,
+) -> io::Result<AsyncFd<netlink_sys::Socket>> {
+    // SAFETY: the socket owns its descriptor and is never replaced or closed while it is watched.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    watched.map_err(io::Error::from)
 }
 
 /// Has the kernel not hand a packet socket the frames that this host sends itself.

@@ -10,14 +10,12 @@
 //! Specification: docs/design.md, "Data path".
 
 mod interface;
-mod link_watch;
 mod netlink;
 mod record;
 mod setup;
 mod sysctl;
 
 pub use interface::{Interface, interface_names};
-pub use link_watch::LinkWatch;
 pub use setup::{HostSetup, Plan, SetupError};
 
 use std::io;

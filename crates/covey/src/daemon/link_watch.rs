@@ -1,8 +1,9 @@
 //! Tells the daemon when something about a link has changed: carrier gone, carrier back.
 //!
 //! The kernel multicasts every change of every link; what exactly changed is looked up afterwards with
-//! [`Interface::find`](super::Interface::find), so a lost notice costs nothing.
+//! [`crate::host::Interface::find`], so a lost notice costs nothing.
 
+use super::sys;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use std::io;
@@ -13,27 +14,20 @@ use tokio::io::unix::AsyncFd;
 const LINK_CHANGES: u32 = 1;
 
 /// A subscription to link changes, in the network namespace of the thread that opened it.
-pub struct LinkWatch(AsyncFd<Socket>);
+pub(super) struct LinkWatch(AsyncFd<Socket>);
 
 impl LinkWatch {
     /// Subscribes. Must be called in a tokio runtime.
-    ///
-    /// # Errors
-    /// If the kernel has no netlink socket to give.
-    pub fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
         socket.bind(&SocketAddr::new(0, LINK_CHANGES))?;
-        let socket = AsyncFd::register_with_interest(socket, Interest::READABLE)?;
-        Ok(Self(socket))
+        sys::watch_netlink(socket).map(Self)
     }
 
     /// Waits for a change, and takes all notices of changes so far. Safe to cancel: no notice is lost without
     /// an answer.
-    ///
-    /// # Errors
-    /// If the socket fails.
-    pub async fn changed(&self) -> io::Result<()> {
+    pub(super) async fn changed(&self) -> io::Result<()> {
         self.0.readable().await?.retain_ready();
         let mut notice = Vec::with_capacity(4096);
         loop {
