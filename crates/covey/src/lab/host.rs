@@ -6,24 +6,17 @@
 use super::netns::{NetnsId, run_in};
 use super::process::{Condition, Process};
 use super::topology::{LabName, NIC, PREFIX, Place, VIP};
-use crate::duration;
+use crate::control;
+use crate::control::client::{Client, ClientError};
+use crate::host::RUN_DIR;
 use crate::status::Status;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use covey_proto::config::Timing;
 use covey_proto::ids::HostId;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-/// How long a daemon may take to say how it is. One that is stopped never does.
-const STATUS_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a daemon may take to do what it is told.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A host of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +60,7 @@ impl Host {
         command
             .args(["run", "--config"])
             .arg(config_path(lab, self.id));
-        self.daemon = Some(self.start(lab, command, "daemon.log")?);
+        self.daemon = Some(self.launch(lab, command, "daemon.log")?);
         Ok(())
     }
 
@@ -78,11 +71,13 @@ impl Host {
     pub(super) fn start_server(&mut self, lab: &LabName, program: &Path) -> Result<()> {
         let mut command = Command::new(program);
         command.args(["lab", "serve", &format!("h{}", self.id), &VIP.to_string()]);
-        self.server = Some(self.start(lab, command, "server.log")?);
+        self.server = Some(self.launch(lab, command, "server.log")?);
         Ok(())
     }
 
-    fn start(&self, lab: &LabName, mut command: Command, log: &str) -> Result<Process> {
+    fn launch(&self, lab: &LabName, mut command: Command, log: &str) -> Result<Process> {
+        // What is set for the person at the terminal is not meant for the lab.
+        command.env_remove("COVEY_SOCKET").env("NO_COLOR", "1");
         let log = directory(lab, self.id).join(log);
         run_in(&lab.namespace(Place::Host(self.id)), || {
             Process::start(&mut command, &log)
@@ -103,58 +98,42 @@ impl Host {
     /// Asks its daemon how it is.
     ///
     /// # Errors
-    /// If the daemon does not answer within 2 s or answers with an error.
+    /// If the daemon does not say.
     pub(super) fn status(&self) -> Result<Status> {
-        self.request("status", STATUS_PATIENCE)
+        self.ask(Client::status)
     }
 
-    /// Gives its daemon a command without arguments, such as `stop`.
+    /// Lets its daemon leave the cluster; returns when it has.
     ///
     /// # Errors
-    /// If the daemon does not answer within a minute or refuses.
-    pub(super) fn command(&self, command: &str) -> Result<()> {
-        self.request::<serde_json::Value>(command, COMMAND_PATIENCE)
-            .map(|_| ())
+    /// If the daemon refuses or does not answer.
+    pub(super) fn stop(&self) -> Result<()> {
+        self.ask(Client::stop).map(|_| ())
     }
 
-    fn request<T: DeserializeOwned>(&self, command: &str, patience: Duration) -> Result<T> {
-        let socket = control_socket(self.netns);
-        request(&socket, command, patience).with_context(|| {
-            format!(
-                "the daemon of host {} at {} does not do `{command}`",
-                self.id,
-                socket.display()
-            )
-        })
-    }
-}
-
-/// One question on a control socket: a line of JSON there, a line of JSON back.
-fn request<T: DeserializeOwned>(socket: &Path, command: &str, patience: Duration) -> Result<T> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Answer<T> {
-        Ok(T),
-        Error(String),
+    /// Lets its daemon join the cluster; returns when it has.
+    ///
+    /// # Errors
+    /// If the daemon refuses or does not answer.
+    pub(super) fn start(&self) -> Result<()> {
+        self.ask(Client::start).map(|_| ())
     }
 
-    let mut stream = UnixStream::connect(socket).context("cannot connect")?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
-    writeln!(stream, "{}", serde_json::json!({ "command": command }))?;
-    let mut line = String::new();
-    BufReader::new(stream)
-        .read_line(&mut line)
-        .context("no answer")?;
-    match serde_json::from_str(&line).context("the answer is not what was expected")? {
-        Answer::Ok(answer) => Ok(answer),
-        Answer::Error(sentence) => Err(anyhow!(sentence)),
+    fn ask<T>(&self, question: impl Fn(&mut Client) -> Result<T, ClientError>) -> Result<T> {
+        Client::connect(&control_socket(self.netns))
+            .and_then(|mut client| question(&mut client))
+            .with_context(|| format!("host {}", self.id))
     }
 }
 
 /// The control socket of the daemon in a namespace.
 pub(super) fn control_socket(netns: NetnsId) -> PathBuf {
-    PathBuf::from(format!("/run/covey/control-{}.sock", netns.inode))
+    control::socket_of(netns.inode)
+}
+
+/// Where the daemon in a namespace notes what it has changed there.
+pub(super) fn change_note(netns: NetnsId) -> PathBuf {
+    Path::new(RUN_DIR).join(format!("{}-{NIC}.json", netns.inode))
 }
 
 /// Where the daemon in a namespace pins its maps and programs.
@@ -184,7 +163,7 @@ pub(super) fn config(lab: &LabName, timing: Timing, id: HostId) -> String {
 [cluster]
 name = "lab"
 vips = ["{VIP}/{PREFIX}"]
-period = "{period}"
+period = "{period}ms"
 tolerance = {tolerance}
 key_file = "{key}"
 
@@ -203,7 +182,7 @@ ports = 7
 protocol = "udp"
 affinity = "none"
 "#,
-        period = duration::format(timing.period),
+        period = timing.period.as_secs_f64() * 1e3,
         tolerance = timing.tolerance,
         key = key_path(lab).display(),
     )
@@ -226,55 +205,8 @@ mod id_as_number {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake;
     use super::*;
-    use std::os::unix::net::UnixListener;
-    use std::thread;
-
-    /// A daemon that answers one question, with this line.
-    fn ask_fake<T: DeserializeOwned>(test: &str, answer: &str) -> (Result<T>, String) {
-        let name = format!("covey-{test}-{}.sock", std::process::id());
-        let socket = std::env::temp_dir().join(name);
-        let listener = UnixListener::bind(&socket).unwrap();
-        let (result, question) = thread::scope(|scope| {
-            let daemon = scope.spawn(move || {
-                let (stream, _) = listener.accept().unwrap();
-                let mut question = String::new();
-                BufReader::new(&stream).read_line(&mut question).unwrap();
-                (&stream).write_all(answer.as_bytes()).unwrap();
-                question
-            });
-            let result = request(&socket, "status", STATUS_PATIENCE);
-            (result, daemon.join().unwrap())
-        });
-        fs::remove_file(&socket).unwrap();
-        (result, question)
-    }
-
-    #[test]
-    fn a_status_comes_over_the_socket() {
-        let status = fake::status(HostId::new(1).unwrap(), &[1, 2, 3]);
-        let answer = format!("{}\n", serde_json::json!({ "ok": status }));
-        let (result, question) = ask_fake::<Status>("ok", &answer);
-        assert_eq!(result.unwrap(), status);
-        assert_eq!(question, "{\"command\":\"status\"}\n");
-    }
-
-    #[test]
-    fn an_error_comes_over_the_socket() {
-        let answer = "{\"error\":\"this host is draining\"}\n";
-        let (result, _) = ask_fake::<Status>("error", answer);
-        assert_eq!(
-            format!("{:#}", result.unwrap_err()),
-            "this host is draining"
-        );
-    }
-
-    #[test]
-    fn silence_is_an_error_too() {
-        let (result, _) = ask_fake::<Status>("silence", "");
-        assert!(format!("{:#}", result.unwrap_err()).contains("the answer is not"));
-    }
+    use std::time::Duration;
 
     #[test]
     fn the_configuration_says_what_the_lab_is() {

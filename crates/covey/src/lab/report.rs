@@ -216,7 +216,7 @@ mod tests {
             ],
         };
         insta::assert_snapshot!(report, @"
-        lab covey: virtual IP 10.77.0.100, client 10.77.0.200, period 200ms, tolerance 5
+        lab covey: virtual IP 10.77.0.100, client 10.77.0.200, period 200 ms, tolerance 5
         host  address      daemon  server  faults         state         share  epoch  view
         h1    10.77.0.1      4711    4001  -              converged    50.0 %      7  1,2
         h12   10.77.0.12        -    4012  cut, killed    not running

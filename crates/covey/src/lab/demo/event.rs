@@ -41,8 +41,8 @@ impl Event {
         match self {
             Self::Crash(host) => lab.crash(host),
             Self::Return(host) => lab.repair(host),
-            Self::Stop(host) => lab.host(host)?.command("stop"),
-            Self::Start(host) => lab.host(host)?.command("start"),
+            Self::Stop(host) => lab.host(host)?.stop(),
+            Self::Start(host) => lab.host(host)?.start(),
         }
     }
 

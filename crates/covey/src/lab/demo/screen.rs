@@ -85,7 +85,7 @@ impl Screen {
         let rows = rows(&report, ledger);
         match self.kind {
             Kind::Terminal => {
-                let table = table(&rows, ledger.pending());
+                let table = format!("\n{}", table(&rows, ledger.pending()));
                 // In one piece, so that it does not flicker.
                 self.write(&format!("{}{table}", self.erasure()));
                 self.drawn.set(table.lines().count());
@@ -155,7 +155,7 @@ fn heartbeat(report: &Report, id: u8) -> Option<Duration> {
 
 fn table(rows: &[Row], pending: usize) -> String {
     let mut text = format!(
-        "\n{:<5} {:<11} {:>7} {:>11} {:>5} {:>10}\n",
+        "{:<5} {:<11} {:>7} {:>11} {:>5} {:>10}\n",
         "host", "state", "share", "requests/s", "kept", "heartbeat"
     );
     for row in rows {
