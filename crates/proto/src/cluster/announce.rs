@@ -2,8 +2,7 @@
 
 use super::{Cluster, Output, Role, Trigger};
 use crate::config::{ClusterMode, four_bytes};
-use crate::ids::{HostId, Mac};
-use crate::placement::Placement;
+use crate::ids::Mac;
 use crate::time::{Time, Timer};
 use crate::wire::heartbeat::{
     Acknowledgement, Announced, Base, Body, CHUNK_LEN, Heartbeat, MapChunk, Message, Offer, Sender,
@@ -13,7 +12,7 @@ use std::time::Duration;
 /// How often a commit and a goodbye are said, because each may be lost.
 pub(super) const REPEATS: u8 = 3;
 
-/// The least time between two heartbeats out of turn.
+/// The least time between two heartbeats out of turn, however short the period.
 const MIN_GAP: Duration = Duration::from_millis(1);
 
 impl Cluster {
@@ -38,9 +37,6 @@ impl Cluster {
         self.transmit(&message, self.everyone());
         for mac in self.hosts_in_need(now) {
             self.transmit(&message, mac);
-        }
-        if std::mem::take(&mut self.chunks_due) {
-            self.send_chunks();
         }
         self.note_grants();
         self.renew_lease(now);
@@ -100,6 +96,7 @@ impl Cluster {
                 result: map.proposal.result,
             }),
             proposal: self.proposed.as_ref().map(|map| map.proposal),
+            wanted: self.wanted,
         }
     }
 
@@ -129,16 +126,26 @@ impl Cluster {
         }
     }
 
-    /// Sends the map that the open proposal starts from, if a member of its view does not have it.
-    pub(super) fn send_chunks(&mut self) {
-        let Some((base, placement)) = self.wanted_base() else {
+    /// A member needs the map that the open proposal starts from: sends it to all, but not more often than
+    /// heartbeats out of turn, because several may ask at once.
+    pub(super) fn send_wanted_map(&mut self, now: Time, wanted: Base) {
+        let offered = self
+            .proposed
+            .as_ref()
+            .is_some_and(|open| open.proposal.base == Some(wanted));
+        let Some(committed) = self
+            .committed
+            .as_ref()
+            .filter(|_| offered && now >= self.chunks_after)
+        else {
             return;
         };
-        let encoded = placement.encode();
+        self.chunks_after = now + self.urgent_gap();
+        let encoded = committed.placement.encode();
         for (index, bytes) in encoded.chunks(CHUNK_LEN).enumerate() {
             self.sequence += 1;
             let chunk = MapChunk {
-                base,
+                base: wanted,
                 total: encoded.len() as u32,
                 offset: (index * CHUNK_LEN) as u32,
                 bytes: bytes.to_vec(),
@@ -151,18 +158,8 @@ impl Cluster {
         }
     }
 
-    fn wanted_base(&self) -> Option<(Base, std::sync::Arc<Placement>)> {
-        let proposal = self.proposed.as_ref()?.proposal;
-        let base = proposal.base?;
-        let lacks_it = |host: HostId| {
-            let peer = self.peers.alive_peer(host);
-            let acknowledged = peer
-                .and_then(|peer| peer.heartbeat.staged)
-                .map(|staged| staged.ballot);
-            self.base_of(host) != Some(base) && acknowledged != Some(proposal.ballot)
-        };
-        let wanted = proposal.view.without(self.me()).iter().any(lacks_it);
-        let committed = self.committed.as_ref().filter(|_| wanted)?;
-        Some((base, committed.placement.clone()))
+    /// The least time between two heartbeats out of turn.
+    fn urgent_gap(&self) -> Duration {
+        MIN_GAP.max(self.config.timing.period / 10)
     }
 }

@@ -162,7 +162,6 @@ impl Cluster {
         };
         let mut prepared = self.compute(&proposal, rule_set, claims)?;
         prepared.proposal.result = prepared.placement.digest();
-        self.chunks_due = true;
         self.hurry(now);
         Some(prepared)
     }
@@ -234,7 +233,7 @@ impl Cluster {
                 bound.proposer == proposal.ballot.proposer
                     && bound.attempt < proposal.ballot.attempt
             });
-            if newer && self.may_acknowledge(now, &proposal) && self.stage(&proposal) {
+            if newer && self.may_acknowledge(now, &proposal) && self.stage(now, &proposal) {
                 self.hurry(now);
                 return;
             }
@@ -277,8 +276,14 @@ impl Cluster {
     }
 
     /// Computes a proposal's map and holds it ready if the result is the proposer's.
-    fn stage(&mut self, proposal: &Proposal) -> bool {
+    fn stage(&mut self, now: Time, proposal: &Proposal) -> bool {
         if self.declined == Some(proposal.ballot) {
+            return false;
+        }
+        if let Some(base) = proposal.base
+            && self.placement_of(base).is_none()
+        {
+            self.ask_for(now, base);
             return false;
         }
         let Some(rules) = self.rule_set(proposal.rules) else {
@@ -297,6 +302,13 @@ impl Cluster {
         }
         self.staged = Some(prepared);
         true
+    }
+
+    fn ask_for(&mut self, now: Time, base: Base) {
+        if self.wanted != Some(base) {
+            self.wanted = Some(base);
+            self.hurry(now);
+        }
     }
 
     fn compute(
@@ -369,7 +381,7 @@ impl Cluster {
         let image = Image::serving(&self.identity, &map.rules, &map.placement, owners);
         self.outputs.push_back(Output::Program(Box::new(image)));
         self.committed = Some(map);
-        (self.staged, self.proposed, self.transfer) = (None, None, None);
+        (self.staged, self.proposed, self.transfer, self.wanted) = (None, None, None, None);
         self.renew_lease(now);
         if owners.contains(host) {
             let took = now.since(self.converging_since.take().unwrap_or(now));
@@ -458,6 +470,7 @@ impl Cluster {
             let whole =
                 Placement::decode(&transfer.bytes).filter(|map| map.digest() == chunk.base.digest);
             transfer.placement = whole.map(Arc::new);
+            self.wanted = None;
         }
         self.transfer = Some(transfer);
     }

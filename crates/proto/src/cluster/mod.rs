@@ -44,7 +44,7 @@ use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::heartbeat::{Ballot, Body, CommittedMap, Message};
+use crate::wire::heartbeat::{Ballot, Base, Body, CommittedMap, Message};
 use convergence::{Prepared, Transfer};
 use lease::SentLog;
 use outlook::{LeftOut, Outlook};
@@ -152,8 +152,10 @@ pub struct Cluster {
     attempts: u32,
     /// A ballot whose result this host computed differently.
     declined: Option<Ballot>,
-    /// The next heartbeat opens a ballot: the map that it starts from goes with it.
-    chunks_due: bool,
+    /// The map that a proposal starts from and that this host lacks.
+    wanted: Option<Base>,
+    /// When this host may send its map again.
+    chunks_after: Time,
     transfer: Option<Transfer>,
     lease: Time,
 
@@ -190,7 +192,8 @@ impl Cluster {
             handed_over: None,
             attempts: 0,
             declined: None,
-            chunks_due: false,
+            wanted: None,
+            chunks_after: Time::ZERO,
             transfer: None,
             lease: Time::ZERO,
             converging_since: None,
@@ -347,7 +350,11 @@ impl Cluster {
         if peer.heartbeat.grants.contains(me) {
             peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
         }
+        let wanted = peer.heartbeat.wanted;
         self.renew_lease(now);
+        if let Some(wanted) = wanted {
+            self.send_wanted_map(now, wanted);
+        }
     }
 
     /// The full sequence of a message of this host, from the low half in an echo.
@@ -399,7 +406,6 @@ impl Cluster {
         self.timers
             .set(Timer::Heartbeat, now + self.config.timing.period);
         self.send_heartbeat(now);
-        self.send_chunks();
         self.ask_directly(now);
     }
 
@@ -497,7 +503,8 @@ impl Cluster {
 
     /// Forgets every map, so that only a new commit can make this host serve again.
     fn stop_serving(&mut self) {
-        (self.committed, self.staged, self.proposed, self.transfer) = (None, None, None, None);
+        (self.committed, self.staged, self.proposed) = (None, None, None);
+        (self.transfer, self.wanted) = (None, None);
         self.lease = Time::ZERO;
         self.outputs.push_back(Output::Lease(Time::ZERO));
         self.program_fenced();

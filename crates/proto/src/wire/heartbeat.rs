@@ -173,6 +173,8 @@ pub struct Heartbeat {
     pub staged: Option<Acknowledgement>,
     /// What it proposes.
     pub proposal: Option<Proposal>,
+    /// A map that it needs in order to compute a proposal, and asks the proposer for.
+    pub wanted: Option<Base>,
 }
 
 /// A part of an encoded [`crate::placement::Placement`].
@@ -215,7 +217,8 @@ mod kind {
     pub(super) const COMMITTED: u8 = 0xC5;
     pub(super) const STAGED: u8 = 0xC6;
     pub(super) const PROPOSAL: u8 = 0xC7;
-    pub(super) const CHUNK: u8 = 0xC8;
+    pub(super) const WANTED: u8 = 0xC8;
+    pub(super) const CHUNK: u8 = 0xC9;
     pub(super) const SIGNATURE: u8 = 0xCF;
 }
 
@@ -361,7 +364,8 @@ fn parse_records(
     let mut state = None;
     let mut echoes = (Vec::new(), HostSet::EMPTY);
     let mut offers = Vec::new();
-    let (mut committed, mut staged, mut proposal, mut chunk) = (None, None, None, None);
+    let (mut committed, mut staged, mut proposal, mut wanted) = (None, None, None, None);
+    let mut chunk = None;
     while !reader.is_empty() {
         let kind = reader.u8()?;
         reader.u8()?;
@@ -389,6 +393,7 @@ fn parse_records(
                 });
             }
             kind::PROPOSAL => proposal = Some(parse_proposal(&mut value)?),
+            kind::WANTED => wanted = Some(parse_base(&mut value)?),
             kind::CHUNK => chunk = Some(parse_chunk(&mut value)?),
             kind::SIGNATURE => break,
             _ => continue,
@@ -423,6 +428,7 @@ fn parse_records(
         committed,
         staged,
         proposal,
+        wanted,
     };
     Ok(Message {
         sender,
@@ -452,6 +458,9 @@ impl Heartbeat {
         }
         if let Some(proposal) = &self.proposal {
             record(out, kind::PROPOSAL, |value| emit_proposal(value, proposal));
+        }
+        if let Some(base) = &self.wanted {
+            record(out, kind::WANTED, |value| emit_base(value, base));
         }
         for offer in &self.offers {
             record(out, kind::OFFER, |value| {

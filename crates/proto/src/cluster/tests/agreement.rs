@@ -278,3 +278,20 @@ fn recorded_frames_convince_nobody() {
         assert!(segment.is_converged(&[1, 2]), "{}", segment.account());
     }
 }
+
+#[test]
+fn a_returning_host_waits_for_no_period() {
+    for phase in 0..25 {
+        let mut segment = Segment::converged(3);
+        segment.crash(2);
+        segment.run_until_converged(&[1, 3]);
+        segment.run(Duration::from_millis(phase * 4));
+        segment.restart(2);
+        let took = segment.run_until_converged(&[1, 2, 3]);
+        assert!(
+            took < TIMING.period / 2,
+            "phase {phase}: {took:?} {}",
+            segment.account()
+        );
+    }
+}
