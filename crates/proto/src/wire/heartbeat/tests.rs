@@ -4,6 +4,7 @@ use super::*;
 use crate::config::Key;
 use crate::wire::ethernet::HEADER_LEN;
 use proptest::prelude::*;
+use std::time::Duration;
 
 const PRIMARY: [u8; 4] = [10, 77, 0, 100];
 
