@@ -298,6 +298,7 @@ impl Cluster {
             mac: sender.mac,
         };
         let echo = heartbeat.echo_of(self.config.host, self.config.incarnation);
+        let hears_me = echo.is_some();
         let echoed = echo.and_then(|echo| self.whole_sequence(echo.sequence));
         let heard = self
             .peers
@@ -314,6 +315,9 @@ impl Cluster {
             Err(_) => {}
         }
         heard?;
+        if let Some(peer) = self.peers.get_mut(host) {
+            peer.hears_me = hears_me;
+        }
         self.after_hearing(now, host, direct, echoed);
         Ok(())
     }

@@ -381,15 +381,18 @@ impl Segment {
     }
 
     pub(super) fn is_converged(&self, hosts: &[u8]) -> bool {
-        let snapshots: Vec<_> = hosts
-            .iter()
-            .map(|host| self.host(*host).cluster.snapshot(self.now))
-            .collect();
-        snapshots.iter().all(|snapshot| {
-            snapshot.announced == Some(crate::wire::heartbeat::Announced::Converged)
-                && snapshot.view == set(hosts)
-                && snapshot.digest == snapshots[0].digest
-        })
+        let view = set(hosts);
+        let digest = |host: &u8| {
+            let cluster = &self.host(*host).cluster;
+            let map = cluster
+                .committed
+                .as_ref()
+                .filter(|map| map.proposal.view == view);
+            map.filter(|_| cluster.is_converged())
+                .map(|map| map.proposal.result)
+        };
+        let first = digest(&hosts[0]);
+        first.is_some() && hosts.iter().all(|host| digest(host) == first)
     }
 
     /// Promise 4: a host that the others have left out of a committed map does not serve any more.
