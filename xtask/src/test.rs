@@ -79,6 +79,7 @@ fn watch(arguments: &[&str], sum: &mut Counts) -> Result<()> {
     let mut child = cargo
         .args(arguments)
         .env("CARGO_TERM_COLOR", "never")
+        .env("RUST_BACKTRACE", "0")
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .spawn()
