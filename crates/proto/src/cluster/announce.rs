@@ -132,8 +132,10 @@ impl Cluster {
         }
     }
 
-    /// The least time between two heartbeats out of turn.
+    /// The least time between two heartbeats out of turn. It grows with the cluster: when many hosts start
+    /// together, every one has something new to say to every other again and again.
     pub(super) fn urgent_gap(&self) -> Duration {
-        MIN_GAP.max(self.config.timing.period / 10)
+        let crowd = 1 + self.outlook.alive.len() / 16;
+        MIN_GAP.max(self.config.timing.period / 10) * crowd
     }
 }

@@ -11,8 +11,8 @@ use crate::wire::Reject;
 use crate::wire::heartbeat::{Announced, Echo, Heartbeat, Sender};
 use std::time::Duration;
 
-/// Candidates kept at a time; more than the hosts that can start in one period need.
-const MAX_CANDIDATES: usize = 16;
+/// Candidates kept for one ID: a live one and one that is replayed or mistaken. All hosts may start at once.
+const MAX_CANDIDATES: usize = 2;
 
 /// A host that is believed.
 #[derive(Clone, Debug)]
@@ -274,13 +274,13 @@ impl Peers {
     }
 
     fn add_candidate(&mut self, now: Time, sender: &Sender, next: u64) {
-        if self.candidates.len() == MAX_CANDIDATES {
+        let rivals = || {
+            let candidates = self.candidates.iter().enumerate();
+            candidates.filter(|(_, known)| known.host == sender.host)
+        };
+        if rivals().count() == MAX_CANDIDATES {
             // The one heard longest ago makes room: a live one speaks again within its period.
-            let stalest = self
-                .candidates
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, known)| known.heard_at);
+            let stalest = rivals().min_by_key(|(_, known)| known.heard_at);
             if let Some((index, _)) = stalest {
                 self.candidates.swap_remove(index);
             }
