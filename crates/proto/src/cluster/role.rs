@@ -97,7 +97,7 @@ impl Cluster {
         self.heartbeats_blocked = false;
         self.asking_since = None;
         self.listening_since = now;
-        self.times_converging = 0;
+        (self.converging_since, self.times_converging) = (None, 0);
         self.set_converging(now);
         self.timers = TimerTable::default();
         self.timers.set(Timer::Heartbeat, now);
