@@ -117,7 +117,11 @@ fn a_stopping_host_hands_over_before_it_goes() {
         );
         // And back again.
         segment.command_to(leaver, Command::Start);
-        let counted = segment.host(leaver).cluster.snapshot(segment.now).times_converging;
+        let counted = segment
+            .host(leaver)
+            .cluster
+            .snapshot(segment.now)
+            .times_converging;
         assert_eq!(counted, 1, "joining is the first time");
         segment.run_until_converged(&[1, 2, 3]);
         assert_eq!(segment.coverage(), (0, 0));
