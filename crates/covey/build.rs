@@ -5,37 +5,35 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What this build's cargo tells its children, and the other one must not hear: flags for another target,
-/// clippy in place of rustc, a target directory that is locked until this build ends.
-const NOT_FOR_THE_OTHER_CARGO: [&str; 9] = [
-    "CARGO_BUILD_TARGET",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_MAKEFLAGS",
-    "MAKEFLAGS",
-    "RUSTC",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "RUSTC_WRAPPER",
-    "RUSTFLAGS",
-    "TARGET",
-];
-
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
-    for path in ["ebpf", "crates/filter", "rust-toolchain.toml"] {
-        watch(&root.join(path));
+    // Not the whole of `ebpf`: a cargo that runs there by hand writes into it.
+    for path in [
+        "ebpf/.cargo",
+        "ebpf/Cargo.lock",
+        "ebpf/Cargo.toml",
+        "ebpf/src",
+        "crates/filter/Cargo.toml",
+        "crates/filter/src",
+        "rust-toolchain.toml",
+    ] {
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
-    match object(&root) {
-        Ok(object) => println!("cargo::rustc-env=COVEY_EBPF_OBJECT={}", object.display()),
+    match build(&root) {
+        Ok(built) => {
+            for (variable, program) in [("COVEY_EBPF", "covey-ebpf"), ("COVEY_FLOOR", "floor")] {
+                println!(
+                    "cargo::rustc-env={variable}={}",
+                    built.join(program).display()
+                );
+            }
+        }
         Err(reason) => println!("cargo::error={reason}"),
     }
 }
 
-/// Cargo looks at everything in a directory, but the other cargo must be free to write its own.
-fn watch(path: &Path) {
-    println!("cargo::rerun-if-changed={}", path.display());
-}
-
-fn object(root: &Path) -> Result<PathBuf, String> {
+/// Returns the directory that the objects are in.
+fn build(root: &Path) -> Result<PathBuf, String> {
     let triple = match variable("CARGO_CFG_TARGET_ENDIAN").as_str() {
         "big" => "bpfeb-unknown-none",
         _ => "bpfel-unknown-none",
@@ -47,18 +45,37 @@ fn object(root: &Path) -> Result<PathBuf, String> {
         .current_dir(root.join("ebpf"))
         .args(["build", "--quiet", "--release", "--locked"])
         .args(["-Z", "build-std=core", "--target", triple, "--target-dir"])
-        .arg(&target_dir)
-        .env("RUSTC_BOOTSTRAP", "1");
-    for name in NOT_FOR_THE_OTHER_CARGO {
-        cargo.env_remove(name);
+        .arg(&target_dir);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_none_or(|name| !for_the_other_cargo(name)) {
+            cargo.env_remove(name);
+        }
     }
     let status = cargo
+        .env("RUSTC_BOOTSTRAP", "1")
         .status()
         .map_err(|error| format!("cargo cannot be run: {error}"))?;
     if !status.success() {
         return Err("the programs in ebpf/ do not build; the messages above say why".to_owned());
     }
-    Ok(target_dir.join(triple).join("release/covey-ebpf"))
+    Ok(target_dir.join(triple).join("release"))
+}
+
+/// What this build's cargo tells its children, the other one must not hear: flags for another target, clippy in
+/// place of rustc, jobs and directories that are taken until this build ends. Where its home and the network
+/// are, it must.
+fn for_the_other_cargo(variable: &str) -> bool {
+    let ours = ["CARGO", "RUST", "DEP_", "MAKEFLAGS", "TARGET"];
+    let everyones = [
+        "CARGO_HOME",
+        "CARGO_HTTP_",
+        "CARGO_NET_",
+        "CARGO_REGISTR",
+        "RUSTUP_",
+    ];
+    let starts_with =
+        |prefixes: &[&str]| prefixes.iter().any(|prefix| variable.starts_with(prefix));
+    !starts_with(&ours) || starts_with(&everyones)
 }
 
 /// Looks for the parts of the toolchain that a plain installation of Rust lacks.

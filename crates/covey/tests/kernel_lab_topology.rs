@@ -1,98 +1,17 @@
 //! The lab's network, servers and life cycle, with the real `covey` program and the real kernel, but without
 //! daemons: what `covey lab` promises before any cluster is involved (docs/design.md, "Command line").
 //!
-//! Each test has a lab of its own name, so they run side by side and do not meet a lab of the user's.
-//! They need root (network namespaces) and are listed as ignored without `--ignored`.
+//! All of it runs in about a second; nothing here waits for a cluster. The helpers are in lab_support.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod lab_support;
+
+use lab_support::{Lab, runs, wait_until};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-
-/// A lab that is taken down at the end of a test, whatever its outcome.
-struct Lab(String);
-
-impl Lab {
-    /// Takes the name; the lab is not up yet.
-    fn new(test: &str) -> Self {
-        let lab = Self(format!("covey-t{}-{test}", std::process::id()));
-        lab.assert_gone();
-        lab
-    }
-
-    fn covey(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_covey"))
-            .args(["lab", "--name", &self.0])
-            .args(arguments)
-            .output()
-            .unwrap()
-    }
-
-    /// Runs `covey lab` and hands back what it prints; it must succeed.
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.covey(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "covey lab {arguments:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs `covey lab` and hands back its complaint; it must fail with exit code 1.
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.covey(arguments);
-        assert_eq!(output.status.code(), Some(1), "covey lab {arguments:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    /// Runs a command in the client.
-    fn client(&self, command: &[&str]) -> String {
-        self.ok(&[&["exec", "client", "--"], command].concat())
-    }
-
-    fn up(&self, hosts: &str) {
-        self.ok(&["up", "--no-daemons", "--hosts", hosts]);
-    }
-
-    fn status(&self) -> serde_json::Value {
-        serde_json::from_str(&self.ok(&["status", "--json"])).unwrap()
-    }
-
-    fn server(&self, host: usize) -> u64 {
-        self.status()["hosts"][host - 1]["server"].as_u64().unwrap()
-    }
-
-    fn directory(&self) -> PathBuf {
-        PathBuf::from(format!("/run/{}-lab", self.0))
-    }
-
-    fn namespaces(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir("/run/netns") else {
-            return Vec::new();
-        };
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.starts_with(&self.0))
-            .collect()
-    }
-
-    fn assert_gone(&self) {
-        assert_eq!(self.namespaces(), Vec::<String>::new());
-        assert!(!self.directory().exists());
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.covey(&["down"]);
-    }
-}
-
-/// Whether a process runs; one that has ended and was not waited for does not.
-fn runs(pid: u64) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.starts_with(" Z"))
-}
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 fn dip(host: u8) -> String {
     Ipv4Addr::new(10, 77, 0, host).to_string()
@@ -190,11 +109,16 @@ fn down_leaves_nothing() {
         ])
         .spawn()
         .unwrap();
+    let outside = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let inside = format!("/proc/{}/ns/net", visitor.id());
+    wait_until("the visitor is inside", || {
+        std::fs::read_link(&inside).unwrap() != outside
+    });
+
     let told = lab.ok(&["down"]);
     lab.assert_gone();
     assert!(servers.iter().all(|pid| !runs(*pid)));
-    // The visitor had either entered the client, and was killed there, or finds it gone.
-    assert!(!visitor.wait().unwrap().success());
+    assert_eq!(visitor.wait().unwrap().signal(), Some(9));
     assert!(told.contains("4 namespaces removed"), "{told}");
 
     let told = lab.ok(&["down"]);
@@ -252,11 +176,7 @@ fn up_under_way(lab: &Lab) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while lab.namespaces().len() < 3 {
-        assert!(Instant::now() < deadline, "no namespace after 30 s");
-        std::thread::yield_now();
-    }
+    wait_until("something is built", || lab.namespaces().len() >= 3);
     up
 }
 

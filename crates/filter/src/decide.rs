@@ -157,11 +157,12 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decision
     let Some(settings) = tables.settings() else {
         return Decision::drop(Reason::BrokenTables);
     };
-    let Some([a, b, c, d, e, f, .., high, low]) = packet.read::<14>(0) else {
+    let Some(kind) = packet.read(12).map(u16::from_be_bytes) else {
         return Decision::drop(Reason::Malformed);
     };
-    let destination = [a, b, c, d, e, f];
-    let kind = u16::from_be_bytes([high, low]);
+    let Some(destination) = packet.read::<6>(0) else {
+        return Decision::drop(Reason::Malformed);
+    };
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
         Decision::pass(Reason::Heartbeat)
     } else if destination == settings.cluster_mac {
@@ -183,8 +184,8 @@ fn to_group<P: Packet + ?Sized, T: Tables>(
     settings: &Settings,
 ) -> Decision {
     match Frame::parse(packet) {
-        Ok(Frame::Question { asker, target }) if vip(tables, settings, &target).is_some() => {
-            question(tables, settings, &asker, Verdict::Pass)
+        Ok(Frame::Question { asker, target }) if vip(tables, settings, target).is_some() => {
+            question(tables, settings, asker, Verdict::Pass)
         }
         Ok(_) | Err(_) => Decision::pass(Reason::Group),
     }
@@ -200,15 +201,15 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
         return Decision::drop(Reason::Fenced);
     }
     match Frame::parse(packet) {
-        Ok(Frame::Ip(flow)) => match vip(tables, settings, &flow.destination) {
+        Ok(Frame::Ip(flow)) => match vip(tables, settings, flow.destination) {
             Some(vip) => shared(tables, settings, vip, &flow),
             None => Decision::drop(Reason::Foreign),
         },
-        Ok(Frame::Question { asker, target }) => match vip(tables, settings, &target) {
-            Some(_) => question(tables, settings, &asker, Verdict::Accept),
+        Ok(Frame::Question { asker, target }) => match vip(tables, settings, target) {
+            Some(_) => question(tables, settings, asker, Verdict::Accept),
             None => Decision::drop(Reason::Foreign),
         },
-        Ok(Frame::Answer { asker }) => match vip(tables, settings, &asker) {
+        Ok(Frame::Answer { asker }) => match vip(tables, settings, asker) {
             Some(_) => everyone(tables, Reason::Answer),
             None => Decision::drop(Reason::Foreign),
         },
@@ -227,7 +228,7 @@ fn shared<T: Tables>(tables: &T, settings: &Settings, vip: &VipSlot, flow: &Flow
         Transport::IcmpError => return everyone(tables, Reason::IcmpError),
         Transport::LaterFragment => return everyone(tables, Reason::Fragment),
     };
-    let Some(case) = rule.and_then(|rule| Case::find(tables, settings, rule, &flow.source, port))
+    let Some(case) = rule.and_then(|rule| Case::find(tables, settings, rule, flow.source, port))
     else {
         return Decision::drop(Reason::BrokenTables);
     };
@@ -246,7 +247,7 @@ fn shared<T: Tables>(tables: &T, settings: &Settings, vip: &VipSlot, flow: &Flow
 fn question<T: Tables>(
     tables: &T,
     settings: &Settings,
-    asker: &Address,
+    asker: Address,
     verdict: Verdict,
 ) -> Decision {
     if settings.serving == 0 {
@@ -294,7 +295,7 @@ impl Case {
         tables: &T,
         settings: &Settings,
         rule: u8,
-        client: &Address,
+        client: Address,
         port: u16,
     ) -> Option<Self> {
         let entry = tables.rule(rule)?;
@@ -323,11 +324,8 @@ impl Case {
 pub(crate) fn vip<'a, T: Tables>(
     tables: &'a T,
     settings: &Settings,
-    address: &Address,
+    address: Address,
 ) -> Option<&'a VipSlot> {
     let slot = tables.vip(vip_slot(settings.vip_seed, address))?;
-    // An unused slot holds the unspecified address, which is nobody's virtual IP.
-    (slot.address == *address && *address != UNSPECIFIED).then_some(slot)
+    (slot.address == address && address != Address::UNSPECIFIED).then_some(slot)
 }
-
-const UNSPECIFIED: Address = [0; 16];

@@ -145,11 +145,11 @@ fn arp<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     if read(packet, at)? != [0, 1, 8, 0, 6, 4] {
         return Ok(Frame::Other);
     }
-    let asker = |offset| Ok(mapped(read(packet, at + offset)?));
+    let asker = |offset| Ok(Address::v4(read(packet, at + offset)?));
     match big_endian(packet, at + 6)? {
         1 => Ok(Frame::Question {
             asker: asker(14)?,
-            target: mapped(read(packet, at + 24)?),
+            target: Address::v4(read(packet, at + 24)?),
         }),
         2 => Ok(Frame::Answer { asker: asker(24)? }),
         _ => Ok(Frame::Other),
@@ -165,8 +165,8 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     }
     let fragment = big_endian(packet, at + 6)?;
     let [protocol] = read(packet, at + 9)?;
-    let source = mapped(read(packet, at + 12)?);
-    let destination = mapped(read(packet, at + 16)?);
+    let source = Address::v4(read(packet, at + 12)?);
+    let destination = Address::v4(read(packet, at + 16)?);
     let transport = if fragment & 0x1FFF != 0 {
         Transport::LaterFragment
     } else {
@@ -194,8 +194,8 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     if version >> 4 != 6 {
         return Err(Malformed);
     }
-    let source = read(packet, at + 8)?;
-    let destination = read(packet, at + 24)?;
+    let source = Address::v6(read(packet, at + 8)?);
+    let destination = Address::v6(read(packet, at + 24)?);
     let transport = match upper_layer(packet, at)? {
         UpperLayer::LaterFragment => Transport::LaterFragment,
         UpperLayer::At(TCP, body) => Transport::Tcp(ports(packet, body)?),
@@ -206,7 +206,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
             [SOLICITATION] => {
                 return Ok(Frame::Question {
                     asker: source,
-                    target: read(packet, body + 8)?,
+                    target: Address::v6(read(packet, body + 8)?),
                 });
             }
             [ADVERTISEMENT] => return Ok(Frame::Answer { asker: destination }),
@@ -276,10 +276,4 @@ pub(crate) fn read<P: Packet + ?Sized, const N: usize>(
 #[inline(always)]
 pub(crate) fn big_endian<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<u16, Malformed> {
     read(packet, at).map(u16::from_be_bytes)
-}
-
-/// An IPv4 address as the tables hold it.
-#[inline(always)]
-pub(crate) const fn mapped([a, b, c, d]: [u8; 4]) -> Address {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, a, b, c, d]
 }

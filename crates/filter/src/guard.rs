@@ -9,7 +9,7 @@
 
 use crate::decide::vip;
 use crate::flow::{
-    ADVERTISEMENT, Malformed, Packet, SOLICITATION, big_endian, ether_type, mapped, payload, read,
+    ADVERTISEMENT, Malformed, Packet, SOLICITATION, big_endian, ether_type, payload, read,
 };
 use crate::{Address, MacBytes, Settings, Tables};
 
@@ -72,7 +72,7 @@ struct Advertisement {
 impl Advertisement {
     #[inline(always)]
     fn of_vip<T: Tables>(&self, tables: &T, settings: &Settings) -> bool {
-        vip(tables, settings, &self.address).is_some()
+        vip(tables, settings, self.address).is_some()
     }
 }
 
@@ -82,7 +82,7 @@ fn advertisement<P: Packet + ?Sized>(packet: &P) -> Result<Option<Advertisement>
     match kind {
         // Requests and replies alike: receivers learn the sender from both.
         ether_type::ARP => Ok(Some(Advertisement {
-            address: mapped(read(packet, at + 14)?),
+            address: Address::v4(read(packet, at + 14)?),
             at: at + 8,
             old: read(packet, at + 8)?,
             checksum: None,
@@ -116,7 +116,7 @@ fn neighbour_discovery<P: Packet + ?Sized>(
         return Ok(None);
     }
     Ok(Some(Advertisement {
-        address: read(packet, address)?,
+        address: Address::v6(read(packet, address)?),
         at: body + 26,
         old: read(packet, body + 26)?,
         checksum: Some(body + 2),

@@ -36,10 +36,8 @@ impl Bucket {
 /// The bucket of a client. `port` is the client's source port in host order; it counts only under
 /// [`Affinity::None`].
 #[inline(always)]
-pub fn bucket(key: [u64; 2], affinity: Affinity, client: &Address, port: u16) -> Bucket {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *client;
-    let high = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    let low = u64::from_le_bytes([i, j, k, l, m, n, o, p]);
+pub fn bucket(key: [u64; 2], affinity: Affinity, client: Address, port: u16) -> Bucket {
+    let [high, low] = client.words().map(u64::from_le);
     let port = u64::from(port.to_be());
     let state = SipHasher13::new(key);
     let hash = if high == 0 && low as u32 == 0xFFFF_0000 {
@@ -148,9 +146,10 @@ mod tests {
     proptest! {
         #[test]
         fn ipv4_is_siphash(key: [u64; 2], affinity in affinity(), client: [u8; 4], port: u16) {
-            let mapped = Ipv4Addr::from(client).to_ipv6_mapped().octets();
+            let mapped = Address::v6(Ipv4Addr::from(client).to_ipv6_mapped().octets());
+            prop_assert_eq!(mapped, Address::v4(client));
             prop_assert_eq!(
-                bucket(key, affinity, &mapped, port).get(),
+                bucket(key, affinity, mapped, port).get(),
                 reference(key, &message(affinity, &client, 3, port))
             );
         }
@@ -159,7 +158,7 @@ mod tests {
         fn ipv6_is_siphash(key: [u64; 2], affinity in affinity(), client: [u8; 16], port: u16) {
             prop_assume!(Ipv6Addr::from(client).to_ipv4_mapped().is_none());
             prop_assert_eq!(
-                bucket(key, affinity, &client, port).get(),
+                bucket(key, affinity, Address::v6(client), port).get(),
                 reference(key, &message(affinity, &client, 8, port))
             );
         }
@@ -168,7 +167,7 @@ mod tests {
         fn affinity_hides_what_it_should(key: [u64; 2], client: [u8; 16], host: u64, ports: [u16; 2]) {
             let mut neighbour = client;
             neighbour[8..].copy_from_slice(&host.to_be_bytes());
-            let of = |affinity, client, port| bucket(key, affinity, client, port);
+            let of = |affinity, client: &[u8; 16], port| bucket(key, affinity, Address::v6(*client), port);
             prop_assert_eq!(of(Affinity::Single, &client, ports[0]), of(Affinity::Single, &client, ports[1]));
             prop_assert_eq!(of(Affinity::Network, &client, ports[0]), of(Affinity::Network, &neighbour, ports[1]));
         }
@@ -177,10 +176,10 @@ mod tests {
     /// Linux picks even source ports for connect(): they alone must fill the buckets evenly.
     #[test]
     fn even_ports_of_one_client_spread_evenly() {
-        let client = Ipv4Addr::new(10, 77, 0, 200).to_ipv6_mapped().octets();
+        let client = Address::v4([10, 77, 0, 200]);
         let mut quarters = [0u32; 4];
         for port in (32768..=60998).step_by(2) {
-            let bucket = bucket([1, 2], Affinity::None, &client, port).get();
+            let bucket = bucket([1, 2], Affinity::None, client, port).get();
             quarters[usize::from(bucket) / (BUCKETS / 4)] += 1;
         }
         for count in quarters {

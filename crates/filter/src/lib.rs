@@ -16,12 +16,14 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod address;
 mod decide;
 mod flow;
 mod guard;
 mod hash;
 mod table;
 
+pub use address::Address;
 pub use decide::{Decision, Reason, Verdict, decide};
 pub use flow::{Flow, Frame, Malformed, Packet, Ports, Transport};
 pub use guard::{Correction, Egress, guard};
@@ -34,7 +36,3 @@ pub use table::{
 
 /// An Ethernet address, in wire order.
 pub type MacBytes = [u8; 6];
-
-/// An IP address as the tables hold it: 16 bytes in network order, IPv4 as an IPv4-mapped IPv6 address
-/// (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2), so that one table serves both.
-pub type Address = [u8; 16];

@@ -203,10 +203,8 @@ pub trait Tables {
 /// The slot in which a virtual IP must lie, if it is one. The daemon picks `seed` so that the configured
 /// addresses all have different slots; one load and one comparison then decide.
 #[inline(always)]
-pub fn vip_slot(seed: u64, address: &Address) -> usize {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-    let low = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
+pub fn vip_slot(seed: u64, address: Address) -> usize {
+    let [high, low] = address.words();
     let mixed = (high ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ low;
     (mixed.wrapping_mul(seed | 1) >> (64 - VIP_SLOTS.ilog2())) as usize
 }

@@ -148,7 +148,7 @@ mod tests {
         for &(host, weight) in weights {
             let owned = before.count(host);
             kept += owned.min(floor(weight));
-            let inexact = BUCKETS * usize::from(weight) % total != 0;
+            let inexact = !(BUCKETS * usize::from(weight)).is_multiple_of(total);
             if owned > floor(weight) && inexact && ups > 0 {
                 kept += 1;
                 ups -= 1;

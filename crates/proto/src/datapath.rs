@@ -7,9 +7,9 @@
 use crate::config::ClusterConfig;
 use crate::ids::{HostId, HostSet, Mac};
 use crate::placement::{Map, Placement};
-use crate::rules::{FilterMode, PortRule, Protocol, RuleSet, mapped};
+use crate::rules::{FilterMode, PortRule, Protocol, RuleSet};
 use covey_filter::{
-    Affinity, BUCKETS, DEFAULT_RULE, NEIGHBOUR_RULE, PORT_CLASSES, PORTS, RULE_SLOTS, Row,
+    Address, Affinity, BUCKETS, DEFAULT_RULE, NEIGHBOUR_RULE, PORT_CLASSES, PORTS, RULE_SLOTS, Row,
     RuleEntry, Settings, Tables, VIP_SLOTS, VipSlot, vip_slot,
 };
 use std::net::IpAddr;
@@ -175,7 +175,7 @@ fn port_table(
 /// in 1024 slots a seed fits with probability 0.13, so a few dozen tries are enough.
 fn vip_table(vips: &[(IpAddr, [u16; 2])]) -> (u64, Vec<VipSlot>) {
     let unused = VipSlot {
-        address: [0; 16],
+        address: Address::UNSPECIFIED,
         tcp: 0,
         udp: 0,
         pad: 0,
@@ -185,8 +185,8 @@ fn vip_table(vips: &[(IpAddr, [u16; 2])]) -> (u64, Vec<VipSlot>) {
         .find_map(|seed| {
             let mut slots = vec![unused; VIP_SLOTS];
             for (vip, [tcp, udp]) in vips {
-                let address = mapped(*vip);
-                let slot = &mut slots[vip_slot(seed, &address)];
+                let address = Address::from(*vip);
+                let slot = &mut slots[vip_slot(seed, address)];
                 if *slot != unused {
                     return None;
                 }

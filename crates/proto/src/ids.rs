@@ -117,10 +117,13 @@ impl HostSet {
     }
 
     /// The hosts in ascending order.
-    pub fn iter(self) -> impl DoubleEndedIterator<Item = HostId> + Clone {
-        (1..=MAX_HOSTS)
-            .filter_map(HostId::new)
-            .filter(move |id| self.contains(*id))
+    pub fn iter(self) -> impl Iterator<Item = HostId> + Clone {
+        let mut bits = self.0;
+        std::iter::from_fn(move || {
+            let lowest = HostId::new(bits.trailing_zeros() as u8 + 1)?;
+            bits &= bits - 1;
+            Some(lowest)
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The object that build.rs made of `ebpf/`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("COVEY_EBPF_OBJECT"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("COVEY_EBPF"));
 
 /// After a flip, packets already being judged look at the old generation for some nanoseconds more, or for as
 /// long as a hypervisor keeps their CPU away from them. Only a change within this time after the last has

@@ -98,7 +98,9 @@ pub(super) enum KeptNews {
         /// Who had answered on it.
         host: HostId,
         /// When the request that failed was made.
-        at: Instant,
+        asked: Instant,
+        /// When it failed.
+        failed: Instant,
     },
 }
 
@@ -322,21 +324,21 @@ async fn hold(
             news: KeptNews::Opened(host),
         },
     );
-    let at = loop {
+    let asked = loop {
         sleep(KEPT_PAUSE).await;
-        let at = Instant::now();
+        let asked = Instant::now();
         match timeout(give_up, ask(&mut stream, "keep-alive")).await {
             Ok(Ok(again)) if again == host => (),
-            Ok(_) | Err(_) => break at,
+            Ok(_) | Err(_) => break asked,
         }
     };
-    tell(
-        samples,
-        Sample::Kept {
-            connection,
-            news: KeptNews::Broke { host, at },
-        },
-    );
+    let failed = Instant::now();
+    let news = KeptNews::Broke {
+        host,
+        asked,
+        failed,
+    };
+    tell(samples, Sample::Kept { connection, news });
 }
 
 #[cfg(test)]

@@ -6,22 +6,17 @@
 use super::netns::{NetnsId, run_in};
 use super::process::{Condition, Process};
 use super::topology::{LabName, NIC, PREFIX, Place, VIP};
-use crate::duration;
+use crate::control;
+use crate::control::client::{Client, ClientError};
+use crate::host::RUN_DIR;
 use crate::status::Status;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use covey_proto::config::Timing;
 use covey_proto::ids::HostId;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-/// How long a daemon may take to answer. One that is stopped never does.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A host of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +60,7 @@ impl Host {
         command
             .args(["run", "--config"])
             .arg(config_path(lab, self.id));
-        self.daemon = Some(self.start(lab, command, "daemon.log")?);
+        self.daemon = Some(self.launch(lab, command, "daemon.log")?);
         Ok(())
     }
 
@@ -76,11 +71,13 @@ impl Host {
     pub(super) fn start_server(&mut self, lab: &LabName, program: &Path) -> Result<()> {
         let mut command = Command::new(program);
         command.args(["lab", "serve", &format!("h{}", self.id), &VIP.to_string()]);
-        self.server = Some(self.start(lab, command, "server.log")?);
+        self.server = Some(self.launch(lab, command, "server.log")?);
         Ok(())
     }
 
-    fn start(&self, lab: &LabName, mut command: Command, log: &str) -> Result<Process> {
+    fn launch(&self, lab: &LabName, mut command: Command, log: &str) -> Result<Process> {
+        // What is set for the person at the terminal is not meant for the lab.
+        command.env_remove("COVEY_SOCKET").env("NO_COLOR", "1");
         let log = directory(lab, self.id).join(log);
         run_in(&lab.namespace(Place::Host(self.id)), || {
             Process::start(&mut command, &log)
@@ -101,57 +98,42 @@ impl Host {
     /// Asks its daemon how it is.
     ///
     /// # Errors
-    /// If the daemon does not answer within 2 s or answers with an error.
+    /// If the daemon does not say.
     pub(super) fn status(&self) -> Result<Status> {
-        self.request("status")
+        self.ask(Client::status)
     }
 
-    /// Gives its daemon a command without arguments, such as `stop`.
+    /// Lets its daemon leave the cluster; returns when it has.
     ///
     /// # Errors
-    /// If the daemon does not answer within 2 s or refuses.
-    pub(super) fn command(&self, command: &str) -> Result<()> {
-        self.request::<serde_json::Value>(command).map(|_| ())
+    /// If the daemon refuses or does not answer.
+    pub(super) fn stop(&self) -> Result<()> {
+        self.ask(Client::stop).map(|_| ())
     }
 
-    fn request<T: DeserializeOwned>(&self, command: &str) -> Result<T> {
-        let socket = control_socket(self.netns);
-        request(&socket, command).with_context(|| {
-            format!(
-                "the daemon of host {} at {} does not do `{command}`",
-                self.id,
-                socket.display()
-            )
-        })
-    }
-}
-
-/// One question on a control socket: a line of JSON there, a line of JSON back.
-fn request<T: DeserializeOwned>(socket: &Path, command: &str) -> Result<T> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Answer<T> {
-        Ok(T),
-        Error(String),
+    /// Lets its daemon join the cluster; returns when it has.
+    ///
+    /// # Errors
+    /// If the daemon refuses or does not answer.
+    pub(super) fn start(&self) -> Result<()> {
+        self.ask(Client::start).map(|_| ())
     }
 
-    let mut stream = UnixStream::connect(socket).context("cannot connect")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    writeln!(stream, "{}", serde_json::json!({ "command": command }))?;
-    let mut line = String::new();
-    BufReader::new(stream)
-        .read_line(&mut line)
-        .context("no answer")?;
-    match serde_json::from_str(&line).context("the answer is not what was expected")? {
-        Answer::Ok(answer) => Ok(answer),
-        Answer::Error(sentence) => Err(anyhow!(sentence)),
+    fn ask<T>(&self, question: impl Fn(&mut Client) -> Result<T, ClientError>) -> Result<T> {
+        Client::connect(&control_socket(self.netns))
+            .and_then(|mut client| question(&mut client))
+            .with_context(|| format!("host {}", self.id))
     }
 }
 
 /// The control socket of the daemon in a namespace.
 pub(super) fn control_socket(netns: NetnsId) -> PathBuf {
-    PathBuf::from(format!("/run/covey/control-{}.sock", netns.inode))
+    control::socket_of(netns.inode)
+}
+
+/// Where the daemon in a namespace notes what it has changed there.
+pub(super) fn change_note(netns: NetnsId) -> PathBuf {
+    Path::new(RUN_DIR).join(format!("{}-{NIC}.json", netns.inode))
 }
 
 /// Where the daemon in a namespace pins its maps and programs.
@@ -181,7 +163,7 @@ pub(super) fn config(lab: &LabName, timing: Timing, id: HostId) -> String {
 [cluster]
 name = "lab"
 vips = ["{VIP}/{PREFIX}"]
-period = "{period}"
+period = "{period}ms"
 tolerance = {tolerance}
 key_file = "{key}"
 
@@ -200,7 +182,7 @@ ports = 7
 protocol = "udp"
 affinity = "none"
 "#,
-        period = duration::format(timing.period),
+        period = timing.period.as_secs_f64() * 1e3,
         tolerance = timing.tolerance,
         key = key_path(lab).display(),
     )
@@ -218,5 +200,31 @@ mod id_as_number {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HostId, D::Error> {
         let number = u8::deserialize(from)?;
         HostId::new(number).ok_or_else(|| D::Error::custom(format!("{number} is no host ID")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_configuration_says_what_the_lab_is() {
+        let lab: LabName = "covey".parse().unwrap();
+        let timing = Timing {
+            period: Duration::from_millis(200),
+            tolerance: 5,
+        };
+        let text = config(&lab, timing, HostId::new(2).unwrap());
+        let config: toml::Table = text.parse().unwrap();
+        let cluster = config["cluster"].as_table().unwrap();
+        assert_eq!(cluster["vips"][0].as_str(), Some("10.77.0.100/24"));
+        assert_eq!(cluster["period"].as_str(), Some("200ms"));
+        assert_eq!(
+            cluster["key_file"].as_str(),
+            Some("/run/covey-lab/cluster.key")
+        );
+        assert_eq!(config["host"]["id"].as_integer(), Some(2));
+        assert_eq!(config["rule"][1]["protocol"].as_str(), Some("udp"));
     }
 }

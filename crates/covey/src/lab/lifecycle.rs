@@ -230,9 +230,9 @@ pub(super) fn down(name: &LabName) -> Result<Removed> {
         }
     }
     for id in netns {
-        attempt(remove(&host::control_socket(id), |path| {
-            fs::remove_file(path)
-        }));
+        for file in [host::control_socket(id), host::change_note(id)] {
+            attempt(remove(&file, |path| fs::remove_file(path)));
+        }
         attempt(remove(&host::pin_directory(id), |path| {
             fs::remove_dir_all(path)
         }));
@@ -243,7 +243,12 @@ pub(super) fn down(name: &LabName) -> Result<Removed> {
             commands: vec![format!("netns del {namespace}")],
         };
         removed.namespaces += 1;
-        attempt(delete.run());
+        // Somebody else may be taking the same lab down; gone is gone.
+        let deleted = delete.run().or_else(|error| match NetnsId::of(&namespace) {
+            Ok(_) => Err(error),
+            Err(_) => Ok(()),
+        });
+        attempt(deleted);
     }
     attempt(remove(&name.directory(), |path| fs::remove_dir_all(path)));
 

@@ -4,7 +4,7 @@
 //! them later. A PID alone may by then belong to somebody else, so a signal goes through a pidfd, after
 //! the start time has been compared: once the descriptor is open, the kernel does not reuse what it means.
 //! docs/design.md, "Command line".
-#![allow(unsafe_code)] // pidfds have no safe form in std.
+#![allow(unsafe_code)] // pidfds and prctl have no safe form in std.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -159,6 +159,20 @@ impl Process {
             return Ok(());
         }
         Err(error).context(format!("cannot send {signal:?} to process {self}"))
+    }
+}
+
+/// Lets a helper die with this process, so that nothing goes on building a lab whose builder was killed.
+pub(super) fn die_with_parent(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes one system call, which is async-signal-safe, and touches
+    // no memory.
+    unsafe {
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            },
+        );
     }
 }
 

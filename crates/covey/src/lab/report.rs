@@ -174,3 +174,52 @@ pub(super) fn state_name(status: &Status) -> &'static str {
         HostState::Converged => "converged",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake;
+    use super::*;
+    use covey_proto::ids::HostId;
+
+    #[test]
+    fn the_table_tells_what_is_wrong_with_whom() {
+        let host = |number: u8, daemon, faults, answer: Result<Status, &str>| HostReport {
+            id: number,
+            name: format!("h{number}"),
+            dip: dip(HostId::new(number).unwrap()),
+            namespace: format!("covey-h{number}"),
+            daemon,
+            server: Some(4000 + u32::from(number)),
+            faults,
+            error: answer.as_ref().err().map(|error| (*error).to_owned()),
+            status: answer.ok(),
+        };
+        let report = Report {
+            lab: "covey".to_owned(),
+            vip: VIP,
+            client: CLIENT,
+            period_ms: 200.0,
+            tolerance: 5,
+            hosts: vec![
+                host(
+                    1,
+                    Some(4711),
+                    vec![],
+                    Ok(fake::status(HostId::new(1).unwrap(), &[1, 2])),
+                ),
+                host(
+                    12,
+                    None,
+                    vec![Fault::Cut, Fault::Killed],
+                    Err("not running"),
+                ),
+            ],
+        };
+        insta::assert_snapshot!(report, @"
+        lab covey: virtual IP 10.77.0.100, client 10.77.0.200, period 200 ms, tolerance 5
+        host  address      daemon  server  faults         state         share  epoch  view
+        h1    10.77.0.1      4711    4001  -              converged    50.0 %      7  1,2
+        h12   10.77.0.12        -    4012  cut, killed    not running
+        ");
+    }
+}

@@ -11,6 +11,7 @@
 //! Everything on the segment is a plain bridge and plain veth pairs, so the switch behaves as a switch does.
 
 use super::netns;
+use super::process::die_with_parent;
 use anyhow::{Context, Result, bail};
 use covey_proto::ids::{HostId, Mac};
 use std::fmt;
@@ -149,6 +150,7 @@ impl Batch {
     /// A sentence with the command that failed and what `ip` says about it.
     pub(super) fn run(&self) -> Result<()> {
         let mut ip = ip(self.namespace.as_deref());
+        die_with_parent(&mut ip);
         let mut child = ip
             .args(["-batch", "-"])
             .stdin(Stdio::piped())

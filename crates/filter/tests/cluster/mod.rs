@@ -38,7 +38,7 @@ pub fn hosts(count: usize) -> Vec<Host> {
 
 fn host(index: usize, count: usize) -> Host {
     let unused = VipSlot {
-        address: [0; 16],
+        address: Address::UNSPECIFIED,
         tcp: 0,
         udp: 0,
         pad: 0,
@@ -64,8 +64,8 @@ fn host(index: usize, count: usize) -> Host {
         rules: [rule(true, Affinity::None, 0); RULE_SLOTS],
         rows: [[0; BUCKETS]; MAPS],
     });
-    for address in [IpAddr::from(VIP4), VIP6.into()].map(bytes) {
-        tables.vips[vip_slot(1, &address)] = VipSlot {
+    for address in [IpAddr::from(VIP4), VIP6.into()].map(Address::from) {
+        tables.vips[vip_slot(1, address)] = VipSlot {
             address,
             tcp: 0,
             udp: 1,
@@ -94,13 +94,6 @@ fn host(index: usize, count: usize) -> Host {
     Host {
         tables,
         lease: true,
-    }
-}
-
-fn bytes(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
     }
 }
 

@@ -4,9 +4,7 @@ use super::{Cluster, Output, Role, Trigger};
 use crate::config::{ClusterMode, four_bytes};
 use crate::ids::Mac;
 use crate::time::{Time, Timer};
-use crate::wire::heartbeat::{
-    Acknowledgement, Announced, Base, Body, CHUNK_LEN, Heartbeat, MapChunk, Message, Offer, Sender,
-};
+use crate::wire::heartbeat::{Acknowledgement, Announced, Body, Heartbeat, Message, Offer, Sender};
 use std::time::Duration;
 
 /// How often a commit and a goodbye are said, because each may be lost.
@@ -56,7 +54,7 @@ impl Cluster {
     }
 
     /// Where heartbeats go (wlbs.md §1.1).
-    fn everyone(&self) -> Mac {
+    pub(super) fn everyone(&self) -> Mac {
         match self.config.mode {
             ClusterMode::Unicast => Mac::BROADCAST,
             ClusterMode::Multicast | ClusterMode::Igmp => self.config.cluster_mac,
@@ -126,40 +124,8 @@ impl Cluster {
         }
     }
 
-    /// A member needs the map that the open proposal starts from: sends it to all, but not more often than
-    /// heartbeats out of turn, because several may ask at once.
-    pub(super) fn send_wanted_map(&mut self, now: Time, wanted: Base) {
-        let offered = self
-            .proposed
-            .as_ref()
-            .is_some_and(|open| open.proposal.base == Some(wanted));
-        let Some(committed) = self
-            .committed
-            .as_ref()
-            .filter(|_| offered && now >= self.chunks_after)
-        else {
-            return;
-        };
-        self.chunks_after = now + self.urgent_gap();
-        let encoded = committed.placement.encode();
-        for (index, bytes) in encoded.chunks(CHUNK_LEN).enumerate() {
-            self.sequence += 1;
-            let chunk = MapChunk {
-                base: wanted,
-                total: encoded.len() as u32,
-                offset: (index * CHUNK_LEN) as u32,
-                bytes: bytes.to_vec(),
-            };
-            let message = Message {
-                sender: self.sender(),
-                body: Body::MapChunk(chunk),
-            };
-            self.transmit(&message, self.everyone());
-        }
-    }
-
     /// The least time between two heartbeats out of turn.
-    fn urgent_gap(&self) -> Duration {
+    pub(super) fn urgent_gap(&self) -> Duration {
         MIN_GAP.max(self.config.timing.period / 10)
     }
 }

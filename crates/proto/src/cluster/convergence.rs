@@ -20,9 +20,7 @@ use crate::ids::{Epoch, HostId, HostSet};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
 use crate::time::Time;
-use crate::wire::heartbeat::{
-    Acknowledgement, Announced, Ballot, Base, CHUNK_LEN, CommittedMap, MapChunk, Proposal,
-};
+use crate::wire::heartbeat::{Acknowledgement, Announced, Ballot, Base, CommittedMap, Proposal};
 use crate::{config::Quorum, datapath::Image, ids::Digest};
 use std::sync::Arc;
 
@@ -47,7 +45,7 @@ impl Prepared {
         }
     }
 
-    const fn base(&self) -> Base {
+    pub(super) const fn base(&self) -> Base {
         Base {
             epoch: self.proposal.ballot.epoch,
             digest: self.proposal.result,
@@ -59,15 +57,6 @@ impl Prepared {
         (proposal.view, proposal.owners, proposal.rules) == (view, owners, rules)
             && self.claims == *claims
     }
-}
-
-/// A map that is being received in parts.
-#[derive(Clone, Debug)]
-pub(super) struct Transfer {
-    base: Base,
-    bytes: Vec<u8>,
-    missing: Vec<bool>,
-    placement: Option<Arc<Placement>>,
 }
 
 impl Cluster {
@@ -304,13 +293,6 @@ impl Cluster {
         true
     }
 
-    fn ask_for(&mut self, now: Time, base: Base) {
-        if self.wanted != Some(base) {
-            self.wanted = Some(base);
-            self.hurry(now);
-        }
-    }
-
     fn compute(
         &self,
         proposal: &Proposal,
@@ -434,56 +416,6 @@ impl Cluster {
             (true, false) => "load weights changed".to_owned(),
             (true, true) => "a host had lost its map".to_owned(),
         }
-    }
-
-    /// Takes a part of a map from the host whose open proposal starts from it.
-    pub(super) fn on_chunk(&mut self, from: HostId, chunk: MapChunk) {
-        let proposal = self
-            .peers
-            .alive_peer(from)
-            .and_then(|peer| peer.heartbeat.proposal);
-        let wanted = proposal.is_some_and(|proposal| proposal.base == Some(chunk.base));
-        let total = chunk.total as usize;
-        if !wanted || total > Placement::MAX_ENCODED || self.placement_of(chunk.base).is_some() {
-            return;
-        }
-        let fits =
-            |transfer: &Transfer| transfer.base == chunk.base && transfer.bytes.len() == total;
-        let mut transfer = self
-            .transfer
-            .take()
-            .filter(fits)
-            .unwrap_or_else(|| Transfer {
-                base: chunk.base,
-                bytes: vec![0; total],
-                missing: vec![true; total.div_ceil(CHUNK_LEN)],
-                placement: None,
-            });
-        let start = chunk.offset as usize;
-        let part = transfer.bytes.get_mut(start..start + chunk.bytes.len());
-        let missing = transfer.missing.get_mut(start / CHUNK_LEN);
-        if let (Some(part), Some(missing)) = (part, missing) {
-            part.copy_from_slice(&chunk.bytes);
-            *missing = false;
-        }
-        if !transfer.missing.contains(&true) {
-            let whole =
-                Placement::decode(&transfer.bytes).filter(|map| map.digest() == chunk.base.digest);
-            transfer.placement = whole.map(Arc::new);
-            self.wanted = None;
-        }
-        self.transfer = Some(transfer);
-    }
-
-    fn placement_of(&self, base: Base) -> Option<Arc<Placement>> {
-        let committed = self.committed.as_ref().filter(|map| map.base() == base);
-        let received = self
-            .transfer
-            .as_ref()
-            .filter(|transfer| transfer.base == base);
-        committed
-            .map(|map| map.placement.clone())
-            .or_else(|| received.and_then(|transfer| transfer.placement.clone()))
     }
 
     fn rule_set(&self, digest: Digest) -> Option<Arc<RuleSet>> {

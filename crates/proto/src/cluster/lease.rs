@@ -4,8 +4,10 @@
 //! older than the tolerance. Peers wait longer than that before they take over. Renewing on sending alone
 //! would make two owners: of a mute host, and of one whose last heartbeat was lost before it stalled.
 
-use super::Cluster;
+use super::{Cluster, Output};
 use crate::config::{Quorum, Timing};
+use crate::datapath::Image;
+use crate::event::{Event, FenceReason};
 use crate::ids::HostSet;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -79,6 +81,58 @@ impl Cluster {
             (true, _) => self.sent.newest_serves_until().map(|until| until - margin),
             (false, 1) => None,
             (false, _) => Some(until - margin),
+        }
+    }
+
+    /// Gives up the map for good if the lease has run out.
+    pub(super) fn check_lease(&mut self, now: Time) {
+        if self.committed.is_some() && now >= self.lease {
+            let ago = now.since(self.lease);
+            self.fence(now, FenceReason::LeaseLapsed { ago });
+        }
+    }
+
+    pub(super) fn fence(&mut self, now: Time, reason: FenceReason) {
+        self.stop_serving();
+        self.emit(Event::Fenced { reason });
+        self.set_converging(now);
+        if self.takes_part() {
+            self.hurry(now);
+        }
+    }
+
+    /// Forgets every map, so that only a new commit can make this host serve again.
+    pub(super) fn stop_serving(&mut self) {
+        (self.committed, self.staged, self.proposed) = (None, None, None);
+        (self.transfer, self.wanted) = (None, None);
+        self.lease = Time::ZERO;
+        self.outputs.push_back(Output::Lease(Time::ZERO));
+        self.program_fenced();
+    }
+
+    pub(super) fn program_fenced(&mut self) {
+        let image = Image::fenced(&self.identity, &self.offered);
+        self.outputs.push_back(Output::Program(Box::new(image)));
+    }
+
+    pub(super) fn renew_lease(&mut self, now: Time) {
+        let Some(committed) = &self.committed else {
+            return;
+        };
+        if let Some(until) = self.lease_in(now, committed.proposal.view)
+            && until > self.lease
+        {
+            self.lease = until;
+            self.outputs.push_back(Output::Lease(until));
+        }
+    }
+
+    /// A host that did not run for a while has not listened either: it must not take the silence that it
+    /// finds for the silence of the others.
+    pub(super) fn notice_lateness(&mut self, now: Time) {
+        let due = self.timers.next().unwrap_or(Time::NEVER);
+        if now > due + self.config.timing.period {
+            self.listening_since = now;
         }
     }
 }

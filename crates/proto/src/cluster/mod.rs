@@ -11,17 +11,9 @@
 //!   peer.rs  who is believed, who is alive       lease.rs     until when may I serve?
 //!   view.rs  who hears whom                      isolation.rs nobody is heard: what now?
 //!   outlook.rs  which view, which coordinator, which rules
-//!   convergence.rs  propose, compute, acknowledge, commit
+//!   convergence.rs  propose, compute, acknowledge, commit      transfer.rs  a map for a host that lacks it
+//!   role.rs      taking part, leaving
 //!   announce.rs  what I tell the others
-//! ```
-//!
-//! The host itself is in one of four roles:
-//!
-//! ```text
-//!             Start                 Stop                      map without me
-//!   Stopped --------> Active ----------------------> Leaving ----------------> Parting
-//!      ^                 ^--------- Start --------------'                         |
-//!      '------------------------------ three goodbyes ---------------------------'
 //! ```
 
 mod announce;
@@ -30,14 +22,16 @@ mod isolation;
 mod lease;
 mod outlook;
 mod peer;
+mod role;
 mod snapshot;
+mod transfer;
 mod view;
 
 pub use snapshot::{MemberSnapshot, Snapshot};
 
 use crate::config::ClusterConfig;
 use crate::datapath::{Identity, Image};
-use crate::event::{Event, FenceReason};
+use crate::event::Event;
 use crate::ids::{HostId, HostSet};
 use crate::rules::{Claim, RuleSet};
 use crate::time::{Time, Timer, TimerTable};
@@ -45,12 +39,14 @@ use crate::wire::Reject;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::heartbeat::{Ballot, Base, Body, CommittedMap, Message};
-use convergence::{Prepared, Transfer};
+use convergence::Prepared;
 use lease::SentLog;
 use outlook::{LeftOut, Outlook};
 use peer::{Heard, Peers};
+use role::{Role, Trigger};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use transfer::Transfer;
 
 /// What the world tells the core.
 #[derive(Debug)]
@@ -94,24 +90,6 @@ pub enum Output {
     Event(Event),
     /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.
     Wait(Time),
-}
-
-/// The host's own part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Stopped,
-    Active,
-    Leaving { deadline: Time },
-    Parting { goodbyes_left: u8 },
-}
-
-/// What moves the host from one role to another.
-#[derive(Clone, Copy, Debug)]
-enum Trigger {
-    Start,
-    Stop,
-    HandedOver,
-    GoodbyeSent,
 }
 
 /// One host of a cluster.
@@ -320,6 +298,7 @@ impl Cluster {
             mac: sender.mac,
         };
         let echo = heartbeat.echo_of(self.config.host, self.config.incarnation);
+        let hears_me = echo.is_some();
         let echoed = echo.and_then(|echo| self.whole_sequence(echo.sequence));
         let heard = self
             .peers
@@ -336,6 +315,9 @@ impl Cluster {
             Err(_) => {}
         }
         heard?;
+        if let Some(peer) = self.peers.get_mut(host) {
+            peer.hears_me = hears_me;
+        }
         self.after_hearing(now, host, direct, echoed);
         Ok(())
     }
@@ -361,15 +343,6 @@ impl Cluster {
     fn whole_sequence(&self, low: u32) -> Option<u64> {
         let behind = (self.sequence as u32).wrapping_sub(low);
         self.sequence.checked_sub(u64::from(behind))
-    }
-
-    /// A host that did not run for a while has not listened either: it must not take the silence that it
-    /// finds for the silence of the others.
-    fn notice_lateness(&mut self, now: Time) {
-        let due = self.timers.next().unwrap_or(Time::NEVER);
-        if now > due + self.config.timing.period {
-            self.listening_since = now;
-        }
     }
 
     fn on_timer(&mut self, now: Time) {
@@ -409,121 +382,10 @@ impl Cluster {
         self.ask_directly(now);
     }
 
-    fn change_role(&mut self, now: Time, trigger: Trigger) {
-        let host = self.config.host;
-        self.role = match (self.role, trigger) {
-            (Role::Stopped, Trigger::Start) => {
-                self.join(now);
-                self.emit(Event::Started { host });
-                Role::Active
-            }
-            (Role::Active, Trigger::Stop) => {
-                self.emit(Event::Leaving { host });
-                self.hurry(now);
-                // Longer than any agreement takes among hosts that hear each other.
-                Role::Leaving {
-                    deadline: now + self.config.timing.expiry() * 3,
-                }
-            }
-            (Role::Leaving { .. }, Trigger::Start) => {
-                self.emit(Event::LeavingInterrupted { host });
-                self.hurry(now);
-                Role::Active
-            }
-            (Role::Leaving { .. }, Trigger::HandedOver) => {
-                self.handed_over = self.committed.as_ref().map(Prepared::name);
-                self.stop_serving();
-                self.hurry(now);
-                Role::Parting {
-                    goodbyes_left: announce::REPEATS,
-                }
-            }
-            (Role::Parting { goodbyes_left }, Trigger::GoodbyeSent) if goodbyes_left > 1 => {
-                Role::Parting {
-                    goodbyes_left: goodbyes_left - 1,
-                }
-            }
-            (Role::Parting { .. }, Trigger::GoodbyeSent) => {
-                self.timers = TimerTable::default();
-                self.emit(Event::Stopped { host });
-                Role::Stopped
-            }
-            (Role::Parting { .. }, Trigger::Start) => {
-                self.join(now);
-                self.emit(Event::Started { host });
-                Role::Active
-            }
-            (role @ Role::Active, Trigger::Start | Trigger::HandedOver | Trigger::GoodbyeSent)
-            | (role @ Role::Stopped, Trigger::Stop | Trigger::HandedOver | Trigger::GoodbyeSent)
-            | (role @ Role::Leaving { .. }, Trigger::Stop | Trigger::GoodbyeSent)
-            | (role @ Role::Parting { .. }, Trigger::Stop | Trigger::HandedOver) => role,
-        };
-    }
-
-    /// Begins to listen and to speak, as a host that nobody knows yet.
-    fn join(&mut self, now: Time) {
-        self.config.incarnation.0 = self.config.incarnation.0.wrapping_add(1);
-        self.sequence = 0;
-        self.sent.clear();
-        self.peers = Peers::new();
-        self.rival_at = None;
-        self.handed_over = None;
-        self.heartbeats_blocked = false;
-        self.listening_since = now;
-        self.times_converging = 0;
-        self.set_converging(now);
-        self.timers = TimerTable::default();
-        self.timers.set(Timer::Heartbeat, now);
-        self.program_fenced();
-    }
-
     fn set_converging(&mut self, now: Time) {
         if self.converging_since.is_none() {
             self.converging_since = Some(now);
             self.times_converging += 1;
-        }
-    }
-
-    /// Gives up the map for good if the lease has run out.
-    fn check_lease(&mut self, now: Time) {
-        if self.committed.is_some() && now >= self.lease {
-            let ago = now.since(self.lease);
-            self.fence(now, FenceReason::LeaseLapsed { ago });
-        }
-    }
-
-    fn fence(&mut self, now: Time, reason: FenceReason) {
-        self.stop_serving();
-        self.emit(Event::Fenced { reason });
-        self.set_converging(now);
-        if self.takes_part() {
-            self.hurry(now);
-        }
-    }
-
-    /// Forgets every map, so that only a new commit can make this host serve again.
-    fn stop_serving(&mut self) {
-        (self.committed, self.staged, self.proposed) = (None, None, None);
-        (self.transfer, self.wanted) = (None, None);
-        self.lease = Time::ZERO;
-        self.outputs.push_back(Output::Lease(Time::ZERO));
-        self.program_fenced();
-    }
-
-    fn program_fenced(&mut self) {
-        let image = Image::fenced(&self.identity, &self.offered);
-        self.outputs.push_back(Output::Program(Box::new(image)));
-    }
-
-    fn renew_lease(&mut self, now: Time) {
-        let Some(committed) = &self.committed else {
-            return;
-        };
-        if let Some(until) = self.lease_in(now, committed.proposal.view)
-            && until > self.lease
-        {
-            self.lease = until;
-            self.outputs.push_back(Output::Lease(until));
         }
     }
 

@@ -56,22 +56,19 @@ impl Cluster {
     }
 
     /// The rule sets a live host can serve, its wish first.
-    fn offers_of(&self, host: HostId) -> Vec<Digest> {
-        if host == self.config.host {
-            let in_force = self.committed.as_ref().map(|map| map.rules.digest());
-            return [self.offered.digest()]
-                .into_iter()
-                .chain(in_force)
-                .collect();
-        }
+    fn offers_of(&self, host: HostId) -> impl Iterator<Item = Digest> {
+        let me = host == self.config.host;
+        let wish = me.then(|| self.offered.digest());
+        let in_force = self
+            .committed
+            .as_ref()
+            .filter(|_| me)
+            .map(|map| map.rules.digest());
         let peer = self.peers.alive_peer(host);
-        peer.map_or_else(Vec::new, |peer| {
-            peer.heartbeat
-                .offers
-                .iter()
-                .map(|offer| offer.rules)
-                .collect()
-        })
+        let told = peer
+            .into_iter()
+            .flat_map(|peer| peer.heartbeat.offers.iter().map(|offer| offer.rules));
+        wish.into_iter().chain(in_force).chain(told)
     }
 
     fn is_leaving(&self, host: HostId) -> bool {
@@ -99,7 +96,7 @@ impl Cluster {
             None => HostSet::EMPTY,
         };
         let rules = self.rules_to_serve(alive, members);
-        let can_serve = |host: &HostId| self.offers_of(*host).contains(&rules);
+        let can_serve = |host: &HostId| self.offers_of(*host).any(|offer| offer == rules);
         let fitting: HostSet = alive.iter().filter(can_serve).collect();
 
         let hearing = self.hearing(alive);
@@ -130,13 +127,13 @@ impl Cluster {
     /// The rule set of the next map: what all members wish alike, else what is in force; in a fresh cluster
     /// what most hosts wish, and among equals what the lowest of them wishes.
     fn rules_to_serve(&self, alive: HostSet, members: HostSet) -> Digest {
-        let wish = |host: HostId| self.offers_of(host).first().copied();
+        let wish = |host: HostId| self.offers_of(host).next();
         if let Some(lowest) = members.lowest() {
             let wishes: Vec<_> = members.iter().filter_map(wish).collect();
             let agreed = wishes
                 .first()
                 .filter(|first| wishes.iter().all(|wish| wish == *first));
-            let in_force = || self.offers_of(lowest).last().copied();
+            let in_force = || self.offers_of(lowest).last();
             return agreed.copied().or_else(in_force).unwrap_or_default();
         }
         let mut votes: BTreeMap<Digest, (u32, std::cmp::Reverse<HostId>)> = BTreeMap::new();
@@ -151,17 +148,15 @@ impl Cluster {
     }
 
     fn hearing(&self, alive: HostSet) -> Hearing {
-        let mut hearing = Hearing::new();
-        hearing.set(self.config.host, alive);
-        for (host, peer) in self.peers.alive() {
-            // An echo of this host counts in its present incarnation only.
-            let hears_me = peer
-                .heartbeat
-                .echo_of(self.config.host, self.config.incarnation)
-                .is_some();
-            let me = if hears_me { self.me() } else { HostSet::EMPTY };
-            hearing.set(host, peer.hears.without(self.me()).union(me));
-        }
-        hearing
+        let own = (self.config.host, alive);
+        let others = self.peers.alive().map(|(host, peer)| {
+            let me = if peer.hears_me {
+                self.me()
+            } else {
+                HostSet::EMPTY
+            };
+            (host, peer.hears.without(self.me()).union(me))
+        });
+        Hearing::new([own].into_iter().chain(others))
     }
 }

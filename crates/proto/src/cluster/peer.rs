@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) heartbeat: Heartbeat,
     /// Hosts it hears in their present incarnation.
     pub(super) hears: HostSet,
+    /// Whether it hears this host in its present incarnation.
+    pub(super) hears_me: bool,
     /// When the last heartbeat arrived.
     pub(super) heard_at: Time,
     /// When the last one arrived by broadcast.
@@ -48,6 +50,7 @@ impl Peer {
             sender,
             heartbeat,
             hears: HostSet::EMPTY,
+            hears_me: false,
             heard_at: now,
             broadcast_at: now,
             direct_at: None,

@@ -10,26 +10,33 @@ use crate::ids::{HostId, HostSet, MAX_HOSTS};
 #[derive(Clone, Debug)]
 pub(super) struct Hearing {
     hears: [HostSet; MAX_HOSTS as usize],
+    /// Hosts with which a host hears each other.
+    mutual: [HostSet; MAX_HOSTS as usize],
 }
 
 impl Hearing {
-    pub(super) const fn new() -> Self {
-        Self {
-            hears: [HostSet::EMPTY; MAX_HOSTS as usize],
+    /// From what each host hears.
+    pub(super) fn new(rows: impl IntoIterator<Item = (HostId, HostSet)>) -> Self {
+        let mut hears = [HostSet::EMPTY; MAX_HOSTS as usize];
+        let mut heard_by = hears;
+        for (host, heard) in rows {
+            hears[host.index()] = heard;
+            for other in heard.iter() {
+                heard_by[other.index()].insert(host);
+            }
         }
-    }
-
-    pub(super) fn set(&mut self, host: HostId, hears: HostSet) {
-        self.hears[host.index()] = hears;
+        let mut mutual = hears;
+        for (mutual, heard_by) in mutual.iter_mut().zip(heard_by) {
+            *mutual = mutual.intersection(heard_by);
+        }
+        Self { hears, mutual }
     }
 
     /// Hosts of `among` that do not hear `host` or that it does not hear.
     fn strangers(&self, host: HostId, among: HostSet) -> HostSet {
-        let mutual: HostSet = self.hears[host.index()]
-            .iter()
-            .filter(|other| self.hears[other.index()].contains(host))
-            .collect();
-        among.without(mutual).without(HostSet::only(host))
+        among
+            .without(self.mutual[host.index()])
+            .without(HostSet::only(host))
     }
 
     /// The largest part of `hosts` that is left when the host with the most strangers is dropped again and
@@ -79,11 +86,11 @@ mod tests {
     }
 
     fn hearing(pairs: &[(u8, &[u8])]) -> Hearing {
-        let mut hearing = Hearing::new();
-        for (host, hears) in pairs {
-            hearing.set(HostId::new(*host).unwrap(), set(hears));
-        }
-        hearing
+        Hearing::new(
+            pairs
+                .iter()
+                .map(|(host, hears)| (HostId::new(*host).unwrap(), set(hears))),
+        )
     }
 
     #[test]
@@ -112,10 +119,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_view_is_a_clique(rows in proptest::collection::vec(any::<u64>(), 64), members: u64, newcomers: u64) {
-            let mut table = Hearing::new();
-            for (index, row) in rows.iter().enumerate() {
-                table.hears[index] = HostSet::from_bits(*row);
-            }
+            let rows = (1..).zip(rows).map(|(id, row)| (HostId::new(id).unwrap(), HostSet::from_bits(row)));
+            let table = Hearing::new(rows);
             let members = HostSet::from_bits(members);
             let newcomers = HostSet::from_bits(newcomers).without(members);
             let view = table.view(members, newcomers);

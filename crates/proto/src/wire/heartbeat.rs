@@ -19,16 +19,17 @@
 //! last and covers everything before its tag. All integers are little-endian. Wireshark shows who speaks
 //! and takes Covey's records as one blob. Specification: docs/design.md, "On the wire".
 
+mod records;
+
 use super::Reject;
 use super::auth::TAG_LEN;
 use super::ethernet::{self, Ethernet};
 use super::reader::Reader;
 use crate::config::{Auth, Timing};
-use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, MAX_HOSTS, Mac};
+use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::rules::Claim;
-use covey_filter::USER_RULES;
+use records::{kind, record};
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 /// Extended heartbeat.
 const SIGNATURE: u32 = 0xC0DE_01C0;
@@ -177,6 +178,20 @@ pub struct Heartbeat {
     pub wanted: Option<Base>,
 }
 
+impl Heartbeat {
+    /// Hosts that the sender hears, in any incarnation.
+    pub fn hears(&self) -> HostSet {
+        self.echoes.iter().map(|echo| echo.host).collect()
+    }
+
+    /// The sender's echo of this start of this host.
+    pub fn echo_of(&self, host: HostId, incarnation: Incarnation) -> Option<&Echo> {
+        self.echoes
+            .iter()
+            .find(|echo| echo.host == host && echo.tag == incarnation.tag())
+    }
+}
+
 /// A part of an encoded [`crate::placement::Placement`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapChunk {
@@ -206,20 +221,6 @@ pub struct Message {
     pub sender: Sender,
     /// What it says.
     pub body: Body,
-}
-
-/// Record types. NLB uses 1 and 2.
-mod kind {
-    pub(super) const VITALS: u8 = 0xC1;
-    pub(super) const STATE: u8 = 0xC2;
-    pub(super) const ECHOES: u8 = 0xC3;
-    pub(super) const OFFER: u8 = 0xC4;
-    pub(super) const COMMITTED: u8 = 0xC5;
-    pub(super) const STAGED: u8 = 0xC6;
-    pub(super) const PROPOSAL: u8 = 0xC7;
-    pub(super) const WANTED: u8 = 0xC8;
-    pub(super) const CHUNK: u8 = 0xC9;
-    pub(super) const SIGNATURE: u8 = 0xCF;
 }
 
 impl Message {
@@ -375,26 +376,31 @@ fn parse_records(
             kind::VITALS => {
                 vitals = Some((Mac(value.array()?), Incarnation(value.u64()?), value.u64()?));
             }
-            kind::STATE => state = Some((parse_announced(&mut value)?, parse_timing(&mut value)?)),
-            kind::ECHOES => echoes = parse_echoes(&mut value)?,
-            kind::OFFER if offers.len() < 2 => offers.push(parse_offer(&mut value)?),
+            kind::STATE => {
+                state = Some((
+                    records::parse_announced(&mut value)?,
+                    records::parse_timing(&mut value)?,
+                ))
+            }
+            kind::ECHOES => echoes = records::parse_echoes(&mut value)?,
+            kind::OFFER if offers.len() < 2 => offers.push(records::parse_offer(&mut value)?),
             kind::COMMITTED => {
-                let ballot = parse_ballot(&mut value)?;
+                let ballot = records::parse_ballot(&mut value)?;
                 committed = Some(CommittedMap {
                     ballot,
                     digest: Digest(value.u64()?),
                 });
             }
             kind::STAGED => {
-                let ballot = parse_ballot(&mut value)?;
+                let ballot = records::parse_ballot(&mut value)?;
                 staged = Some(Acknowledgement {
                     ballot,
                     result: Digest(value.u64()?),
                 });
             }
-            kind::PROPOSAL => proposal = Some(parse_proposal(&mut value)?),
-            kind::WANTED => wanted = Some(parse_base(&mut value)?),
-            kind::CHUNK => chunk = Some(parse_chunk(&mut value)?),
+            kind::PROPOSAL => proposal = Some(records::parse_proposal(&mut value)?),
+            kind::WANTED => wanted = Some(records::parse_base(&mut value)?),
+            kind::CHUNK => chunk = Some(records::parse_chunk(&mut value)?),
             kind::SIGNATURE => break,
             _ => continue,
         }
@@ -433,223 +439,6 @@ fn parse_records(
     Ok(Message {
         sender,
         body: Body::Heartbeat(Box::new(heartbeat)),
-    })
-}
-
-impl Heartbeat {
-    fn emit(&self, out: &mut Vec<u8>) {
-        // What decides about a commit comes first, at an offset that does not depend on the number of hosts.
-        if let Some(map) = &self.committed {
-            record(out, kind::COMMITTED, |value| {
-                emit_ballot(value, &map.ballot);
-                value.extend_from_slice(&map.digest.0.to_le_bytes());
-            });
-        }
-        record(out, kind::STATE, |value| {
-            value.push(self.announced as u8);
-            value.extend_from_slice(&(self.timing.period.as_micros() as u32).to_le_bytes());
-            value.extend_from_slice(&self.timing.tolerance.to_le_bytes());
-        });
-        if let Some(staged) = &self.staged {
-            record(out, kind::STAGED, |value| {
-                emit_ballot(value, &staged.ballot);
-                value.extend_from_slice(&staged.result.0.to_le_bytes());
-            });
-        }
-        if let Some(proposal) = &self.proposal {
-            record(out, kind::PROPOSAL, |value| emit_proposal(value, proposal));
-        }
-        if let Some(base) = &self.wanted {
-            record(out, kind::WANTED, |value| emit_base(value, base));
-        }
-        for offer in &self.offers {
-            record(out, kind::OFFER, |value| {
-                value.extend_from_slice(&offer.rules.0.to_le_bytes());
-                value.push(offer.claims.len() as u8);
-                value.extend(offer.claims.iter().map(|claim| claim.0));
-            });
-        }
-        record(out, kind::ECHOES, |value| {
-            value.extend_from_slice(&self.grants.bits().to_le_bytes());
-            for echo in self.echoes.iter().take(MAX_ECHOES) {
-                value.push(echo.host.get());
-                value.extend_from_slice(&echo.tag.to_le_bytes());
-                value.extend_from_slice(&echo.sequence.to_le_bytes());
-            }
-        });
-    }
-
-    /// Hosts that the sender hears, in any incarnation.
-    pub fn hears(&self) -> HostSet {
-        self.echoes.iter().map(|echo| echo.host).collect()
-    }
-
-    /// The sender's echo of this start of this host.
-    pub fn echo_of(&self, host: HostId, incarnation: Incarnation) -> Option<&Echo> {
-        self.echoes
-            .iter()
-            .find(|echo| echo.host == host && echo.tag == incarnation.tag())
-    }
-}
-
-impl MapChunk {
-    fn emit(&self, out: &mut Vec<u8>) {
-        record(out, kind::CHUNK, |value| {
-            emit_base(value, &self.base);
-            value.extend_from_slice(&self.total.to_le_bytes());
-            value.extend_from_slice(&self.offset.to_le_bytes());
-            value.extend_from_slice(&self.bytes);
-        });
-    }
-}
-
-/// Appends a record whose value `write` appends.
-fn record(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(&[kind, 0, 0, 0]);
-    let start = out.len();
-    write(out);
-    let length = u16::try_from(out.len() - start).expect("records are far below 64 KiB");
-    out[start - 2..start].copy_from_slice(&length.to_le_bytes());
-}
-
-fn emit_ballot(out: &mut Vec<u8>, ballot: &Ballot) {
-    out.extend_from_slice(&ballot.epoch.0.to_le_bytes());
-    out.push(ballot.proposer.get());
-    out.extend_from_slice(&ballot.incarnation.0.to_le_bytes());
-    out.extend_from_slice(&ballot.attempt.to_le_bytes());
-}
-
-fn parse_ballot(value: &mut Reader<'_>) -> Result<Ballot, Reject> {
-    let epoch = Epoch(value.u64()?);
-    let proposer = HostId::new(value.u8()?).ok_or(Reject::BadRecord)?;
-    let incarnation = Incarnation(value.u64()?);
-    // Epoch 0 means "no map"; the last epoch would leave no next one.
-    if epoch.0 == 0 || epoch.0 == u64::MAX {
-        return Err(Reject::BadRecord);
-    }
-    Ok(Ballot {
-        epoch,
-        proposer,
-        incarnation,
-        attempt: value.u32()?,
-    })
-}
-
-fn emit_base(out: &mut Vec<u8>, base: &Base) {
-    out.extend_from_slice(&base.epoch.0.to_le_bytes());
-    out.extend_from_slice(&base.digest.0.to_le_bytes());
-}
-
-fn parse_base(value: &mut Reader<'_>) -> Result<Base, Reject> {
-    Ok(Base {
-        epoch: Epoch(value.u64()?),
-        digest: Digest(value.u64()?),
-    })
-}
-
-fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
-    emit_ballot(out, &proposal.ballot);
-    emit_base(
-        out,
-        &proposal.base.unwrap_or(Base {
-            epoch: Epoch(0),
-            digest: Digest(0),
-        }),
-    );
-    out.extend_from_slice(&proposal.view.bits().to_le_bytes());
-    out.extend_from_slice(&proposal.owners.bits().to_le_bytes());
-    out.extend_from_slice(&proposal.rules.0.to_le_bytes());
-    out.extend_from_slice(&proposal.result.0.to_le_bytes());
-}
-
-fn parse_proposal(value: &mut Reader<'_>) -> Result<Proposal, Reject> {
-    let ballot = parse_ballot(value)?;
-    let base = Some(parse_base(value)?).filter(|base| base.epoch != Epoch(0));
-    let view = HostSet::from_bits(value.u64()?);
-    let owners = HostSet::from_bits(value.u64()?);
-    if !owners.without(view).is_empty() || !view.contains(ballot.proposer) {
-        return Err(Reject::BadRecord);
-    }
-    let (rules, result) = (Digest(value.u64()?), Digest(value.u64()?));
-    Ok(Proposal {
-        ballot,
-        base,
-        view,
-        owners,
-        rules,
-        result,
-    })
-}
-
-fn parse_announced(value: &mut Reader<'_>) -> Result<Announced, Reject> {
-    match value.u8()? {
-        0 => Ok(Announced::Goodbye),
-        1 => Ok(Announced::Converging),
-        2 => Ok(Announced::Converged),
-        3 => Ok(Announced::Leaving),
-        _ => Err(Reject::BadRecord),
-    }
-}
-
-fn parse_timing(value: &mut Reader<'_>) -> Result<Timing, Reject> {
-    let period = Duration::from_micros(u64::from(value.u32()?));
-    let tolerance = value.u16()?;
-    let sound = (Timing::MIN_PERIOD..=Timing::MAX_PERIOD).contains(&period)
-        && (Timing::MIN_TOLERANCE..=Timing::MAX_TOLERANCE).contains(&tolerance);
-    if sound {
-        Ok(Timing { period, tolerance })
-    } else {
-        Err(Reject::BadRecord)
-    }
-}
-
-fn parse_echoes(value: &mut Reader<'_>) -> Result<(Vec<Echo>, HostSet), Reject> {
-    let grants = HostSet::from_bits(value.u64()?);
-    let mut echoes = Vec::with_capacity(value.remaining() / 9);
-    while !value.is_empty() {
-        let host = HostId::new(value.u8()?).ok_or(Reject::BadRecord)?;
-        echoes.push(Echo {
-            host,
-            tag: value.u32()?,
-            sequence: value.u32()?,
-        });
-    }
-    if echoes.len() > MAX_ECHOES {
-        Err(Reject::BadRecord)
-    } else {
-        Ok((echoes, grants))
-    }
-}
-
-fn parse_offer(value: &mut Reader<'_>) -> Result<Offer, Reject> {
-    let rules = Digest(value.u64()?);
-    let count = usize::from(value.u8()?);
-    if count > USER_RULES {
-        return Err(Reject::BadRecord);
-    }
-    let claims: Vec<Claim> = value.take(count)?.iter().copied().map(Claim).collect();
-    if claims
-        .iter()
-        .any(|claim| claim.0 > Claim::MAX_WEIGHT.max(MAX_HOSTS))
-    {
-        return Err(Reject::BadRecord);
-    }
-    Ok(Offer { rules, claims })
-}
-
-fn parse_chunk(value: &mut Reader<'_>) -> Result<MapChunk, Reject> {
-    let base = parse_base(value)?;
-    let (total, offset) = (value.u32()?, value.u32()?);
-    let bytes = value.take(value.remaining())?.to_vec();
-    let expected = (total.saturating_sub(offset) as usize).min(CHUNK_LEN);
-    if bytes.is_empty() || bytes.len() != expected || !(offset as usize).is_multiple_of(CHUNK_LEN) {
-        return Err(Reject::BadRecord);
-    }
-    Ok(MapChunk {
-        base,
-        total,
-        offset,
-        bytes,
     })
 }
 

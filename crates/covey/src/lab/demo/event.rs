@@ -41,8 +41,8 @@ impl Event {
         match self {
             Self::Crash(host) => lab.crash(host),
             Self::Return(host) => lab.repair(host),
-            Self::Stop(host) => lab.host(host)?.command("stop"),
-            Self::Start(host) => lab.host(host)?.command("start"),
+            Self::Stop(host) => lab.host(host)?.stop(),
+            Self::Start(host) => lab.host(host)?.start(),
         }
     }
 
@@ -126,7 +126,7 @@ impl Outcome {
             ));
         }
         if effect.lost > 0 {
-            seen.push(format!("{} were lost", count(effect.lost, "datagram")));
+            seen.push(format!("{} got no answer", count(effect.lost, "datagram")));
         }
         if failed > 0 {
             let reason = effect.reason.as_deref().unwrap_or("no reason known");
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(
             outcome(Event::Crash(id(2)), crash()).told(),
             "host 2 died: 31 % of new connections stalled for 1.07 s (the slowest took 2.01 s), \
-             33 datagrams were lost, 1 request failed (the connection broke: reset), \
+             33 datagrams got no answer, 1 request failed (the connection broke: reset), \
              4 kept connections to host 2 broke, everybody else noticed nothing; converged after 1.07 s"
         );
         assert_eq!(

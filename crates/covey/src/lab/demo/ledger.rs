@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// A connection that took longer had its first SYN dropped: TCP tries again after 1 s.
 const SLOW: Duration = Duration::from_millis(900);
 
+/// The time over which the table counts requests.
+pub(super) const RATE_SPAN: Duration = Duration::from_secs(1);
+
 /// Everything so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Totals {
@@ -63,10 +66,18 @@ pub(super) struct Ledger {
     pending: BTreeMap<u64, Instant>,
     requests: Vec<Request>,
     datagrams: Vec<Datagram>,
-    broken: Vec<(Instant, HostId)>,
+    broken: Vec<Break>,
     kept: BTreeMap<usize, HostId>,
     /// Counts since the start.
     pub(super) totals: Totals,
+}
+
+/// A kept connection that broke.
+#[derive(Debug)]
+struct Break {
+    host: HostId,
+    asked: Instant,
+    failed: Instant,
 }
 
 impl Request {
@@ -106,10 +117,18 @@ impl Ledger {
                 KeptNews::Opened(host) => {
                     self.kept.insert(connection, host);
                 }
-                KeptNews::Broke { host, at } => {
+                KeptNews::Broke {
+                    host,
+                    asked,
+                    failed,
+                } => {
                     self.totals.broken += 1;
                     self.kept.remove(&connection);
-                    self.broken.push((at, host));
+                    self.broken.push(Break {
+                        host,
+                        asked,
+                        failed,
+                    });
                 }
             },
         }
@@ -119,7 +138,7 @@ impl Ledger {
     pub(super) fn forget_before(&mut self, time: Instant) {
         self.requests.retain(|request| request.ended >= time);
         self.datagrams.retain(|datagram| datagram.sent >= time);
-        self.broken.retain(|(at, _)| *at >= time);
+        self.broken.retain(|broken| broken.failed >= time);
     }
 
     /// Whether a request that began before this time is still under way.
@@ -190,8 +209,12 @@ impl Ledger {
             effect.requests += 1;
             effect.retried += usize::from(request.was_retried());
         }
-        for (_, host) in self.broken.iter().filter(|(at, _)| *at < converged) {
-            *effect.broken.entry(*host).or_default() += 1;
+        let broke = self
+            .broken
+            .iter()
+            .filter(|broken| broken.failed >= began && broken.asked < converged);
+        for broken in broke {
+            *effect.broken.entry(broken.host).or_default() += 1;
         }
         effect
     }
@@ -319,19 +342,19 @@ mod tests {
             news: opened,
         });
         assert_eq!(ledger.kept_by(id(1)), 2);
+        let later = start + Duration::from_secs(1);
         let broke = KeptNews::Broke {
             host: id(1),
-            at: start,
+            asked: start,
+            failed: later,
         };
         ledger.enter(Sample::Kept {
             connection: 0,
             news: broke,
         });
         assert_eq!(ledger.kept_by(id(1)), 1);
-        let later = start + Duration::from_secs(1);
-        assert_eq!(
-            ledger.effect(start, start, later).broken,
-            BTreeMap::from([(id(1), 1)])
-        );
+        let broken = |began| ledger.effect(began, began, later).broken;
+        assert_eq!(broken(start), BTreeMap::from([(id(1), 1)]));
+        assert_eq!(broken(later + Duration::from_millis(1)), BTreeMap::new());
     }
 }

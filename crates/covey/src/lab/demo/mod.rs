@@ -19,7 +19,7 @@ use super::topology::{LabName, Place};
 use anyhow::{Context, Result};
 use covey_proto::ids::HostId;
 use event::{Event, Outcome};
-use ledger::Ledger;
+use ledger::{Ledger, RATE_SPAN};
 use screen::Screen;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -59,8 +59,7 @@ pub(super) fn demo(name: LabName, args: &DemoArgs) -> Result<ExitCode> {
     } else {
         super::say(summary.to_string().trim_end());
     }
-    let cut_short = args.length.is_some() && interrupt.is_set();
-    Ok(if summary.passed && !cut_short {
+    Ok(if summary.passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -101,12 +100,13 @@ fn show(
         load.kept
     ));
     let ran = show.rounds(length.map(|length| start + length));
+    let happened = !show.outcomes.is_empty();
     let summary = show.close();
     match ran {
-        // An interrupt is how a demo without --for ends.
-        Err(_) if interrupt.is_set() => summary,
-        Err(error) => Err(error),
         Ok(()) => summary,
+        // An interrupt is how a demo without --for ends; there is a verdict if anything has happened.
+        Err(_) if interrupt.is_set() && length.is_none() && happened => summary,
+        Err(error) => Err(error),
     }
 }
 
@@ -179,7 +179,7 @@ impl Show<'_> {
     /// A while in which nothing happens. If all hosts are up, their shares are measured.
     fn steady(&mut self, all_up: bool) -> Result<()> {
         let from = Instant::now();
-        self.ledger.forget_before(from);
+        self.ledger.forget_before(from - RATE_SPAN);
         while from.elapsed() < STEADY {
             self.pump()?;
         }

@@ -1,7 +1,7 @@
 //! What the demo shows while it runs: a table redrawn in place on a terminal, a line a second elsewhere, and
 //! nothing on standard output when that is kept for JSON.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, RATE_SPAN};
 use crate::lab::faults::Fault;
 use crate::lab::report::{HostReport, Report, share, state_name};
 use crate::lab::state::Lab;
@@ -60,16 +60,19 @@ impl Screen {
 
     /// A line that stays, above the table.
     pub(super) fn say(&self, line: &str) {
-        self.clear();
-        self.write(&format!("{line}\n"));
+        self.write(&format!("{}{line}\n", self.erasure()));
     }
 
     /// Takes the table away.
     pub(super) fn clear(&self) {
-        let lines = self.drawn.replace(0);
-        if lines > 0 {
-            // Up to the table's first line, then erase to the end of the screen.
-            self.write(&format!("\x1b[{lines}A\x1b[J"));
+        self.write(&self.erasure());
+    }
+
+    /// What takes the table away: up to its first line, then erase to the end of the screen.
+    fn erasure(&self) -> String {
+        match self.drawn.replace(0) {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\x1b[J"),
         }
     }
 
@@ -82,10 +85,10 @@ impl Screen {
         let rows = rows(&report, ledger);
         match self.kind {
             Kind::Terminal => {
-                let table = table(&rows, ledger.pending());
-                self.clear();
+                let table = format!("\n{}", table(&rows, ledger.pending()));
+                // In one piece, so that it does not flicker.
+                self.write(&format!("{}{table}", self.erasure()));
                 self.drawn.set(table.lines().count());
-                self.write(&table);
             }
             Kind::Lines | Kind::Aside => {
                 self.write(&format!(
@@ -110,10 +113,7 @@ impl Screen {
 }
 
 fn rows(report: &Report, ledger: &Ledger) -> Vec<Row> {
-    let second_ago = Instant::now().checked_sub(Duration::from_secs(1));
-    let rates = second_ago
-        .map(|from| ledger.answered_by(from))
-        .unwrap_or_default();
+    let rates = ledger.answered_by(Instant::now() - RATE_SPAN);
     report
         .hosts
         .iter()
@@ -155,7 +155,7 @@ fn heartbeat(report: &Report, id: u8) -> Option<Duration> {
 
 fn table(rows: &[Row], pending: usize) -> String {
     let mut text = format!(
-        "\n{:<5} {:<11} {:>7} {:>11} {:>5} {:>10}\n",
+        "{:<5} {:<11} {:>7} {:>11} {:>5} {:>10}\n",
         "host", "state", "share", "requests/s", "kept", "heartbeat"
     );
     for row in rows {
@@ -189,4 +189,42 @@ fn line(rows: &[Row]) -> String {
 
 fn percent(fraction: f64) -> String {
     format!("{:.1} %", fraction * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Row> {
+        let row = |name: &str, state: &str, share, rate, kept, age| Row {
+            name: name.to_owned(),
+            state: state.to_owned(),
+            share,
+            rate,
+            kept,
+            heartbeat: Some(Duration::from_millis(age)),
+        };
+        vec![
+            row("h1", "converged", Some(0.5), 102, 6, 140),
+            row("h2", "crashed", None, 0, 0, 1230),
+        ]
+    }
+
+    #[test]
+    fn the_table_is_aligned() {
+        insta::assert_snapshot!(table(&rows(), 3), @"
+        host  state         share  requests/s  kept  heartbeat
+        h1    converged    50.0 %         102     6     0.14 s
+        h2    crashed           -           0     0     1.23 s
+        waiting for an answer: 3
+        ");
+    }
+
+    #[test]
+    fn a_line_says_the_same() {
+        assert_eq!(
+            line(&rows()),
+            "h1 converged  50.0 %  102/s | h2 crashed         -    0/s"
+        );
+    }
 }

@@ -1,0 +1,203 @@
+//! The data path on a real interface: a client speaks TCP to a virtual IP of a host whose filter accepts it.
+//! What must hold is that the filter outlives its daemon, fences itself, is taken over and is removed without
+//! a trace. Specification: docs/design.md, "Data path".
+
+#[path = "cluster/mod.rs"]
+mod cluster;
+#[path = "segment/mod.rs"]
+mod segment;
+
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::{SchedClassifier, TcAttachType};
+use cluster::*;
+use covey::datapath::{Attach, DataPath, DataPathError};
+use covey_filter::Reason;
+use segment::*;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+/// Long enough for a handshake on a busy machine, short enough for a test that wants none.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+fn open(segment: &Segment, prefer: Attach) -> Result<DataPath, DataPathError> {
+    let image = image(1, HOST_MAC, |_| 1);
+    segment.on_host(|| DataPath::open(INTERFACE, &segment.pins, prefer, &image))
+}
+
+/// A host with its filter attached and no end to its lease.
+fn serving(prefer: Attach) -> (Segment, DataPath) {
+    let segment = Segment::new();
+    let path = open(&segment, prefer).expect("the data path opens");
+    path.set_lease(u64::MAX);
+    (segment, path)
+}
+
+/// Whether a client reaches port 80 of a virtual IP.
+fn reachable(segment: &Segment, vip: impl Into<IpAddr>) -> bool {
+    let vip = SocketAddr::new(vip.into(), 80);
+    let listener = segment.on_host(|| TcpListener::bind(vip).expect("the virtual IP is local"));
+    let connected = segment.on_client(|| TcpStream::connect_timeout(&vip, PATIENCE));
+    let Ok(mut client) = connected else {
+        return false;
+    };
+    let (mut server, _) = listener.accept().expect("the client has connected");
+    client.write_all(b"ping").expect("the connection stands");
+    let mut said = [0; 4];
+    server.read_exact(&mut said).expect("the bytes arrive");
+    said == *b"ping"
+}
+
+fn count(path: &DataPath, reason: Reason) -> u64 {
+    let counters = path.counters().expect("counters can be read");
+    counters[reason as usize].1
+}
+
+/// Link and program behind a pin.
+fn link(segment: &Segment, pin: &str) -> Option<(u32, u32)> {
+    let link = PinnedLink::from_pin(segment.pins.join(pin)).ok()?;
+    let info = FdLink::from(link)
+        .info()
+        .expect("a link tells about itself");
+    Some((info.id(), info.program_id()))
+}
+
+fn traffic_programs(segment: &Segment) -> [usize; 2] {
+    [TcAttachType::Ingress, TcAttachType::Egress].map(|side| {
+        let query = segment.on_host(|| SchedClassifier::query_tcx(INTERFACE, side));
+        query.expect("the interface is there").1.len()
+    })
+}
+
+fn xdp_attached(segment: &Segment) -> bool {
+    segment.host_ip("link show eth0").contains("xdp")
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn clients_reach_the_host_through_the_cluster_mac_in_both_modes() {
+    for mode in [Attach::Native, Attach::Generic] {
+        let (segment, path) = serving(mode);
+        assert_eq!(path.attach(), mode);
+        for (vip, lookup) in [
+            (IpAddr::from(VIP4), "neigh show 10.77.0.100"),
+            (IpAddr::from(VIP6), "neigh show fd77::100"),
+        ] {
+            let before = count(&path, Reason::Mine);
+            assert!(reachable(&segment, vip), "{vip} in {mode:?} mode");
+            assert!(count(&path, Reason::Mine) > before);
+            // The kernel answered with the NIC's MAC; the guard told the client the cluster's.
+            let learnt = segment.client_ip(lookup);
+            assert!(learnt.contains("02:bf:0a:4d:00:64"), "{learnt}");
+        }
+        assert!(count(&path, Reason::QuestionMine) >= 2);
+        assert!(count(&path, Reason::Advertised) >= 2);
+        path.close().expect("the data path closes");
+    }
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_filter_without_a_daemon_stays_and_fences_itself() {
+    let (segment, path) = serving(Attach::Native);
+    assert!(reachable(&segment, VIP4));
+    // All that a SIGKILL does to the data path: the descriptors close, nothing is detached.
+    drop(path);
+    assert!(xdp_attached(&segment));
+    assert!(reachable(&segment, VIP4), "the lease still runs");
+
+    let path = open(&segment, Attach::Native).expect("the data path opens");
+    let lapses = monotonic_ns() + 50_000_000;
+    path.set_lease(lapses);
+    drop(path);
+    while monotonic_ns() < lapses + 10_000_000 {
+        std::thread::yield_now();
+    }
+    assert!(xdp_attached(&segment));
+    assert!(!reachable(&segment, VIP4), "the lease has lapsed");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn the_next_daemon_takes_over_and_close_removes_everything() {
+    let (segment, first) = serving(Attach::Native);
+    let pins = ["ingress-native", "promote", "guard"];
+    let before = pins.map(|pin| link(&segment, pin).expect("it is pinned"));
+    drop(first);
+    let second = open(&segment, Attach::Native).expect("the data path opens");
+    let after = pins.map(|pin| link(&segment, pin).expect("it is pinned"));
+    for (before, after) in std::iter::zip(before, after) {
+        assert_eq!(before.0, after.0, "the link stays");
+        assert_ne!(before.1, after.1, "the program is the second daemon's");
+    }
+    assert_eq!(traffic_programs(&segment), [1, 1]);
+    assert!(!reachable(&segment, VIP4), "a new daemon has no lease");
+    assert!(count(&second, Reason::LeaseLapsed) > 0);
+    second.set_lease(u64::MAX);
+    assert!(reachable(&segment, VIP4));
+
+    second.close().expect("the data path closes");
+    assert!(!xdp_attached(&segment));
+    assert_eq!(traffic_programs(&segment), [0, 0]);
+    assert!(!segment.pins.exists());
+    assert!(
+        !reachable(&segment, VIP4),
+        "the kernel alone ignores the cluster MAC"
+    );
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_change_of_mode_leaves_one_program() {
+    let (segment, native) = serving(Attach::Native);
+    drop(native);
+    let generic = open(&segment, Attach::Generic).expect("the data path opens");
+    assert_eq!(link(&segment, "ingress-native"), None);
+    assert_eq!(traffic_programs(&segment), [0, 1]);
+    generic.set_lease(u64::MAX);
+    assert!(reachable(&segment, VIP4));
+    drop(generic);
+    let native = open(&segment, Attach::Native).expect("the data path opens");
+    assert_eq!(link(&segment, "ingress-generic"), None);
+    assert_eq!(traffic_programs(&segment), [1, 1]);
+    native.close().expect("the data path closes");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn pins_of_an_interface_that_came_back_are_replaced() {
+    let (segment, path) = serving(Attach::Native);
+    drop(path);
+    segment.host_ip("link del eth0");
+    let error = open(&segment, Attach::Native).err();
+    assert!(
+        matches!(error, Some(DataPathError::NoInterface(_))),
+        "{error:?}"
+    );
+    segment.host_ip("link add eth0 type veth peer name peer");
+    let path = open(&segment, Attach::Native).expect("the data path opens");
+    assert!(xdp_attached(&segment));
+    path.close().expect("the data path closes");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_program_of_somebody_else_is_left_alone() {
+    let (segment, theirs) = serving(Attach::Native);
+    let image = image(1, HOST_MAC, |_| 1);
+    let elsewhere = segment.pins.join("second");
+    let error = segment
+        .on_host(|| DataPath::open(INTERFACE, &elsewhere, Attach::Native, &image))
+        .err();
+    assert!(
+        matches!(error, Some(DataPathError::Occupied { .. })),
+        "{error:?}"
+    );
+    assert_eq!(
+        traffic_programs(&segment),
+        [1, 1],
+        "the attempt leaves nothing"
+    );
+    assert!(reachable(&segment, VIP4));
+    drop(theirs);
+}

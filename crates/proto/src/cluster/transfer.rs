@@ -1,0 +1,112 @@
+//! Giving a map to a host that lacks it: a newcomer can compute the next map only from the one in force.
+//!
+//! The host asks in its heartbeat, the proposer answers with the encoded map in parts. At most one map is
+//! received at a time, into a buffer whose size is bounded. Specification: docs/design.md, "On the wire".
+
+use super::Cluster;
+use crate::ids::HostId;
+use crate::placement::Placement;
+use crate::time::Time;
+use crate::wire::heartbeat::{Base, Body, CHUNK_LEN, MapChunk, Message};
+use std::sync::Arc;
+
+/// A map that is being received in parts.
+#[derive(Clone, Debug)]
+pub(super) struct Transfer {
+    base: Base,
+    bytes: Vec<u8>,
+    missing: Vec<bool>,
+    placement: Option<Arc<Placement>>,
+}
+
+impl Cluster {
+    /// Asks the proposer for the map that its proposal starts from.
+    pub(super) fn ask_for(&mut self, now: Time, base: Base) {
+        if self.wanted != Some(base) {
+            self.wanted = Some(base);
+            self.hurry(now);
+        }
+    }
+
+    /// A member needs the map that the open proposal starts from: sends it to all, but not more often than
+    /// heartbeats out of turn, because several may ask at once.
+    pub(super) fn send_wanted_map(&mut self, now: Time, wanted: Base) {
+        let offered = self
+            .proposed
+            .as_ref()
+            .is_some_and(|open| open.proposal.base == Some(wanted));
+        let Some(committed) = self
+            .committed
+            .as_ref()
+            .filter(|_| offered && now >= self.chunks_after)
+        else {
+            return;
+        };
+        self.chunks_after = now + self.urgent_gap();
+        let encoded = committed.placement.encode();
+        for (index, bytes) in encoded.chunks(CHUNK_LEN).enumerate() {
+            self.sequence += 1;
+            let chunk = MapChunk {
+                base: wanted,
+                total: encoded.len() as u32,
+                offset: (index * CHUNK_LEN) as u32,
+                bytes: bytes.to_vec(),
+            };
+            let message = Message {
+                sender: self.sender(),
+                body: Body::MapChunk(chunk),
+            };
+            self.transmit(&message, self.everyone());
+        }
+    }
+
+    /// Takes a part of a map from the host whose open proposal starts from it.
+    pub(super) fn on_chunk(&mut self, from: HostId, chunk: MapChunk) {
+        let proposal = self
+            .peers
+            .alive_peer(from)
+            .and_then(|peer| peer.heartbeat.proposal);
+        let wanted = proposal.is_some_and(|proposal| proposal.base == Some(chunk.base));
+        let total = chunk.total as usize;
+        if !wanted || total > Placement::MAX_ENCODED || self.placement_of(chunk.base).is_some() {
+            return;
+        }
+        let fits =
+            |transfer: &Transfer| transfer.base == chunk.base && transfer.bytes.len() == total;
+        let mut transfer = self
+            .transfer
+            .take()
+            .filter(fits)
+            .unwrap_or_else(|| Transfer {
+                base: chunk.base,
+                bytes: vec![0; total],
+                missing: vec![true; total.div_ceil(CHUNK_LEN)],
+                placement: None,
+            });
+        let start = chunk.offset as usize;
+        let part = transfer.bytes.get_mut(start..start + chunk.bytes.len());
+        let missing = transfer.missing.get_mut(start / CHUNK_LEN);
+        if let (Some(part), Some(missing)) = (part, missing) {
+            part.copy_from_slice(&chunk.bytes);
+            *missing = false;
+        }
+        if !transfer.missing.contains(&true) {
+            let whole =
+                Placement::decode(&transfer.bytes).filter(|map| map.digest() == chunk.base.digest);
+            transfer.placement = whole.map(Arc::new);
+            self.wanted = None;
+        }
+        self.transfer = Some(transfer);
+    }
+
+    pub(super) fn placement_of(&self, base: Base) -> Option<Arc<Placement>> {
+        let committed = self.committed.as_ref().filter(|map| map.base() == base);
+        let received = self
+            .transfer
+            .as_ref()
+            .filter(|transfer| transfer.base == base);
+        committed
+            .map(|map| map.placement.clone())
+            .or_else(|| received.and_then(|transfer| transfer.placement.clone()))
+    }
+}

@@ -1,0 +1,234 @@
+//! Covey's records, one by one: how each is written and read.
+//!
+//! Called by the parent module, which knows the frame around them. Record values are little-endian and are
+//! laid out in the order of the fields below; what follows the known fields is a newer version's.
+
+use super::{
+    Announced, Ballot, Base, CHUNK_LEN, Echo, Heartbeat, MAX_ECHOES, MapChunk, Offer, Proposal,
+};
+use crate::config::Timing;
+use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, MAX_HOSTS};
+use crate::rules::Claim;
+use crate::wire::Reject;
+use crate::wire::reader::Reader;
+use covey_filter::USER_RULES;
+use std::time::Duration;
+
+/// Record types. NLB uses 1 and 2.
+pub(super) mod kind {
+    pub(in super::super) const VITALS: u8 = 0xC1;
+    pub(in super::super) const STATE: u8 = 0xC2;
+    pub(in super::super) const ECHOES: u8 = 0xC3;
+    pub(in super::super) const OFFER: u8 = 0xC4;
+    pub(in super::super) const COMMITTED: u8 = 0xC5;
+    pub(in super::super) const STAGED: u8 = 0xC6;
+    pub(in super::super) const PROPOSAL: u8 = 0xC7;
+    pub(in super::super) const WANTED: u8 = 0xC8;
+    pub(in super::super) const CHUNK: u8 = 0xC9;
+    pub(in super::super) const SIGNATURE: u8 = 0xCF;
+}
+
+impl Heartbeat {
+    pub(super) fn emit(&self, out: &mut Vec<u8>) {
+        // What decides about a commit comes first, at an offset that does not depend on the number of hosts.
+        if let Some(map) = &self.committed {
+            record(out, kind::COMMITTED, |value| {
+                emit_ballot(value, &map.ballot);
+                value.extend_from_slice(&map.digest.0.to_le_bytes());
+            });
+        }
+        record(out, kind::STATE, |value| {
+            value.push(self.announced as u8);
+            value.extend_from_slice(&(self.timing.period.as_micros() as u32).to_le_bytes());
+            value.extend_from_slice(&self.timing.tolerance.to_le_bytes());
+        });
+        if let Some(staged) = &self.staged {
+            record(out, kind::STAGED, |value| {
+                emit_ballot(value, &staged.ballot);
+                value.extend_from_slice(&staged.result.0.to_le_bytes());
+            });
+        }
+        if let Some(proposal) = &self.proposal {
+            record(out, kind::PROPOSAL, |value| emit_proposal(value, proposal));
+        }
+        if let Some(base) = &self.wanted {
+            record(out, kind::WANTED, |value| emit_base(value, base));
+        }
+        for offer in &self.offers {
+            record(out, kind::OFFER, |value| {
+                value.extend_from_slice(&offer.rules.0.to_le_bytes());
+                value.push(offer.claims.len() as u8);
+                value.extend(offer.claims.iter().map(|claim| claim.0));
+            });
+        }
+        record(out, kind::ECHOES, |value| {
+            value.extend_from_slice(&self.grants.bits().to_le_bytes());
+            for echo in self.echoes.iter().take(MAX_ECHOES) {
+                value.push(echo.host.get());
+                value.extend_from_slice(&echo.tag.to_le_bytes());
+                value.extend_from_slice(&echo.sequence.to_le_bytes());
+            }
+        });
+    }
+}
+
+impl MapChunk {
+    pub(super) fn emit(&self, out: &mut Vec<u8>) {
+        record(out, kind::CHUNK, |value| {
+            emit_base(value, &self.base);
+            value.extend_from_slice(&self.total.to_le_bytes());
+            value.extend_from_slice(&self.offset.to_le_bytes());
+            value.extend_from_slice(&self.bytes);
+        });
+    }
+}
+
+/// Appends a record whose value `write` appends.
+pub(super) fn record(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(&[kind, 0, 0, 0]);
+    let start = out.len();
+    write(out);
+    let length = u16::try_from(out.len() - start).expect("records are far below 64 KiB");
+    out[start - 2..start].copy_from_slice(&length.to_le_bytes());
+}
+
+pub(super) fn emit_ballot(out: &mut Vec<u8>, ballot: &Ballot) {
+    out.extend_from_slice(&ballot.epoch.0.to_le_bytes());
+    out.push(ballot.proposer.get());
+    out.extend_from_slice(&ballot.incarnation.0.to_le_bytes());
+    out.extend_from_slice(&ballot.attempt.to_le_bytes());
+}
+
+pub(super) fn parse_ballot(value: &mut Reader<'_>) -> Result<Ballot, Reject> {
+    let epoch = Epoch(value.u64()?);
+    let proposer = HostId::new(value.u8()?).ok_or(Reject::BadRecord)?;
+    let incarnation = Incarnation(value.u64()?);
+    // Epoch 0 means "no map"; the last epoch would leave no next one.
+    if epoch.0 == 0 || epoch.0 == u64::MAX {
+        return Err(Reject::BadRecord);
+    }
+    Ok(Ballot {
+        epoch,
+        proposer,
+        incarnation,
+        attempt: value.u32()?,
+    })
+}
+
+pub(super) fn emit_base(out: &mut Vec<u8>, base: &Base) {
+    out.extend_from_slice(&base.epoch.0.to_le_bytes());
+    out.extend_from_slice(&base.digest.0.to_le_bytes());
+}
+
+pub(super) fn parse_base(value: &mut Reader<'_>) -> Result<Base, Reject> {
+    Ok(Base {
+        epoch: Epoch(value.u64()?),
+        digest: Digest(value.u64()?),
+    })
+}
+
+fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
+    emit_ballot(out, &proposal.ballot);
+    emit_base(
+        out,
+        &proposal.base.unwrap_or(Base {
+            epoch: Epoch(0),
+            digest: Digest(0),
+        }),
+    );
+    out.extend_from_slice(&proposal.view.bits().to_le_bytes());
+    out.extend_from_slice(&proposal.owners.bits().to_le_bytes());
+    out.extend_from_slice(&proposal.rules.0.to_le_bytes());
+    out.extend_from_slice(&proposal.result.0.to_le_bytes());
+}
+
+pub(super) fn parse_proposal(value: &mut Reader<'_>) -> Result<Proposal, Reject> {
+    let ballot = parse_ballot(value)?;
+    let base = Some(parse_base(value)?).filter(|base| base.epoch != Epoch(0));
+    let view = HostSet::from_bits(value.u64()?);
+    let owners = HostSet::from_bits(value.u64()?);
+    if !owners.without(view).is_empty() || !view.contains(ballot.proposer) {
+        return Err(Reject::BadRecord);
+    }
+    let (rules, result) = (Digest(value.u64()?), Digest(value.u64()?));
+    Ok(Proposal {
+        ballot,
+        base,
+        view,
+        owners,
+        rules,
+        result,
+    })
+}
+
+pub(super) fn parse_announced(value: &mut Reader<'_>) -> Result<Announced, Reject> {
+    match value.u8()? {
+        0 => Ok(Announced::Goodbye),
+        1 => Ok(Announced::Converging),
+        2 => Ok(Announced::Converged),
+        3 => Ok(Announced::Leaving),
+        _ => Err(Reject::BadRecord),
+    }
+}
+
+pub(super) fn parse_timing(value: &mut Reader<'_>) -> Result<Timing, Reject> {
+    let period = Duration::from_micros(u64::from(value.u32()?));
+    let tolerance = value.u16()?;
+    let sound = (Timing::MIN_PERIOD..=Timing::MAX_PERIOD).contains(&period)
+        && (Timing::MIN_TOLERANCE..=Timing::MAX_TOLERANCE).contains(&tolerance);
+    if sound {
+        Ok(Timing { period, tolerance })
+    } else {
+        Err(Reject::BadRecord)
+    }
+}
+
+pub(super) fn parse_echoes(value: &mut Reader<'_>) -> Result<(Vec<Echo>, HostSet), Reject> {
+    let grants = HostSet::from_bits(value.u64()?);
+    let mut echoes = Vec::with_capacity(value.remaining() / 9);
+    while !value.is_empty() {
+        let host = HostId::new(value.u8()?).ok_or(Reject::BadRecord)?;
+        echoes.push(Echo {
+            host,
+            tag: value.u32()?,
+            sequence: value.u32()?,
+        });
+    }
+    if echoes.len() > MAX_ECHOES {
+        Err(Reject::BadRecord)
+    } else {
+        Ok((echoes, grants))
+    }
+}
+
+pub(super) fn parse_offer(value: &mut Reader<'_>) -> Result<Offer, Reject> {
+    let rules = Digest(value.u64()?);
+    let count = usize::from(value.u8()?);
+    if count > USER_RULES {
+        return Err(Reject::BadRecord);
+    }
+    let claims: Vec<Claim> = value.take(count)?.iter().copied().map(Claim).collect();
+    if claims
+        .iter()
+        .any(|claim| claim.0 > Claim::MAX_WEIGHT.max(MAX_HOSTS))
+    {
+        return Err(Reject::BadRecord);
+    }
+    Ok(Offer { rules, claims })
+}
+
+pub(super) fn parse_chunk(value: &mut Reader<'_>) -> Result<MapChunk, Reject> {
+    let base = parse_base(value)?;
+    let (total, offset) = (value.u32()?, value.u32()?);
+    let bytes = value.take(value.remaining())?.to_vec();
+    let expected = (total.saturating_sub(offset) as usize).min(CHUNK_LEN);
+    if bytes.is_empty() || bytes.len() != expected || !(offset as usize).is_multiple_of(CHUNK_LEN) {
+        return Err(Reject::BadRecord);
+    }
+    Ok(MapChunk {
+        base,
+        total,
+        offset,
+        bytes,
+    })
+}
