@@ -68,28 +68,50 @@ pub(crate) fn ports_by_owner(lab: &Lab, count: usize) -> BTreeMap<u8, Vec<u16>> 
 }
 
 /// One port's datagrams, in order.
-pub(crate) struct Lane {
+struct Lane {
     /// Who owned the port at the start.
-    pub(crate) owner: u8,
+    owner: u8,
     /// Each datagram: when it was sent, and who has answered it.
-    pub(crate) datagrams: Vec<(Instant, Vec<u8>)>,
-    socket: UdpSocket,
+    datagrams: Vec<(Instant, Vec<u8>)>,
 }
 
 impl Lane {
+    /// The longest time between two datagrams that were answered, by the time they were sent. What was dark
+    /// to the end counts to the last datagram.
+    fn longest_gap(&self) -> Duration {
+        let lit = self
+            .datagrams
+            .iter()
+            .filter(|(_, answers)| !answers.is_empty());
+        let times: Vec<Instant> = lit
+            .chain(self.datagrams.last())
+            .map(|(sent, _)| *sent)
+            .collect();
+        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        gaps.max().unwrap_or(Duration::MAX)
+    }
+}
+
+/// A port that is in use.
+struct Port {
+    socket: UdpSocket,
+    lane: Lane,
+}
+
+impl Port {
     fn open(owner: u8, port: u16) -> Self {
         let socket = socket(port);
         socket.set_nonblocking(true).unwrap();
-        Self {
+        let lane = Lane {
             owner,
             datagrams: Vec::new(),
-            socket,
-        }
+        };
+        Self { socket, lane }
     }
 
     fn send(&mut self) {
-        let number = u32::try_from(self.datagrams.len()).unwrap();
-        self.datagrams.push((Instant::now(), Vec::new()));
+        let number = u32::try_from(self.lane.datagrams.len()).unwrap();
+        self.lane.datagrams.push((Instant::now(), Vec::new()));
         // A datagram that cannot be sent is one without an answer.
         let _ = self.socket.send(&number.to_be_bytes());
     }
@@ -100,7 +122,7 @@ impl Lane {
             match self.socket.recv(&mut answer) {
                 Ok(length) => {
                     let (host, number) = read_answer(&answer[..length]);
-                    self.datagrams[number].1.push(host);
+                    self.lane.datagrams[number].1.push(host);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // An ICMP error: the datagram stays without an answer.
@@ -110,22 +132,10 @@ impl Lane {
     }
 
     fn is_answered(&self) -> bool {
-        self.datagrams
+        self.lane
+            .datagrams
             .last()
             .is_none_or(|(_, answers)| !answers.is_empty())
-    }
-
-    /// The longest time between two datagrams that were answered, by the time they were sent. What was dark
-    /// to the end counts to the last datagram.
-    pub(crate) fn longest_gap(&self) -> Duration {
-        let lit = self
-            .datagrams
-            .iter()
-            .filter(|(_, answers)| !answers.is_empty());
-        let last = self.datagrams.last();
-        let times: Vec<Instant> = lit.chain(last).map(|(sent, _)| *sent).collect();
-        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
-        gaps.max().unwrap_or(Duration::MAX)
     }
 }
 
@@ -178,20 +188,21 @@ impl Probe {
             let owned = ports
                 .iter()
                 .flat_map(|(owner, ports)| ports.iter().map(|port| (*owner, *port)));
-            let mut lanes: Vec<Lane> = owned.map(|(owner, port)| Lane::open(owner, port)).collect();
+            let mut sockets: Vec<Port> =
+                owned.map(|(owner, port)| Port::open(owner, port)).collect();
             while !stopped.load(Ordering::Relaxed) {
                 let next = Instant::now() + EVERY;
-                for lane in &mut lanes {
-                    lane.send();
-                    lane.receive();
+                for socket in &mut sockets {
+                    socket.send();
+                    socket.receive();
                 }
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }
             let end = Instant::now() + LAST_ANSWERS;
-            while Instant::now() < end && !lanes.iter().all(Lane::is_answered) {
-                lanes.iter_mut().for_each(Lane::receive);
+            while Instant::now() < end && !sockets.iter().all(Port::is_answered) {
+                sockets.iter_mut().for_each(Port::receive);
             }
-            Record(lanes)
+            Record(sockets.into_iter().map(|port| port.lane).collect())
         });
         Self { stop, thread }
     }

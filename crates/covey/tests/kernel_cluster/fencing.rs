@@ -131,13 +131,12 @@ fn a_stalled_host_is_silent_before_others_take_over_and_until_it_is_back_in_a_ma
         let stall = lease.mul_f64(factor);
         let capture = Capture::start(&lab);
         let load = Load::start(&lab, EVERY, next_port..);
+        lab.await_heartbeats(2, 2);
         let from = now();
         lab.fault(&["stall", "2", &millis(stall).replace(' ', "")]);
         let to = now();
         lab.await_agreement(&[1, 2, 3]);
-        // What comes after the return must be seen too.
-        let beats = lab.status(1).hosts[1].heartbeats;
-        lab.await_status(1, |status| status.hosts[1].heartbeats > beats + 2);
+        lab.await_heartbeats(2, 2);
         let requests = load.finish();
         next_port += u16::try_from(requests.len()).unwrap();
         let frames = wire::read(&capture.finish());
@@ -204,6 +203,7 @@ fn a_host_whose_daemon_is_killed_falls_silent_on_the_virtual_ip_alone() {
     let auth = wire::auth(&lab);
     let capture = Capture::start(&lab);
     let load = Load::start(&lab, EVERY, FIRST_PORT..);
+    lab.await_heartbeats(2, 2);
     lab.fault(&["kill", "2"]);
     lab.await_agreement(&[1, 3]);
     let begun = load.finish().len();

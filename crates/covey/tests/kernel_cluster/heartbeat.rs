@@ -54,9 +54,8 @@ fn ask_and_talk(lab: &Lab, ports: std::ops::Range<u16>) {
 #[ignore = "needs root: network namespaces, eBPF, tcpdump and tshark"]
 fn wireshark_reads_the_heartbeats() {
     let lab = Lab::up("tshark", 3, TIMING);
-    let heard = lab.status(1).hosts[1].heartbeats;
     let capture = Capture::start(&lab);
-    lab.await_status(1, |status| status.hosts[1].heartbeats >= heard + 10);
+    lab.await_heartbeats(2, 10);
     // A host that joins and one that leaves have more to say.
     lab.covey(3, &["stop"]);
     lab.covey(3, &["start"]);

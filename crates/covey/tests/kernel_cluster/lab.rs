@@ -143,6 +143,19 @@ impl Lab {
         });
     }
 
+    /// Waits until host 1 has heard so many more heartbeats of another host.
+    pub(crate) fn await_heartbeats(&self, host: u8, more: u64) {
+        let heard = |status: &Status| {
+            status
+                .hosts
+                .iter()
+                .find(|peer| peer.id == host)
+                .map(|peer| peer.heartbeats)
+        };
+        let before = heard(&self.status(1)).unwrap();
+        self.await_status(1, |status| heard(status) >= Some(before + more));
+    }
+
     /// Waits until a host's log has this in it.
     pub(crate) fn await_log(&self, host: u8, text: &str) {
         self.wait(&[host], &format!("logged `{text}`"), || {
