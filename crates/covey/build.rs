@@ -56,7 +56,8 @@ fn build(root: &Path) -> Result<PathBuf, String> {
         .status()
         .map_err(|error| format!("cargo cannot be run: {error}"))?;
     if !status.success() {
-        return Err("the programs in ebpf/ do not build; the messages above say why".to_owned());
+        // Cargo shows what its child said only if this script fails too.
+        std::process::exit(1);
     }
     Ok(target_dir.join(triple).join("release"))
 }

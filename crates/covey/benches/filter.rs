@@ -112,7 +112,12 @@ fn image(pairs: usize, rules: usize, hosts: u8) -> Image {
     for (bucket, owner) in (0..covey_filter::BUCKETS).zip(ids.iter().cycle()) {
         map.set(bucket, *owner);
     }
-    let placement = Placement::new(vec![Arc::new(map); rules.rules().len() + 2]);
+    let map = Arc::new(map);
+    let ports = rules.rules().iter();
+    let ports = ports
+        .map(|rule| (rule.fingerprint(), map.clone()))
+        .collect();
+    let placement = Placement::new(map.clone(), ports, map.clone());
     let identity = Identity {
         host: ids[0],
         mac: Mac(MAC),

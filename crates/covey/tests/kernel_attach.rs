@@ -79,6 +79,8 @@ fn clients_reach_the_host_through_the_cluster_mac_in_both_modes() {
     for mode in [Attach::Native, Attach::Generic] {
         let (segment, path) = serving(mode);
         assert_eq!(path.attach(), mode);
+        let generic = segment.host_ip("link show eth0").contains("xdpgeneric");
+        assert_eq!(generic, mode == Attach::Generic);
         for (vip, lookup) in [
             (IpAddr::from(VIP4), "neigh show 10.77.0.100"),
             (IpAddr::from(VIP6), "neigh show fd77::100"),

@@ -87,19 +87,19 @@ reasons! {
         "Another host owns the client's bucket, so this host drops the packet.";
     /// Who has a virtual IP: for this host to answer.
     QuestionMine = 6, "question_mine",
-        "Somebody asks for a virtual IP by ARP or neighbour discovery, and this host is one of the two that answer.";
+        "Somebody asks for the MAC of a virtual IP, and this host is one of the two that answer.";
     /// Who has a virtual IP: for others to answer.
     QuestionNotMine = 7, "question_not_mine",
-        "Somebody asks for a virtual IP by ARP or neighbour discovery, and other hosts answer.";
+        "Somebody asks for the MAC of a virtual IP, and other hosts answer.";
     /// The answer to a question that some host asked in the name of a virtual IP.
     Answer = 8, "answer",
-        "Somebody answers a question asked in the name of a virtual IP; every host may have been the one to ask.";
+        "Somebody answers a question asked in the name of a virtual IP; any host may have asked it.";
     /// An ICMP error.
     IcmpError = 9, "icmp_error",
-        "The packet is an ICMP error to a virtual IP; every host takes it, and the one with the connection uses it.";
+        "The packet is an ICMP error; every host takes it, and the one with the connection heeds it.";
     /// A fragment that carries no ports.
     Fragment = 10, "fragment",
-        "The packet is a later fragment and carries no ports; every host takes it, and only the one with the first fragment can complete it.";
+        "The packet is a later fragment without ports; every host takes it, and the one with the first completes it.";
     /// The rule's filtering mode is disabled.
     Disabled = 11, "disabled",
         "The port rule that covers the packet is disabled, so every host drops it.";
@@ -123,10 +123,10 @@ reasons! {
         "An entry that the filter's tables must have is missing; this is a fault in Covey.";
     /// Egress: a frame with the cluster MAC as its source was stopped.
     SourceMac = 18, "source_mac",
-        "Something on this host sent a frame with the cluster MAC as its source; it was dropped, because switches would learn that MAC.";
+        "This host sent a frame with the cluster MAC as its source; it was dropped, or switches would learn that MAC.";
     /// Egress: a virtual IP was advertised with the NIC's own MAC; the frame now says the cluster MAC.
     Advertised = 19, "advertised",
-        "This host told somebody the MAC of a virtual IP; the filter wrote the cluster MAC into the frame.";
+        "This host told somebody its own MAC for a virtual IP; the filter wrote the cluster MAC over it.";
 }
 
 impl Decision {

@@ -215,7 +215,7 @@ fn port_rule(index: u8, rule: &PortRule, claim: Claim) -> RuleStatus {
 const fn state_of(announced: Announced) -> HostState {
     match announced {
         Announced::Goodbye => HostState::Stopped,
-        Announced::Converging => HostState::Converging,
+        Announced::Converging | Announced::Listening => HostState::Converging,
         Announced::Converged => HostState::Converged,
         Announced::Leaving => HostState::Draining,
     }

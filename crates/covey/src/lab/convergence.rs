@@ -47,16 +47,22 @@ impl Lab {
         }
     }
 
-    /// Why the hosts in `expected` are not one converged cluster; none if they are.
+    /// Why the hosts in `expected` are not one converged cluster; none if they are. Asks no more hosts than it
+    /// takes to know, because answering costs a daemon time, and in a large lab it has none to spare.
     pub(super) fn obstacle(&self, expected: HostSet) -> Option<String> {
-        let mut answers = Vec::new();
+        let mut first: Option<Status> = None;
         for host in self.hosts.iter().filter(|host| expected.contains(host.id)) {
-            match host.status() {
-                Ok(status) => answers.push((host.id, status)),
+            let status = match host.status() {
+                Ok(status) => status,
                 Err(error) => return Some(format!("{error:#}")),
+            };
+            let obstacle = disagreement(expected, first.as_ref(), &status);
+            if obstacle.is_some() {
+                return obstacle;
             }
+            first.get_or_insert(status);
         }
-        disagreement(expected, &answers)
+        None
     }
 
     fn check_daemons(&self, expected: HostSet) -> Result<()> {
@@ -73,40 +79,34 @@ impl Lab {
     }
 }
 
-/// What keeps these answers from being those of one converged cluster of `expected`, in words.
-fn disagreement(expected: HostSet, answers: &[(HostId, Status)]) -> Option<String> {
-    for (id, status) in answers {
-        match status.host.state {
-            HostState::Converged => (),
-            HostState::Converging => {
-                let reason = status
-                    .host
-                    .waiting_for
-                    .as_deref()
-                    .unwrap_or("no reason given");
-                return Some(format!("host {id} is converging ({reason})"));
-            }
-            HostState::Draining => return Some(format!("host {id} is draining")),
-            HostState::Stopped => return Some(format!("host {id} is stopped")),
+/// What keeps a host from being part of one converged cluster of `expected`, in words. `other` is the answer of a
+/// host that is part of it.
+fn disagreement(expected: HostSet, other: Option<&Status>, status: &Status) -> Option<String> {
+    let id = status.host.id;
+    match status.host.state {
+        HostState::Converged => (),
+        HostState::Converging => {
+            let reason = status.host.waiting_for.as_deref();
+            let reason = reason.unwrap_or("no reason given");
+            return Some(format!("host {id} is converging ({reason})"));
         }
-        let view: HostSet = status
-            .cluster
-            .view
-            .iter()
-            .filter_map(|id| HostId::new(*id))
-            .collect();
-        if view != expected {
-            return Some(format!(
-                "host {id} is in a cluster of hosts {view}, not {expected}"
-            ));
-        }
+        HostState::Draining => return Some(format!("host {id} is draining")),
+        HostState::Stopped => return Some(format!("host {id} is stopped")),
     }
-    let (first, reference) = answers.first()?;
+    let members = status.cluster.view.iter();
+    let view: HostSet = members.filter_map(|id| HostId::new(*id)).collect();
+    if view != expected {
+        return Some(format!(
+            "host {id} is in a cluster of hosts {view}, not {expected}"
+        ));
+    }
     let map = |status: &Status| (status.cluster.epoch, status.cluster.map_digest.clone());
-    answers
-        .iter()
-        .find(|(_, status)| map(status) != map(reference))
-        .map(|(other, _)| format!("hosts {first} and {other} have committed different maps"))
+    other
+        .filter(|other| map(other) != map(status))
+        .map(|other| {
+            let other = other.host.id;
+            format!("hosts {other} and {id} have committed different maps")
+        })
 }
 
 #[cfg(test)]
@@ -118,13 +118,18 @@ mod tests {
         ids.iter().filter_map(|id| HostId::new(*id)).collect()
     }
 
-    fn answers(ids: &[u8]) -> Vec<(HostId, Status)> {
-        hosts(ids).iter().map(|id| (id, status(id, ids))).collect()
+    fn converged(id: u8) -> Status {
+        status(HostId::new(id).unwrap(), &[1, 2, 3])
     }
 
     #[test]
     fn agreement_is_agreement() {
-        assert_eq!(disagreement(hosts(&[1, 2, 3]), &answers(&[1, 2, 3])), None);
+        let expected = hosts(&[1, 2, 3]);
+        assert_eq!(disagreement(expected, None, &converged(1)), None);
+        assert_eq!(
+            disagreement(expected, Some(&converged(1)), &converged(2)),
+            None
+        );
     }
 
     #[test]
@@ -157,12 +162,10 @@ mod tests {
             ),
         ];
         for (spoil, sentence) in cases {
-            let mut answers = answers(&[1, 2, 3]);
-            spoil(&mut answers[1].1);
-            assert_eq!(
-                disagreement(hosts(&[1, 2, 3]), &answers).as_deref(),
-                Some(sentence)
-            );
+            let mut second = converged(2);
+            spoil(&mut second);
+            let obstacle = disagreement(hosts(&[1, 2, 3]), Some(&converged(1)), &second);
+            assert_eq!(obstacle.as_deref(), Some(sentence));
         }
     }
 

@@ -97,10 +97,8 @@ pub(super) enum KeptNews {
     Broke {
         /// Who had answered on it.
         host: HostId,
-        /// When the request that failed was made.
-        asked: Instant,
-        /// When it failed.
-        failed: Instant,
+        /// When that was noticed.
+        at: Instant,
     },
 }
 
@@ -324,20 +322,15 @@ async fn hold(
             news: KeptNews::Opened(host),
         },
     );
-    let asked = loop {
+    loop {
         sleep(KEPT_PAUSE).await;
-        let asked = Instant::now();
         match timeout(give_up, ask(&mut stream, "keep-alive")).await {
             Ok(Ok(again)) if again == host => (),
-            Ok(_) | Err(_) => break asked,
+            Ok(_) | Err(_) => break,
         }
-    };
-    let failed = Instant::now();
-    let news = KeptNews::Broke {
-        host,
-        asked,
-        failed,
-    };
+    }
+    let at = Instant::now();
+    let news = KeptNews::Broke { host, at };
     tell(samples, Sample::Kept { connection, news });
 }
 

@@ -8,7 +8,7 @@ use super::convergence::patience;
 use super::host::{self, Host};
 use super::interrupt::{Interrupt, TICK};
 use super::netns::{NetnsId, run_in};
-use super::process::Process;
+use super::process::{Condition, Process, kill_all};
 use super::state::Lab;
 use super::topology::{self, Batch, LabName, Place, dip};
 use anyhow::{Context, Result, anyhow, bail};
@@ -176,7 +176,7 @@ fn await_server(lab: &Lab, host: &Host, interrupt: &Interrupt) -> Result<()> {
 }
 
 /// What [`down`] found and removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Removed {
     /// Processes that were killed.
     pub(super) processes: usize,
@@ -189,7 +189,6 @@ pub(super) struct Removed {
 /// # Errors
 /// All steps that failed, in one sentence.
 pub(super) fn down(name: &LabName) -> Result<Removed> {
-    let mut removed = Removed::default();
     let mut failures = Vec::new();
     let mut attempt = |result: Result<()>| {
         if let Err(error) = result {
@@ -200,28 +199,21 @@ pub(super) fn down(name: &LabName) -> Result<Removed> {
     let remembered = Lab::load(name.clone())
         .map(|lab| lab.hosts)
         .unwrap_or_default();
-    for process in remembered
-        .iter()
-        .flat_map(|host| [host.daemon, host.server])
-        .flatten()
-    {
-        if Process::of(process.pid) == Some(process) {
-            removed.processes += 1;
-            attempt(process.kill());
-        }
-    }
-
     let namespaces = name.namespaces()?;
     let mut netns: Vec<NetnsId> = namespaces
         .iter()
         .filter_map(|name| NetnsId::of(name).ok())
         .collect();
-    for namespace in &netns {
-        for process in namespace.processes() {
-            removed.processes += 1;
-            attempt(process.kill());
-        }
-    }
+    let mut processes: Vec<Process> = remembered
+        .iter()
+        .flat_map(|host| [host.daemon, host.server])
+        .flatten()
+        .filter(|process| process.condition() != Condition::Gone)
+        .chain(netns.iter().flat_map(|id| id.processes()))
+        .collect();
+    processes.sort_unstable();
+    processes.dedup();
+    attempt(kill_all(&processes));
 
     // A namespace that was deleted by hand: what its daemon left goes too, unless its number has a new owner.
     for host in &remembered {
@@ -237,14 +229,13 @@ pub(super) fn down(name: &LabName) -> Result<Removed> {
             fs::remove_dir_all(path)
         }));
     }
-    for namespace in namespaces {
+    for namespace in &namespaces {
         let delete = Batch {
             namespace: None,
             commands: vec![format!("netns del {namespace}")],
         };
-        removed.namespaces += 1;
         // Somebody else may be taking the same lab down; gone is gone.
-        let deleted = delete.run().or_else(|error| match NetnsId::of(&namespace) {
+        let deleted = delete.run().or_else(|error| match NetnsId::of(namespace) {
             Ok(_) => Err(error),
             Err(_) => Ok(()),
         });
@@ -253,7 +244,10 @@ pub(super) fn down(name: &LabName) -> Result<Removed> {
     attempt(remove(&name.directory(), |path| fs::remove_dir_all(path)));
 
     if failures.is_empty() {
-        Ok(removed)
+        Ok(Removed {
+            processes: processes.len(),
+            namespaces: namespaces.len(),
+        })
     } else {
         Err(anyhow!(
             "not everything could be removed: {}",

@@ -15,10 +15,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to end a process.
+const END_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process, by PID and start time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Process {
     /// Its process ID.
     pub(super) pid: u32,
@@ -105,16 +108,9 @@ impl Process {
     /// Kills it and returns when it has ended.
     ///
     /// # Errors
-    /// If the kernel refuses, or it has not ended after 5 s.
+    /// If the kernel refuses, or it has not ended after a minute.
     pub(super) fn kill(self) -> Result<()> {
-        let Some(handle) = self.open()? else {
-            return Ok(());
-        };
-        self.send(&handle, Signal::Kill)?;
-        if !wait_readable(&handle, Duration::from_secs(5))? {
-            bail!("process {self} has not ended 5 s after SIGKILL");
-        }
-        Ok(())
+        kill_all(&[self])
     }
 
     /// A descriptor of this very process; none if it is gone.
@@ -160,6 +156,31 @@ impl Process {
         }
         Err(error).context(format!("cannot send {signal:?} to process {self}"))
     }
+}
+
+/// Kills processes and returns when all of them have ended. All are killed before any is waited for: a daemon that
+/// ends gives its part of the kernel back, which takes the kernel a while, but no longer for many than for one.
+///
+/// # Errors
+/// If the kernel refuses, or one has not ended after a minute.
+pub(super) fn kill_all(processes: &[Process]) -> Result<()> {
+    let mut ending = Vec::new();
+    for process in processes {
+        if let Some(handle) = process.open()? {
+            process.send(&handle, Signal::Kill)?;
+            ending.push((process, handle));
+        }
+    }
+    let deadline = Instant::now() + END_PATIENCE;
+    for (process, handle) in ending {
+        if !wait_readable(&handle, deadline.saturating_duration_since(Instant::now()))? {
+            bail!(
+                "process {process} has not ended {} s after SIGKILL",
+                END_PATIENCE.as_secs()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Lets a helper die with this process, so that nothing goes on building a lab whose builder was killed.

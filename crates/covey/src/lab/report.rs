@@ -144,8 +144,13 @@ fn row(host: &HostReport) -> String {
             let share = share(status)
                 .map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
             let view: Vec<String> = status.cluster.view.iter().map(u8::to_string).collect();
+            let reason = status
+                .host
+                .waiting_for
+                .as_ref()
+                .map_or_else(String::new, |reason| format!(" ({reason})"));
             format!(
-                "{head} {:<11} {share:>7} {:>6}  {}",
+                "{head} {:<11} {share:>7} {:>6}  {}{reason}",
                 state_name(status),
                 status.cluster.epoch,
                 view.join(",")

@@ -54,10 +54,13 @@ pub fn image(me: u8, mac: [u8; 6], owner: impl Fn(usize) -> u8) -> Image {
         map.set(bucket, host(owner(bucket)));
     }
     let map = Arc::new(map);
-    let mut per_rule = vec![Arc::new(Map::all(Some(host(1))))];
-    per_rule.extend(vec![map; rules.rules().len() + 1]);
+    let ports = rules.rules().iter();
+    let ports = ports
+        .map(|rule| (rule.fingerprint(), map.clone()))
+        .collect();
+    let placement = Placement::new(Arc::new(Map::all(Some(host(1)))), ports, map.clone());
     let view: HostSet = [1, 2, 3].map(host).into_iter().collect();
-    Image::serving(&identity(me, mac), &rules, &Placement::new(per_rule), view)
+    Image::serving(&identity(me, mac), &rules, &placement, view)
 }
 
 /// The image of host `me` before it serves.

@@ -24,7 +24,7 @@ impl Cluster {
     /// Says everything this host has to say.
     pub(super) fn send_heartbeat(&mut self, now: Time) {
         self.timers.stop(Timer::Urgent);
-        let body = Body::Heartbeat(Box::new(self.heartbeat()));
+        let body = Body::Heartbeat(Box::new(self.heartbeat(now)));
         self.sequence += 1;
         self.last_heartbeat_at = now;
         self.sent.record(self.sequence, now, self.config.timing);
@@ -72,14 +72,22 @@ impl Cluster {
         }
     }
 
-    fn heartbeat(&self) -> Heartbeat {
+    /// What this host says of its part; `None` when it takes none.
+    pub(super) fn announced(&self, now: Time) -> Option<Announced> {
+        match self.role {
+            Role::Stopped | Role::Parting { .. } => None,
+            Role::Leaving { .. } => Some(Announced::Leaving),
+            Role::Active if self.is_converged() => Some(Announced::Converged),
+            Role::Active if self.committed.is_none() && !self.has_listened(now) => {
+                Some(Announced::Listening)
+            }
+            Role::Active => Some(Announced::Converging),
+        }
+    }
+
+    fn heartbeat(&self, now: Time) -> Heartbeat {
         Heartbeat {
-            announced: match self.role {
-                Role::Stopped | Role::Parting { .. } => Announced::Goodbye,
-                Role::Leaving { .. } => Announced::Leaving,
-                Role::Active if self.is_converged() => Announced::Converged,
-                Role::Active => Announced::Converging,
-            },
+            announced: self.announced(now).unwrap_or(Announced::Goodbye),
             timing: self.config.timing,
             echoes: self.peers.echoes(),
             grants: self.outlook.view.without(self.me()),

@@ -62,32 +62,23 @@ impl Prepared {
 impl Cluster {
     /// Takes over a map that a peer has committed, or notices that it cannot.
     pub(super) fn follow_commits(&mut self, now: Time) {
-        let committed: Vec<CommittedMap> = self
-            .peers
-            .alive()
-            .filter_map(|(_, peer)| peer.heartbeat.committed)
-            .collect();
+        // A proposer that leaves says in its goodbyes what it has committed.
+        let is_committed = |map: CommittedMap| {
+            self.peers
+                .iter()
+                .any(|(_, peer)| peer.heartbeat.committed == Some(map))
+        };
         if let Some(staged) = &self.staged
-            && committed.contains(&staged.name())
+            && is_committed(staged.name())
         {
-            if self
-                .lease_in(now, staged.proposal.view)
-                .is_some_and(|until| until > now)
-            {
-                let staged = staged.clone();
-                self.put_in_force(now, staged);
-            } else if self.committed.is_some() {
-                let epoch = staged.proposal.ballot.epoch;
-                self.fence(now, FenceReason::MapMissed { epoch });
-            }
+            let staged = staged.clone();
+            self.put_in_force(now, staged);
             return;
         }
-        let newest = committed
-            .iter()
-            .map(|map| Base {
-                epoch: map.ballot.epoch,
-                digest: map.digest,
-            })
+        let newest = self
+            .peers
+            .alive()
+            .filter_map(|(host, _)| self.base_of(host))
             .max();
         if let (Some(newest), Some(mine)) = (newest, &self.committed)
             && newest > mine.base()
@@ -189,7 +180,7 @@ impl Cluster {
             Quorum::None => true,
             Quorum::Majority(size) => 2 * view.len() > u32::from(size),
         };
-        let listened = now >= self.listening_since + self.config.timing.expiry();
+        let listened = self.has_listened(now);
         let fresh = self.outlook.anchor.is_none();
         let newly_alone = view == self.me()
             && self
@@ -258,7 +249,10 @@ impl Cluster {
         let may_still_serve = |(host, peer): (HostId, &super::peer::Peer)| {
             !proposal.view.contains(host) && now < peer.granted_until
         };
-        proposal.view.contains(self.config.host)
+        // Nor may it leave out a host that fits in this host's eyes: the proposer may not hear it.
+        let fitting = self.outlook.view.without(proposal.view).is_empty();
+        fitting
+            && proposal.view.contains(self.config.host)
             && base_is_newest
             && newer
             && !self.peers.iter().any(may_still_serve)
@@ -269,6 +263,12 @@ impl Cluster {
         if self.declined == Some(proposal.ballot) {
             return false;
         }
+        // Only under a lease of that view: it is what the others wait for before they leave this host out
+        // again, so without it the map could come into force long after that.
+        let lease = self.lease_in(now, proposal.view);
+        let Some(until) = lease.filter(|until| *until > now) else {
+            return false;
+        };
         if let Some(base) = proposal.base
             && self.placement_of(base).is_none()
         {
@@ -290,6 +290,7 @@ impl Cluster {
             return false;
         }
         self.staged = Some(prepared);
+        self.staged_until = until;
         true
     }
 

@@ -6,7 +6,7 @@
 //! (KB812870). If only ARP is answered, the host stays fenced: the others may be serving.
 //! Specification: docs/design.md, "Membership".
 
-use super::Cluster;
+use super::{Cluster, Output};
 use crate::event::Event;
 use crate::ids::{HostId, HostSet, Mac};
 use crate::time::Time;
@@ -16,20 +16,29 @@ use std::net::Ipv4Addr;
 impl Cluster {
     /// Asks silent hosts directly, once per period, while no host is heard.
     pub(super) fn ask_directly(&mut self, now: Time) {
-        if !self.config.unicast_fallback
-            || self.peers.alive().any(|(_, peer)| now < peer.overdue_at())
-        {
+        let alone = self
+            .committed
+            .as_ref()
+            .is_some_and(|map| map.proposal.view == self.me());
+        let heard = self.peers.alive().any(|(_, peer)| now < peer.overdue_at());
+        if !self.config.unicast_fallback || alone || heard {
+            self.asking_since = None;
             return;
         }
-        let silent = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.alive || peer.arp_at.is_some());
+        self.asking_since.get_or_insert(now);
+        let silent = self.peers.iter().filter(|(_, peer)| !peer.has_left());
         let addresses: Vec<Ipv4Addr> = silent.map(|(_, peer)| peer.sender.dip).collect();
         for address in addresses {
             let question = Arp::question(self.config.mac, self.config.dip, address);
-            self.outputs.push_back(super::Output::Transmit(question));
+            self.outputs.push_back(Output::Transmit(question));
         }
+    }
+
+    /// Whether every host that went silent without a goodbye has been asked for a whole period.
+    fn has_asked(&self, now: Time) -> bool {
+        let nobody_to_ask = self.peers.iter().all(|(_, peer)| peer.has_left());
+        let asked = |since: Time| now >= since + self.config.timing.period;
+        !self.config.unicast_fallback || nobody_to_ask || self.asking_since.is_some_and(asked)
     }
 
     /// Hosts to which heartbeats are also sent directly.
@@ -66,12 +75,13 @@ impl Cluster {
     }
 
     /// Whether it is safe to converge alone: the link is up, no host is heard, not even one that is not yet
-    /// believed, and no machine of a silent host answers.
+    /// believed, and all that are silent have been asked in vain.
     pub(super) fn is_surely_alone(&self, now: Time) -> bool {
         self.link_up
             && self.outlook.alive == self.me()
             && !self.peers.has_candidates()
             && self.rival_at.is_none()
+            && self.has_asked(now)
             && self.answering(now).is_empty()
     }
 

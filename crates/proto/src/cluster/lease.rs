@@ -84,8 +84,11 @@ impl Cluster {
         }
     }
 
-    /// Gives up the map for good if the lease has run out.
+    /// Gives up the map for good if the lease has run out, and likewise a map that is only acknowledged.
     pub(super) fn check_lease(&mut self, now: Time) {
+        if self.staged.is_some() && now >= self.staged_until {
+            self.staged = None;
+        }
         if self.committed.is_some() && now >= self.lease {
             let ago = now.since(self.lease);
             self.fence(now, FenceReason::LeaseLapsed { ago });
@@ -116,6 +119,11 @@ impl Cluster {
     }
 
     pub(super) fn renew_lease(&mut self, now: Time) {
+        if let Some(staged) = &self.staged
+            && let Some(until) = self.lease_in(now, staged.proposal.view)
+        {
+            self.staged_until = self.staged_until.max(until);
+        }
         let Some(committed) = &self.committed else {
             return;
         };

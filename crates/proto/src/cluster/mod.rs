@@ -38,7 +38,7 @@ use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::heartbeat::{Ballot, Base, Body, CommittedMap, Message};
+use crate::wire::heartbeat::{Announced, Ballot, Base, Body, CommittedMap, Message};
 use convergence::Prepared;
 use lease::SentLog;
 use outlook::{LeftOut, Outlook};
@@ -116,6 +116,8 @@ pub struct Cluster {
     /// When another host with this host's ID was last heard.
     rival_at: Option<Time>,
     heartbeats_blocked: bool,
+    /// Since when silent hosts have been asked directly.
+    asking_since: Option<Time>,
     /// Hosts kept out for their rules, as last told.
     odd_hosts: HostSet,
 
@@ -123,7 +125,9 @@ pub struct Cluster {
     offered: Arc<RuleSet>,
     offered_claims: Vec<Claim>,
     committed: Option<Prepared>,
+    /// The map that this host has acknowledged, and until when it may come into force.
     staged: Option<Prepared>,
+    staged_until: Time,
     proposed: Option<Prepared>,
     /// The map with which this host left, for its goodbyes.
     handed_over: Option<CommittedMap>,
@@ -139,6 +143,8 @@ pub struct Cluster {
 
     converging_since: Option<Time>,
     times_converging: u64,
+    /// What the others were last told, or are about to be.
+    last_announced: Option<Announced>,
 }
 
 impl Cluster {
@@ -161,11 +167,13 @@ impl Cluster {
             listening_since: Time::ZERO,
             rival_at: None,
             heartbeats_blocked: false,
+            asking_since: None,
             odd_hosts: HostSet::EMPTY,
             offered: Arc::new(config.rules.clone()),
             offered_claims: config.claims.clone(),
             committed: None,
             staged: None,
+            staged_until: Time::ZERO,
             proposed: None,
             handed_over: None,
             attempts: 0,
@@ -176,6 +184,7 @@ impl Cluster {
             lease: Time::ZERO,
             converging_since: None,
             times_converging: 0,
+            last_announced: None,
             config,
         }
     }
@@ -395,7 +404,7 @@ impl Cluster {
             return;
         }
         let before = self.outlook.view;
-        self.outlook = self.look();
+        self.outlook = self.look(now);
         if self.outlook.view != before {
             // Those who have just come need this host's echoes to count.
             self.hurry(now);
@@ -417,6 +426,11 @@ impl Cluster {
         }
         if !self.is_converged() {
             self.set_converging(now);
+        }
+        let announced = self.announced(now);
+        if announced != self.last_announced {
+            self.last_announced = announced;
+            self.hurry(now);
         }
         self.schedule_review(now);
     }
@@ -452,6 +466,9 @@ impl Cluster {
             silence.chain([peer.granted_until])
         });
         let lease = self.committed.as_ref().map(|_| self.lease);
+        let lease = lease
+            .into_iter()
+            .chain(self.staged.as_ref().map(|_| self.staged_until));
         let leaving = match self.role {
             Role::Leaving { deadline } => Some(deadline),
             Role::Stopped | Role::Active | Role::Parting { .. } => None,

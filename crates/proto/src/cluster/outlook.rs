@@ -8,6 +8,7 @@ use super::Cluster;
 use super::Role;
 use super::view::Hearing;
 use crate::ids::{Digest, HostId, HostSet};
+use crate::time::Time;
 use crate::wire::heartbeat::{Announced, Base};
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ use std::collections::BTreeMap;
 pub(super) enum LeftOut {
     /// Its rules are not the others'.
     Rules,
+    /// It does not know yet who else is there.
+    Listening,
     /// It does not hear this host of the view, or is not heard by it.
     Hearing(HostId),
 }
@@ -71,6 +74,20 @@ impl Cluster {
         wish.into_iter().chain(in_force).chain(told)
     }
 
+    /// Whether this host has listened long enough to have heard everyone who is there.
+    pub(super) fn has_listened(&self, now: Time) -> bool {
+        now >= self.listening_since + self.config.timing.expiry()
+    }
+
+    fn is_listening(&self, now: Time, host: HostId) -> bool {
+        if host == self.config.host {
+            return !self.has_listened(now);
+        }
+        self.peers
+            .alive_peer(host)
+            .is_some_and(|peer| peer.heartbeat.announced == Announced::Listening)
+    }
+
     fn is_leaving(&self, host: HostId) -> bool {
         if host == self.config.host {
             return matches!(self.role, Role::Leaving { .. });
@@ -80,7 +97,7 @@ impl Cluster {
             .is_some_and(|peer| peer.heartbeat.announced == Announced::Leaving)
     }
 
-    pub(super) fn look(&self) -> Outlook {
+    pub(super) fn look(&self, now: Time) -> Outlook {
         let alive: HostSet = self
             .peers
             .alive()
@@ -97,7 +114,10 @@ impl Cluster {
         };
         let rules = self.rules_to_serve(alive, members);
         let can_serve = |host: &HostId| self.offers_of(*host).any(|offer| offer == rules);
-        let fitting: HostSet = alive.iter().filter(can_serve).collect();
+        // A cluster is founded by hosts that have listened; the others join it.
+        let may_join = |host: &HostId| anchor.is_some() || !self.is_listening(now, *host);
+        let able: HostSet = alive.iter().filter(can_serve).collect();
+        let fitting: HostSet = able.iter().filter(may_join).collect();
 
         let hearing = self.hearing(alive);
         let members_fitting = members.intersection(fitting);
@@ -107,7 +127,8 @@ impl Cluster {
         let left_out = alive.without(view).iter().map(|host| {
             let gap = hearing.first_gap(view.union(HostSet::only(host)));
             let reason = match gap {
-                _ if !fitting.contains(host) => LeftOut::Rules,
+                _ if !able.contains(host) => LeftOut::Rules,
+                _ if !fitting.contains(host) => LeftOut::Listening,
                 Some((one, other)) => LeftOut::Hearing(if one == host { other } else { one }),
                 None => LeftOut::Hearing(host),
             };

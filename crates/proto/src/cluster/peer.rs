@@ -64,6 +64,11 @@ impl Peer {
         }
     }
 
+    /// Whether its last word was a goodbye.
+    pub(super) fn has_left(&self) -> bool {
+        self.heartbeat.announced == Announced::Goodbye
+    }
+
     /// From here on its silence is suspicious, though not yet long enough.
     pub(super) fn overdue_at(&self) -> Time {
         self.heard_at + self.patience()

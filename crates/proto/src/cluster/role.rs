@@ -95,6 +95,7 @@ impl Cluster {
         self.rival_at = None;
         self.handed_over = None;
         self.heartbeats_blocked = false;
+        self.asking_since = None;
         self.listening_since = now;
         self.times_converging = 0;
         self.set_converging(now);

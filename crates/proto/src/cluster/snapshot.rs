@@ -1,7 +1,7 @@
 //! A host's account of itself, for `covey status` and the simulator.
 
+use super::Cluster;
 use super::outlook::LeftOut;
-use super::{Cluster, Role};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
@@ -72,12 +72,7 @@ impl Cluster {
     pub fn snapshot(&self, now: Time) -> Snapshot {
         let map = self.committed.as_ref();
         Snapshot {
-            announced: match self.role {
-                Role::Stopped | Role::Parting { .. } => None,
-                Role::Leaving { .. } => Some(Announced::Leaving),
-                Role::Active if self.is_converged() => Some(Announced::Converged),
-                Role::Active => Some(Announced::Converging),
-            },
+            announced: self.announced(now),
             epoch: map.map_or(Epoch(0), |map| map.proposal.ballot.epoch),
             digest: map.map_or(Digest(0), |map| map.proposal.result),
             view: map.map_or(HostSet::EMPTY, |map| map.proposal.view),
@@ -131,24 +126,8 @@ impl Cluster {
         if !self.link_up {
             return Some("the link of the network interface is down".to_owned());
         }
-        if let Some((host, reason)) = self.outlook.left_out.first() {
-            let them = |host: HostId| {
-                if host == me {
-                    "this host".to_owned()
-                } else {
-                    format!("host {host}")
-                }
-            };
-            return Some(match reason {
-                LeftOut::Rules => format!("{} has other virtual IPs or port rules", them(*host)),
-                LeftOut::Hearing(other) => {
-                    format!(
-                        "{} and {} do not hear each other",
-                        them(*host),
-                        them(*other)
-                    )
-                }
-            });
+        if let Some(reason) = self.someone_left_out() {
+            return Some(reason);
         }
         let heard_by_others: HostSet = self.peers.alive().fold(HostSet::EMPTY, |all, (_, peer)| {
             all.union(peer.heartbeat.hears())
@@ -159,8 +138,7 @@ impl Cluster {
                 "this host does not hear host(s) {unheard}, which others hear"
             ));
         }
-        let listened = self.listening_since + self.config.timing.expiry();
-        if self.committed.is_none() && now < listened {
+        if self.committed.is_none() && !self.has_listened(now) {
             return Some("listening for other hosts".to_owned());
         }
         let silent = self.proposed.as_ref().map(|open| {
@@ -175,5 +153,32 @@ impl Cluster {
         silent
             .filter(|hosts| !hosts.is_empty())
             .map(|hosts| format!("agreement of host(s) {hosts}"))
+    }
+
+    /// The first live host that is left out of the view for a reason that does not pass by itself.
+    fn someone_left_out(&self) -> Option<String> {
+        let me = self.config.host;
+        let named = |host: HostId| {
+            if host == me {
+                "this host".to_owned()
+            } else {
+                format!("host {host}")
+            }
+        };
+        self.outlook
+            .left_out
+            .iter()
+            .find_map(|(host, reason)| match reason {
+                LeftOut::Listening => None,
+                LeftOut::Rules => Some(format!(
+                    "{} has other virtual IPs or port rules",
+                    named(*host)
+                )),
+                LeftOut::Hearing(other) => Some(format!(
+                    "{} and {} do not hear each other",
+                    named(*host),
+                    named(*other)
+                )),
+            })
     }
 }

@@ -70,12 +70,14 @@ pub struct Sender {
 pub enum Announced {
     /// It has stopped: it answers nothing any more.
     Goodbye = 0,
-    /// It is not, or not yet, in a committed map.
+    /// It is not, or no longer, in a committed map.
     Converging = 1,
     /// It serves, and sees no change under way.
     Converged = 2,
     /// It wants a map without it.
     Leaving = 3,
+    /// It has not listened long enough to know who else is there, so it can join a cluster but not found one.
+    Listening = 4,
 }
 
 /// The last message heard from a host.

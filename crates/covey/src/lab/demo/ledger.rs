@@ -66,18 +66,10 @@ pub(super) struct Ledger {
     pending: BTreeMap<u64, Instant>,
     requests: Vec<Request>,
     datagrams: Vec<Datagram>,
-    broken: Vec<Break>,
+    broken: Vec<(Instant, HostId)>,
     kept: BTreeMap<usize, HostId>,
     /// Counts since the start.
     pub(super) totals: Totals,
-}
-
-/// A kept connection that broke.
-#[derive(Debug)]
-struct Break {
-    host: HostId,
-    asked: Instant,
-    failed: Instant,
 }
 
 impl Request {
@@ -117,18 +109,10 @@ impl Ledger {
                 KeptNews::Opened(host) => {
                     self.kept.insert(connection, host);
                 }
-                KeptNews::Broke {
-                    host,
-                    asked,
-                    failed,
-                } => {
+                KeptNews::Broke { host, at } => {
                     self.totals.broken += 1;
                     self.kept.remove(&connection);
-                    self.broken.push(Break {
-                        host,
-                        asked,
-                        failed,
-                    });
+                    self.broken.push((at, host));
                 }
             },
         }
@@ -138,7 +122,7 @@ impl Ledger {
     pub(super) fn forget_before(&mut self, time: Instant) {
         self.requests.retain(|request| request.ended >= time);
         self.datagrams.retain(|datagram| datagram.sent >= time);
-        self.broken.retain(|broken| broken.failed >= time);
+        self.broken.retain(|(at, _)| *at >= time);
     }
 
     /// Whether a request that began before this time is still under way.
@@ -209,12 +193,9 @@ impl Ledger {
             effect.requests += 1;
             effect.retried += usize::from(request.was_retried());
         }
-        let broke = self
-            .broken
-            .iter()
-            .filter(|broken| broken.failed >= began && broken.asked < converged);
-        for broken in broke {
-            *effect.broken.entry(broken.host).or_default() += 1;
+        // A kept connection notices when it is used again, which may be after the convergence.
+        for (_, host) in self.broken.iter().filter(|(at, _)| *at >= began) {
+            *effect.broken.entry(*host).or_default() += 1;
         }
         effect
     }
@@ -345,8 +326,7 @@ mod tests {
         let later = start + Duration::from_secs(1);
         let broke = KeptNews::Broke {
             host: id(1),
-            asked: start,
-            failed: later,
+            at: later,
         };
         ledger.enter(Sample::Kept {
             connection: 0,

@@ -146,7 +146,7 @@ fn checks(totals: &Totals, shares: &BTreeMap<HostId, f64>, outcomes: &[Outcome])
             seen: failed_in_quiet.to_string(),
         },
         Check {
-            what: "leaving and joining failed no request, a crash no later one",
+            what: "what happened failed no request that began after it",
             passed: not_allowed == 0,
             seen: not_allowed.to_string(),
         },

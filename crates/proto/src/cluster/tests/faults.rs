@@ -241,7 +241,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// A loss schedule that shrinks: as long as no link loses more than the tolerance allows in a row, the
     /// cluster stays as it is.
@@ -283,9 +283,16 @@ proptest! {
                 Mishap::Stall(host, ms) => segment.stall(host, Duration::from_millis(ms.into())),
                 Mishap::Crash(host) => segment.crash(host),
                 Mishap::Kill(host) => segment.kill(host),
-                Mishap::Restart(host) => segment.restart(host),
+                // A host that starts while it cannot hear the others is a split: each part may serve.
+                Mishap::Restart(host) => {
+                    cuts.borrow_mut().clear();
+                    segment.restart(host);
+                }
                 Mishap::Stop(host) if segment.host(host).running => segment.command_to(host, Command::Stop),
-                Mishap::Start(host) if segment.host(host).running => segment.command_to(host, Command::Start),
+                Mishap::Start(host) if segment.host(host).running => {
+                    cuts.borrow_mut().clear();
+                    segment.command_to(host, Command::Start);
+                }
                 Mishap::Stop(_) | Mishap::Start(_) => {}
                 // One at a time: more could split the segment, where each part may serve.
                 Mishap::Cut(from, to) => *cuts.borrow_mut() = vec![(from, to)],

@@ -167,6 +167,7 @@ pub(super) fn parse_announced(value: &mut Reader<'_>) -> Result<Announced, Rejec
         1 => Ok(Announced::Converging),
         2 => Ok(Announced::Converged),
         3 => Ok(Announced::Leaving),
+        4 => Ok(Announced::Listening),
         _ => Err(Reject::BadRecord),
     }
 }

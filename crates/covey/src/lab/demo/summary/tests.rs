@@ -74,11 +74,11 @@ fn each_check_can_fail() {
                 (totals.failed, totals.answered) = (2, 998);
                 outcome.effect.failed_after = 1;
             },
-            "leaving and joining failed no request, a crash no later one",
+            "what happened failed no request that began after it",
         ),
         (
-            |_, _, outcome| outcome.event = Event::Stop(id(2)),
-            "leaving and joining failed no request, a crash no later one",
+            |_, _, outcome| (outcome.event, outcome.effect.failed_after) = (Event::Stop(id(2)), 1),
+            "what happened failed no request that began after it",
         ),
         (
             |_, _, outcome| {
