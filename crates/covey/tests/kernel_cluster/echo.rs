@@ -3,9 +3,8 @@
 //! the host and the datagram, so what is answered twice shows too. Called by the tests of crashes and by the
 //! failover bench. docs/design.md, "Tests".
 
-use crate::lab::Lab;
+use crate::lab::{Lab, VIP};
 use crate::netns;
-use crate::web::VIP;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};

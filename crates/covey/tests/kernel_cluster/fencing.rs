@@ -8,10 +8,9 @@
 //!                                  |<--- silent --->|<- silent -->|
 //! ```
 
-use crate::lab::{Lab, Timing};
-use crate::web::{self, FIRST_PORT, Load, VIP};
-use crate::wire::{self, Capture, Frame, nic};
-use covey_proto::config::Auth;
+use crate::lab::{Lab, Timing, VIP};
+use crate::web::{self, FIRST_PORT, Load};
+use crate::wire::{self, Beat, Capture, Frame, nic};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,50 +27,25 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-/// The heartbeats of a capture.
-struct Beats(Vec<Beat>);
-
-#[derive(Clone, Copy)]
-struct Beat {
-    at: Duration,
-    host: u8,
-    epoch: Option<u64>,
+/// The two heartbeats of a host around its longest silence between two moments.
+fn longest_silence(beats: &[Beat], host: u8, from: Duration, to: Duration) -> (Beat, Beat) {
+    let beats: Vec<Beat> = beats
+        .iter()
+        .filter(|beat| beat.host == host)
+        .copied()
+        .collect();
+    let during = beats
+        .windows(2)
+        .filter(|pair| pair[0].at < to && from < pair[1].at);
+    let longest = during.max_by_key(|pair| pair[1].at - pair[0].at).unwrap();
+    (longest[0], longest[1])
 }
 
-impl Beats {
-    fn read(frames: &[Frame], auth: &Auth) -> Self {
-        let beats = frames.iter().filter_map(|frame| {
-            let (host, epoch) = frame.heartbeat(auth)?;
-            Some(Beat {
-                at: frame.at,
-                host,
-                epoch,
-            })
-        });
-        Self(beats.collect())
-    }
-
-    /// The two heartbeats of a host around its longest silence between two moments.
-    fn longest_silence(&self, host: u8, from: Duration, to: Duration) -> (Beat, Beat) {
-        let beats: Vec<Beat> = self
-            .0
-            .iter()
-            .filter(|beat| beat.host == host)
-            .copied()
-            .collect();
-        let during = beats
-            .windows(2)
-            .filter(|pair| pair[0].at < to && from < pair[1].at);
-        let longest = during.max_by_key(|pair| pair[1].at - pair[0].at).unwrap();
-        (longest[0], longest[1])
-    }
-
-    fn first(&self, from: Duration, is_it: impl Fn(&Beat) -> bool) -> Option<Beat> {
-        self.0
-            .iter()
-            .find(|beat| beat.at >= from && is_it(beat))
-            .copied()
-    }
+fn first(beats: &[Beat], from: Duration, is_it: impl Fn(&Beat) -> bool) -> Option<Beat> {
+    beats
+        .iter()
+        .find(|beat| beat.at >= from && is_it(beat))
+        .copied()
 }
 
 /// Connections that were asked for in a time, and what hosts sent on each.
@@ -141,17 +115,19 @@ fn a_stalled_host_is_silent_before_others_take_over_and_until_it_is_back_in_a_ma
         next_port += u16::try_from(requests.len()).unwrap();
         let frames = wire::read(&capture.finish());
 
-        let beats = Beats::read(&frames, &auth);
+        let beats = wire::heartbeats(&frames, &auth);
         let connections = Connections::of(&frames);
-        let (last, first) = beats.longest_silence(2, from, to);
+        let (last, woken) = longest_silence(&beats, 2, from, to);
         let lapse = last.at + lease;
         // The next map that host 2 puts in force, and when the first host told that it has.
-        let returned = beats.first(first.at, |beat| beat.host == 2 && beat.epoch > last.epoch);
+        let returned = first(&beats, woken.at, |beat| {
+            beat.host == 2 && beat.epoch > last.epoch
+        });
         let back = returned
-            .and_then(|returned| beats.first(last.at, |beat| beat.epoch == returned.epoch))
+            .and_then(|returned| first(&beats, last.at, |beat| beat.epoch == returned.epoch))
             .map(|beat| beat.at);
         let takeover = returned.and_then(|returned| {
-            beats.first(last.at, |beat| {
+            first(&beats, last.at, |beat| {
                 beat.epoch > last.epoch && beat.epoch < returned.epoch
             })
         });
@@ -168,7 +144,7 @@ fn a_stalled_host_is_silent_before_others_take_over_and_until_it_is_back_in_a_ma
             "stall {factor} x lease: silent for {}; after its last heartbeat: lease over {}, others take over {}, \
              back {}; {begun} connections begun in between, {wrong} answers of host 2; of {} requests {torn} \
              accepted twice, {} failed",
-            millis(first.at - last.at),
+            millis(woken.at - last.at),
             millis(lease),
             since(takeover),
             since(back),
@@ -212,10 +188,9 @@ fn a_host_whose_daemon_is_killed_falls_silent_on_the_virtual_ip_alone() {
     let own = web::in_a_row(&lab, Ipv4Addr::new(10, 77, 0, 2), after..after + 30);
     let frames = wire::read(&capture.finish());
 
-    let beats = Beats::read(&frames, &auth);
-    let last = *beats.0.iter().rfind(|beat| beat.host == 2).unwrap();
-    let takeover = beats
-        .first(last.at, |beat| beat.epoch > last.epoch)
+    let beats = wire::heartbeats(&frames, &auth);
+    let last = *beats.iter().rfind(|beat| beat.host == 2).unwrap();
+    let takeover = first(&beats, last.at, |beat| beat.epoch > last.epoch)
         .unwrap()
         .at;
     let lapse = last.at + TIMING.budget();

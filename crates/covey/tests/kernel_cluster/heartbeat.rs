@@ -1,8 +1,8 @@
 //! What passes the switch: heartbeats as Wireshark reads them, and never a frame that teaches the switch the
 //! cluster's MAC, whatever happens to the hosts.
 
-use crate::lab::{Lab, Timing, succeed};
-use crate::web::{self, FIRST_PORT, VIP};
+use crate::lab::{Lab, Timing, VIP, succeed};
+use crate::web::{self, FIRST_PORT};
 use crate::wire::{self, Capture};
 use covey_proto::ids::Mac;
 use covey_proto::wire::arp::Arp;

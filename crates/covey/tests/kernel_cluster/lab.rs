@@ -9,6 +9,7 @@ use covey::control::client::Client;
 use covey::control::socket_of;
 use covey::status::{HostState, Status};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -16,6 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The virtual IP of every lab.
+pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 /// The program under test.
 pub(crate) const COVEY: &str = env!("CARGO_BIN_EXE_covey");
 /// How long anything that a test waits for may take; far more than it should.
@@ -122,6 +125,13 @@ impl Lab {
     /// Lets something happen to a host.
     pub(crate) fn fault(&self, arguments: &[&str]) {
         self.lab(&[&["fault"], arguments].concat());
+    }
+
+    /// Sends a signal to a host's daemon.
+    pub(crate) fn signal(&self, host: u8, name: &str) {
+        let mut kill = Command::new("kill");
+        kill.args(["-s", name, &self.status(host).host.pid.to_string()]);
+        succeed("kill", kill);
     }
 
     /// What a host says on `covey status --json`.

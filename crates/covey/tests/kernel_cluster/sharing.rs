@@ -1,8 +1,8 @@
 //! One owner for every connection, in fair shares; a cluster of two; and nothing left when a lab is down.
 
-use crate::lab::{COVEY, Lab, Timing};
+use crate::lab::{COVEY, Lab, Timing, VIP};
 use crate::netns;
-use crate::web::{self, FIRST_PORT, VIP};
+use crate::web::{self, FIRST_PORT};
 use crate::wire::{self, Capture};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -2,7 +2,7 @@
 //! a captured frame names its request. Called by the tests of single changes and faults.
 //! docs/design.md, "Tests".
 
-use crate::lab::Lab;
+use crate::lab::{Lab, VIP};
 use crate::netns;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
@@ -13,8 +13,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The virtual IP of every lab.
-pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 /// Source ports are counted up from here.
 pub(crate) const FIRST_PORT: u16 = 10_000;
 /// When a request is given up, and counts as failed: after a repeated SYN has had its chance.

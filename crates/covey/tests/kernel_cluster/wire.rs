@@ -2,9 +2,8 @@
 //! kernel's time stamp: tcpdump on the bridge itself. Verdicts on who answered what rest on source MACs here,
 //! not on what hosts say of themselves. docs/design.md, "Tests".
 
-use crate::lab::{Lab, succeed};
+use crate::lab::{Lab, VIP, succeed};
 use crate::netns;
-use crate::web::VIP;
 use covey::config::{Config, Machine};
 use covey_proto::config::Auth;
 use covey_proto::ids::Mac;
@@ -174,22 +173,38 @@ impl Frame {
             None
         }
     }
+}
 
-    /// The host that sends it and the epoch of the map it has in force, if it is a heartbeat.
-    pub(crate) fn heartbeat(&self, auth: &Auth) -> Option<(u8, Option<u64>)> {
-        let frame = self.ethernet();
-        if frame.ethertype != ethernet::HEARTBEAT {
+/// A heartbeat that passed the switch.
+#[derive(Clone, Copy)]
+pub(crate) struct Beat {
+    /// When.
+    pub(crate) at: Duration,
+    /// Who sent it.
+    pub(crate) host: u8,
+    /// The epoch of the map that it has in force.
+    pub(crate) epoch: Option<u64>,
+}
+
+/// The heartbeats of a capture.
+pub(crate) fn heartbeats(frames: &[Frame], auth: &Auth) -> Vec<Beat> {
+    let beats = frames.iter().filter_map(|frame| {
+        let ethernet = frame.ethernet();
+        if ethernet.ethertype != ethernet::HEARTBEAT {
             return None;
         }
-        let message = Message::parse(frame.payload, VIP.octets(), auth).expect("a sound heartbeat");
+        let message =
+            Message::parse(ethernet.payload, VIP.octets(), auth).expect("a sound heartbeat");
         match message.body {
-            Body::Heartbeat(heartbeat) => {
-                let epoch = heartbeat.committed.map(|map| map.ballot.epoch.0);
-                Some((message.sender.host.get(), epoch))
-            }
+            Body::Heartbeat(heartbeat) => Some(Beat {
+                at: frame.at,
+                host: message.sender.host.get(),
+                epoch: heartbeat.committed.map(|map| map.ballot.epoch.0),
+            }),
             Body::MapChunk(_) => None,
         }
-    }
+    });
+    beats.collect()
 }
 
 /// The frames of a capture: a classic pcap file with Ethernet frames and microseconds, in this machine's byte
@@ -231,6 +246,20 @@ pub(crate) fn accepted_by(frames: &[Frame]) -> BTreeMap<u16, BTreeSet<Mac>> {
         }
     }
     accepted
+}
+
+/// When the first and the last frame of each connection to the virtual IP passed: by client port.
+pub(crate) fn spans(frames: &[Frame]) -> BTreeMap<u16, (Duration, Duration)> {
+    let mut spans = BTreeMap::new();
+    for frame in frames {
+        if let Some(segment) = frame.segment() {
+            spans
+                .entry(segment.client)
+                .or_insert((frame.at, frame.at))
+                .1 = frame.at;
+        }
+    }
+    spans
 }
 
 /// How a lab's heartbeats are signed.
