@@ -16,15 +16,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::thread::{self, JoinHandle};
 
 /// The object that build.rs made of `ebpf/`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("COVEY_EBPF"));
-
-/// After a flip, packets already being judged look at the old generation for some nanoseconds more, or for as
-/// long as a hypervisor keeps their CPU away from them. Only a change within this time after the last has
-/// to wait for them.
-const SETTLED: Duration = Duration::from_millis(100);
 
 /// The programs, loaded, and their maps.
 pub struct Programs {
@@ -32,7 +27,7 @@ pub struct Programs {
     tables: Mapped<[Generation; 2]>,
     in_force: Mapped<AtomicU64>,
     lease: Mapped<AtomicU64>,
-    flipped: Instant,
+    settling: Option<JoinHandle<()>>,
 }
 
 impl Programs {
@@ -58,20 +53,20 @@ impl Programs {
             in_force: mapped(&ebpf, "IN_FORCE")?,
             lease: mapped(&ebpf, "LEASE")?,
             ebpf,
-            flipped: Instant::now(),
+            settling: None,
         })
     }
 
     /// Puts another image in force.
     pub fn program(&mut self, image: &Image) {
-        if self.flipped.elapsed() < SETTLED {
-            wait_for_packets_in_flight();
+        if let Some(settling) = self.settling.take() {
+            settling.join().expect("waiting does not panic");
         }
         let next = self.in_force.get().load(Ordering::Relaxed) ^ 1;
         write(&mut self.tables.get_mut()[next as usize], image);
         // Release: the tables are in memory before the programs are sent there.
         self.in_force.get().store(next, Ordering::Release);
-        self.flipped = Instant::now();
+        self.settling = settle();
     }
 
     /// Lets this host serve until then: nanoseconds of CLOCK_MONOTONIC.
@@ -142,6 +137,19 @@ impl Programs {
             .maps()
             .try_for_each(|(name, _)| unpin(&dir.join(name)))
     }
+}
+
+/// After a flip, packets already being judged look at the old generation for some nanoseconds more, or for as
+/// long as a hypervisor keeps their CPU away from them. Waiting for them takes 10 to 20 ms, so it begins at once
+/// and aside: a change that had to wait first would leave buckets without an owner for that long.
+fn settle() -> Option<JoinHandle<()>> {
+    let aside = thread::Builder::new()
+        .name("settle".to_owned())
+        .spawn(wait_for_packets_in_flight);
+    if aside.is_err() {
+        wait_for_packets_in_flight();
+    }
+    aside.ok()
 }
 
 /// Removes a pin if it is there.

@@ -1,0 +1,28 @@
+//! The whole of Covey end to end: clusters of real daemons, the real filter in the real kernel, clients with plain
+//! sockets and a capture on the switch, in labs made of network namespaces. Each promise of docs/design.md,
+//! "Promises", that one can see from outside is a test here; each test prints its figures in one line
+//! (`--nocapture`).
+//!
+//! ```text
+//!   sharing    one owner for every connection; two hosts; nothing is left after `down`
+//!   crash      a crash costs the dead host's share alone, for the detection time; a minimum of buckets moves
+//!   fencing    a stalled or dead daemon's host is silent before the others take over
+//!   change     leaving, returning, reloading: nothing fails
+//!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
+//! ```
+//!
+//! They need root and are listed as ignored without `--ignored`. They run one at a time ([`lab`]) and take
+//! about four minutes in all.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod change;
+mod crash;
+mod echo;
+mod fencing;
+mod heartbeat;
+mod lab;
+mod netns;
+mod sharing;
+mod web;
+mod wire;

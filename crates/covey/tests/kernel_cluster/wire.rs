@@ -1,0 +1,271 @@
+//! What passes through the lab's switch, each frame once, in the order in which the switch handles it and with the
+//! kernel's time stamp: tcpdump on the bridge itself. Verdicts on who answered what rest on source MACs here,
+//! not on what hosts say of themselves. docs/design.md, "Tests".
+
+use crate::lab::{Lab, VIP, succeed};
+use crate::netns;
+use covey::config::{Config, Machine};
+use covey_proto::config::Auth;
+use covey_proto::ids::Mac;
+use covey_proto::wire::ethernet::{self, Ethernet};
+use covey_proto::wire::heartbeat::{Body, Message};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const IPV4: u16 = 0x0800;
+/// What is sent last, so that one knows when everything before it has been written down.
+const LAST_WORD: &[u8] = b"this is the end of the capture";
+
+/// A host's NIC in the lab.
+pub(crate) fn nic(host: u8) -> Mac {
+    Mac([0x0A, 0, 10, 77, 0, host])
+}
+
+/// A capture under way.
+pub(crate) struct Capture {
+    tcpdump: Child,
+    says: BufReader<ChildStderr>,
+    file: PathBuf,
+    client: String,
+}
+
+impl Capture {
+    /// Starts to capture all frames; returns when no frame is missed any more.
+    pub(crate) fn start(lab: &Lab) -> Self {
+        let file = lab.directory().join("switch.pcap");
+        let name = file.to_str().unwrap();
+        let mut tcpdump = lab
+            .command(&[
+                "exec",
+                "switch",
+                "--",
+                "tcpdump",
+                "-i",
+                "br0",
+                "-Z",
+                "root",
+                "-B",
+                "16384",
+                "-s",
+                "2048",
+                "--immediate-mode",
+                "-U",
+                "-w",
+                name,
+            ])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut says = BufReader::new(tcpdump.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("listening on") {
+            line.clear();
+            let length = says.read_line(&mut line).unwrap();
+            assert!(length > 0, "tcpdump has ended; is it installed?");
+        }
+        let client = lab.namespace("client");
+        Self {
+            tcpdump,
+            says,
+            file,
+            client,
+        }
+    }
+
+    /// Ends the capture, once all that was sent up to now is in it.
+    pub(crate) fn finish(mut self) -> PathBuf {
+        netns::inside(&self.client, || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            socket.set_broadcast(true).unwrap();
+            socket
+                .send_to(LAST_WORD, (Ipv4Addr::new(10, 77, 0, 255), 9))
+                .unwrap();
+        });
+        let start = Instant::now();
+        while !has_last_word(&self.file) {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "the capture is stuck"
+            );
+            std::thread::yield_now();
+        }
+        let pid = self.tcpdump.id().to_string();
+        let mut kill = Command::new("kill");
+        kill.args(["-INT", &pid]);
+        succeed("kill", kill);
+        let mut said = String::new();
+        self.says.read_to_string(&mut said).unwrap();
+        self.tcpdump.wait().unwrap();
+        assert!(said.contains("\n0 packets dropped by kernel"), "{said}");
+        self.file.clone()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        // Ended already, unless the test has panicked.
+        let _ = self.tcpdump.kill();
+        let _ = self.tcpdump.wait();
+    }
+}
+
+fn has_last_word(file: &Path) -> bool {
+    std::fs::read(file)
+        .is_ok_and(|bytes| bytes.windows(LAST_WORD.len()).any(|word| word == LAST_WORD))
+}
+
+/// A captured frame.
+pub(crate) struct Frame {
+    /// When the switch had it: time since 1970.
+    pub(crate) at: Duration,
+    bytes: Vec<u8>,
+}
+
+/// A TCP segment between the client and the virtual IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// The client's port, which names the connection.
+    pub(crate) client: u16,
+    /// Whether it comes from the cluster.
+    pub(crate) is_answer: bool,
+    /// Whether it has SYN set.
+    pub(crate) syn: bool,
+}
+
+impl Frame {
+    /// Its Ethernet header and what is inside.
+    pub(crate) fn ethernet(&self) -> Ethernet<'_> {
+        Ethernet::parse(&self.bytes).expect("a switch passes on whole frames")
+    }
+
+    /// What it says, if it is TCP to or from the virtual IP's port 80.
+    pub(crate) fn segment(&self) -> Option<Segment> {
+        let packet = self.ethernet();
+        let ip = packet.payload;
+        if packet.ethertype != IPV4 || ip[9] != 6 {
+            return None;
+        }
+        let address = |at: usize| {
+            <[u8; 4]>::try_from(&ip[at..at + 4])
+                .ok()
+                .map(Ipv4Addr::from)
+        };
+        let tcp = &ip[usize::from(ip[0] & 0x0F) * 4..];
+        let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+        let syn = tcp[13] & 0x02 != 0;
+        if (address(12), port(0)) == (Some(VIP), 80) {
+            Some(Segment {
+                client: port(2),
+                is_answer: true,
+                syn,
+            })
+        } else if (address(16), port(2)) == (Some(VIP), 80) {
+            Some(Segment {
+                client: port(0),
+                is_answer: false,
+                syn,
+            })
+        } else {
+            None
+        }
+    }
+}
+
+/// A heartbeat that passed the switch.
+#[derive(Clone, Copy)]
+pub(crate) struct Beat {
+    /// When.
+    pub(crate) at: Duration,
+    /// Who sent it.
+    pub(crate) host: u8,
+    /// The epoch of the map that it has in force.
+    pub(crate) epoch: Option<u64>,
+}
+
+/// The heartbeats of a capture.
+pub(crate) fn heartbeats(frames: &[Frame], auth: &Auth) -> Vec<Beat> {
+    let beats = frames.iter().filter_map(|frame| {
+        let ethernet = frame.ethernet();
+        if ethernet.ethertype != ethernet::HEARTBEAT {
+            return None;
+        }
+        let message =
+            Message::parse(ethernet.payload, VIP.octets(), auth).expect("a sound heartbeat");
+        match message.body {
+            Body::Heartbeat(heartbeat) => Some(Beat {
+                at: frame.at,
+                host: message.sender.host.get(),
+                epoch: heartbeat.committed.map(|map| map.ballot.epoch.0),
+            }),
+            Body::MapChunk(_) => None,
+        }
+    });
+    beats.collect()
+}
+
+/// The frames of a capture: a classic pcap file with Ethernet frames and microseconds, in this machine's byte
+/// order, as tcpdump writes it.
+pub(crate) fn read(file: &Path) -> Vec<Frame> {
+    let bytes = std::fs::read(file).unwrap();
+    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+    assert_eq!(
+        (word(0), word(20)),
+        (0xA1B2_C3D4, 1),
+        "tcpdump writes another format"
+    );
+    let mut frames = Vec::new();
+    let mut at = 24;
+    while at < bytes.len() {
+        let time = Duration::new(word(at).into(), word(at + 4) * 1000);
+        let end = at + 16 + word(at + 8) as usize;
+        frames.push(Frame {
+            at: time,
+            bytes: bytes[at + 16..end].to_vec(),
+        });
+        at = end;
+    }
+    frames
+}
+
+/// The NICs that have accepted each connection to the virtual IP, that is, sent a SYN with ACK: by client port.
+pub(crate) fn accepted_by(frames: &[Frame]) -> BTreeMap<u16, BTreeSet<Mac>> {
+    let mut accepted: BTreeMap<u16, BTreeSet<Mac>> = BTreeMap::new();
+    for frame in frames {
+        if let Some(segment) = frame
+            .segment()
+            .filter(|segment| segment.syn && segment.is_answer)
+        {
+            accepted
+                .entry(segment.client)
+                .or_default()
+                .insert(frame.ethernet().source);
+        }
+    }
+    accepted
+}
+
+/// When the first and the last frame of each connection to the virtual IP passed: by client port.
+pub(crate) fn spans(frames: &[Frame]) -> BTreeMap<u16, (Duration, Duration)> {
+    let mut spans = BTreeMap::new();
+    for frame in frames {
+        if let Some(segment) = frame.segment() {
+            spans
+                .entry(segment.client)
+                .or_insert((frame.at, frame.at))
+                .1 = frame.at;
+        }
+    }
+    spans
+}
+
+/// How a lab's heartbeats are signed.
+pub(crate) fn auth(lab: &Lab) -> Auth {
+    let path = lab.directory().join("h1/covey.toml");
+    netns::inside(&lab.namespace("h1"), move || {
+        Config::load(&path, &Machine).unwrap().cluster.auth
+    })
+}
