@@ -76,13 +76,13 @@ impl Cluster {
         wish.into_iter().chain(in_force).chain(told)
     }
 
-    /// Whether a member of the map in force is missing that has not said goodbye.
-    fn leaves_someone_out(&self, alive: HostSet) -> bool {
+    /// Whether a member of the map in force is not in this view that has not said goodbye.
+    fn leaves_someone_out(&self, view: HostSet) -> bool {
         let members = self
             .committed
             .as_ref()
             .map_or(HostSet::EMPTY, |map| map.proposal.view);
-        let missing = members.without(alive);
+        let missing = members.without(view);
         missing
             .iter()
             .any(|host| self.peers.get(host).is_some_and(|peer| !peer.has_left()))
@@ -133,16 +133,25 @@ impl Cluster {
         };
         let rules = self.rules_to_serve(alive, members);
         let can_serve = |host: &HostId| self.offers_of(*host).any(|offer| offer == rules);
+        let able: HostSet = alive.iter().filter(can_serve).collect();
         // Hosts that have just started do not know whose lease they granted before. They join a cluster, but do not
         // help to found one, or to leave out a member.
-        let settled = anchor.is_some() && !self.leaves_someone_out(alive);
-        let may_join = |host: &HostId| settled || !self.is_listening(now, *host);
-        let able: HostSet = alive.iter().filter(can_serve).collect();
-        let fitting: HostSet = able.iter().filter(may_join).collect();
-
+        let listening: HostSet = able
+            .iter()
+            .filter(|host| self.is_listening(now, *host))
+            .collect();
         let hearing = self.hearing(now, alive);
-        let members_fitting = members.intersection(fitting);
-        let view = hearing.view(members_fitting, fitting.without(members));
+        let view_of = |newcomers: HostSet| hearing.view(members.intersection(able), newcomers);
+        let everyone = view_of(able.without(members));
+        let settled = anchor.is_some() && !self.leaves_someone_out(everyone);
+        let (view, fitting) = if settled {
+            (everyone, able)
+        } else {
+            (
+                view_of(able.without(members).without(listening)),
+                able.without(listening),
+            )
+        };
         let with_map = view.intersection(members);
         let eldest = if members.is_empty() { view } else { with_map };
         let left_out = alive.without(view).iter().map(|host| {
