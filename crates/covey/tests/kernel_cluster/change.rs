@@ -191,19 +191,19 @@ fn a_broken_configuration_changes_nothing_and_another_weight_moves_the_share() {
     assert_eq!(lab.status(2).rules[1].share, doubled);
     let noticed = watch.finish();
     let after = FIRST_PORT + u16::try_from(noticed.requests.len()).unwrap();
-    let answered = web::in_a_row(&lab, VIP, after..after + 600);
+    let answered = web::in_a_row(&lab, VIP, after..after + 1500);
     let by_3 = answered
         .iter()
         .filter(|request| request.outcome == Ok(3))
         .count();
     println!(
-        "weight of host 3 changed {WEIGHTS} times, to 100 in the end: its share of 600 requests {:.1} %; {noticed}",
-        by_3 as f64 / 6.0
+        "weight of host 3 changed {WEIGHTS} times, to 100 in the end: its share of 1500 requests {:.1} %; {noticed}",
+        by_3 as f64 / 15.0
     );
     web::assert_none_failed(&answered);
     assert!(
-        (264..=336).contains(&by_3),
-        "{by_3} of 600 is not 44 to 56 %"
+        (660..=840).contains(&by_3),
+        "{by_3} of 1500 is not 44 to 56 %"
     );
     assert!(
         noticed.without_cause.is_empty(),
