@@ -21,8 +21,6 @@ const TIMING: Timing = Timing {
 const EVERY: Duration = Duration::from_millis(5);
 /// A SYN that got lost is repeated after a second.
 const REPEATED_SYN: Duration = Duration::from_millis(900);
-/// How long a commit takes to reach all hosts, a busy machine included.
-const HAND_OVER: Duration = Duration::from_millis(10);
 /// Leaves and returns.
 const ROUNDS: usize = 20;
 /// Changes of a weight; an odd number ends with the doubled one.
@@ -76,11 +74,8 @@ impl Watch {
         let late = |request: &Request| request.connected.is_some_and(|time| time >= REPEATED_SYN);
         let twice = |request: &Request| accepted.get(&request.port).is_some_and(|by| by.len() > 1);
         let under_way = |request: &Request| {
-            spans.get(&request.port).is_some_and(|(first, last)| {
-                changes
-                    .values()
-                    .any(|at| *first < *at + HAND_OVER && *at < *last + HAND_OVER)
-            })
+            let span = spans.get(&request.port);
+            span.is_some_and(|span| changes.values().any(|at| wire::under_way(*span, *at)))
         };
         let count = |which: &dyn Fn(&Request) -> bool| requests.iter().filter(|r| which(r)).count();
         let disturbed = |request: &&Request| failed(request) || late(request) || twice(request);
