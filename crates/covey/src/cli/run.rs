@@ -10,7 +10,7 @@ use crate::control::client::Client;
 use crate::control::default_socket;
 use crate::status::EventRecord;
 use anyhow::Context;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -62,6 +62,8 @@ fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
         .init();
     crate::daemon::run(path, config)
 }

@@ -137,16 +137,23 @@ impl Daemon {
             .ok_or_else(|| anyhow!("the network interface \"{name}\" is not Ethernet"))?;
         let cluster_config =
             config.cluster_config(mac, sys::coarse_clock_tick(), draw_incarnation()?);
+        let segment = Segment::open(interface.index)?;
         let data_path = open_data_path(&config, &cluster_config)?;
-        let setup = HostSetup::apply(&Plan {
+        let plan = Plan {
             interface: name.clone(),
             vips: report::ipv4(config.rules.vips()),
             cluster_mac: config.cluster_mac(),
-        })?;
+        };
+        let setup = match HostSetup::apply(&plan) {
+            Ok(setup) => setup,
+            Err(error) => {
+                remove(data_path);
+                return Err(error.into());
+            }
+        };
         for finding in setup.findings() {
             tracing::warn!("{finding}");
         }
-        let segment = Segment::open(interface.index)?;
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             mac,
@@ -173,8 +180,6 @@ impl Daemon {
         while !(self.ending && self.is_stopped()) {
             let wake = tokio::time::sleep(self.wake_at.since(sys::now()));
             tokio::select! {
-                // Frames first: what the others have said comes before what their silence would mean.
-                biased;
                 ready = self.segment.readable() => {
                     ready.context("the packet sockets failed")?;
                     self.read_frames();
@@ -193,6 +198,7 @@ impl Daemon {
                     self.look_at_link()?;
                 }
                 () = wake => {
+                    // What the others have said comes before what their silence would mean.
                     self.read_frames();
                     self.input(Input::Timer);
                 }
@@ -352,9 +358,13 @@ impl Daemon {
     /// Leaves the machine as it was found.
     fn put_back(self) {
         self.setup.undo();
-        if let Err(error) = self.data_path.close() {
-            tracing::error!("the filter could not be removed: {error}");
-        }
+        remove(self.data_path);
+    }
+}
+
+fn remove(data_path: DataPath) {
+    if let Err(error) = data_path.close() {
+        tracing::error!("the filter could not be removed: {error}");
     }
 }
 

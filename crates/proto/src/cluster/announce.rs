@@ -2,7 +2,7 @@
 
 use super::{Cluster, Output, Role, Trigger};
 use crate::config::{ClusterMode, four_bytes};
-use crate::ids::Mac;
+use crate::ids::{HostSet, Mac};
 use crate::time::{Time, Timer};
 use crate::wire::heartbeat::{Acknowledgement, Announced, Body, Heartbeat, Message, Offer, Sender};
 use std::time::Duration;
@@ -33,6 +33,7 @@ impl Cluster {
             body,
         };
         self.transmit(&message, self.everyone());
+        self.ask_directly(now);
         for mac in self.hosts_in_need(now) {
             self.transmit(&message, mac);
         }
@@ -90,7 +91,7 @@ impl Cluster {
             announced: self.announced(now).unwrap_or(Announced::Goodbye),
             timing: self.config.timing,
             echoes: self.peers.echoes(),
-            grants: self.outlook.view.without(self.me()),
+            grants: self.grants(),
             offers: self.offers(),
             committed: self
                 .committed
@@ -122,9 +123,18 @@ impl Cluster {
         [wish].into_iter().chain(in_force).collect()
     }
 
+    /// Whose lease this host's echoes renew: its view. Not that of a host of which another start is heard: its echo
+    /// could be taken by the wrong one.
+    fn grants(&self) -> HostSet {
+        let others = self.outlook.view.without(self.me()).iter();
+        others
+            .filter(|host| !self.peers.has_candidate(*host))
+            .collect()
+    }
+
     /// Remembers until when the echoes just sent may let the others serve.
     fn note_grants(&mut self) {
-        let granted = self.outlook.view;
+        let granted = self.grants();
         for (host, peer) in self.peers.iter_mut() {
             if peer.alive && granted.contains(host) {
                 peer.granted_until = peer.granted_until.max(peer.expires_at());
@@ -132,8 +142,10 @@ impl Cluster {
         }
     }
 
-    /// The least time between two heartbeats out of turn.
+    /// The least time between two heartbeats out of turn. It grows with the cluster: when many hosts start
+    /// together, every one has something new to say to every other again and again.
     pub(super) fn urgent_gap(&self) -> Duration {
-        MIN_GAP.max(self.config.timing.period / 10)
+        let crowd = 1 + self.outlook.alive.len() / 16;
+        MIN_GAP.max(self.config.timing.period / 10) * crowd
     }
 }

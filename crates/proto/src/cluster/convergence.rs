@@ -25,7 +25,7 @@ use crate::{config::Quorum, datapath::Image, ids::Digest};
 use std::sync::Arc;
 
 /// What each owner brings to each rule.
-type Claims = Vec<(HostId, Vec<Claim>)>;
+pub(super) type Claims = Vec<(HostId, Vec<Claim>)>;
 
 /// A map with everything that led to it: proposed, acknowledged or committed.
 #[derive(Clone, Debug)]
@@ -75,11 +75,8 @@ impl Cluster {
             self.put_in_force(now, staged);
             return;
         }
-        let newest = self
-            .peers
-            .alive()
-            .filter_map(|(host, _)| self.base_of(host))
-            .max();
+        let alive = self.peers.alive().map(|(host, _)| host).collect();
+        let newest = self.newest_map(now, alive);
         if let (Some(newest), Some(mine)) = (newest, &self.committed)
             && newest > mine.base()
         {
@@ -119,15 +116,24 @@ impl Cluster {
             return None;
         }
         let base = outlook.anchor;
+        // An open ballot goes on when others turn up meanwhile: they join by the next one. With a new one for each
+        // newcomer, many that start together would never get a map.
         let still_right = |open: &Prepared| {
-            open.proposal.base == base && open.is_for(view, owners, rules, &claims)
+            let ours = open.proposal.view;
+            let claims = self.claims(open.proposal.owners, &rule_set);
+            open.proposal.base == base
+                && ours.without(view).is_empty()
+                && !self.forgets_a_member(ours)
+                && claims.is_some_and(|claims| {
+                    open.is_for(ours, owners.intersection(ours), rules, &claims)
+                })
         };
         if let Some(open) = open.filter(still_right) {
             return Some(open);
         }
         self.attempts += 1;
         let ballot = Ballot {
-            epoch: self.highest_epoch().next(),
+            epoch: self.highest_epoch.next(),
             proposer: self.config.host,
             incarnation: self.config.incarnation,
             attempt: self.attempts,
@@ -144,20 +150,6 @@ impl Cluster {
         prepared.proposal.result = prepared.placement.digest();
         self.hurry(now);
         Some(prepared)
-    }
-
-    /// The newest epoch this host has ever heard of.
-    fn highest_epoch(&self) -> Epoch {
-        let heard = self
-            .peers
-            .iter()
-            .filter_map(|(_, peer)| peer.heartbeat.committed);
-        let own = self.committed.as_ref().map(Prepared::name);
-        heard
-            .chain(own)
-            .map(|map| map.ballot.epoch)
-            .max()
-            .unwrap_or_default()
     }
 
     /// A member that has lost its map, by a restart or because it fenced itself.
@@ -182,12 +174,22 @@ impl Cluster {
         };
         let listened = self.has_listened(now);
         let fresh = self.outlook.anchor.is_none();
+        if fresh && self.a_cluster_is_there() {
+            return false;
+        }
         let newly_alone = view == self.me()
             && self
                 .committed
                 .as_ref()
                 .is_none_or(|map| map.proposal.view != view);
         quorate && (listened || !fresh) && (!newly_alone || (listened && self.is_surely_alone(now)))
+    }
+
+    /// Whether hosts that hear each other already form a cluster, though they do not hear this host.
+    fn a_cluster_is_there(&self) -> bool {
+        self.peers.alive().any(|(_, peer)| {
+            peer.heartbeat.committed.is_some() && !peer.heartbeat.hears().is_empty()
+        })
     }
 
     /// Acknowledges a proposal, its own or another's, once it can and may.
@@ -247,22 +249,24 @@ impl Cluster {
         let newer = proposal.ballot.epoch > mine.map_or(Epoch(0), |mine| mine.epoch);
         // Whoever is left out must have stopped serving: its lease lives on echoes of this host too.
         let may_still_serve = |(host, peer): (HostId, &super::peer::Peer)| {
-            !proposal.view.contains(host) && now < peer.granted_until
+            !proposal.view.contains(host) && peer.may_serve(now)
         };
-        // Nor may it leave out a host that fits in this host's eyes: the proposer may not hear it.
-        let fitting = self.outlook.view.without(proposal.view).is_empty();
-        fitting
+        !self.forgets_a_member(proposal.view)
             && proposal.view.contains(self.config.host)
             && base_is_newest
             && newer
             && !self.peers.iter().any(may_still_serve)
     }
 
+    /// Whether a view leaves out a host with a map that fits in this host's eyes: whoever proposes it may not hear
+    /// that host. Hosts without a map can join by the next one.
+    fn forgets_a_member(&self, view: HostSet) -> bool {
+        let left_out = self.outlook.view.without(view);
+        left_out.iter().any(|host| self.base_of(host).is_some())
+    }
+
     /// Computes a proposal's map and holds it ready if the result is the proposer's.
     fn stage(&mut self, now: Time, proposal: &Proposal) -> bool {
-        if self.declined == Some(proposal.ballot) {
-            return false;
-        }
         // Only under a lease of that view: it is what the others wait for before they leave this host out
         // again, so without it the map could come into force long after that.
         let lease = self.lease_in(now, proposal.view);
@@ -281,12 +285,17 @@ impl Cluster {
         let Some(claims) = self.claims(proposal.owners, &rules) else {
             return false;
         };
+        let inputs = (proposal.ballot, claims.clone());
+        if self.declined.as_ref() == Some(&inputs) {
+            return false;
+        }
         let Some(prepared) = self.compute(proposal, rules, claims) else {
             return false;
         };
         if prepared.placement.digest() != proposal.result {
-            // Some claim has changed under way; the proposer hears of it too and proposes again.
-            self.declined = Some(proposal.ballot);
+            // One of the two has an old claim: either the proposer will propose again, or this host will hear
+            // the new one.
+            self.declined = Some(inputs);
             return false;
         }
         self.staged = Some(prepared);
@@ -365,7 +374,10 @@ impl Cluster {
         self.outputs.push_back(Output::Program(Box::new(image)));
         self.committed = Some(map);
         (self.staged, self.proposed, self.transfer, self.wanted) = (None, None, None, None);
-        self.renew_lease(now);
+        // Not the old view's: who is new must have confirmed this host too.
+        self.highest_epoch = self.highest_epoch.max(ballot.epoch);
+        self.lease = self.staged_until;
+        self.outputs.push_back(Output::Lease(self.lease));
         if owners.contains(host) {
             let took = now.since(self.converging_since.take().unwrap_or(now));
             let default = owners.lowest() == Some(host);

@@ -14,19 +14,27 @@ use crate::wire::arp::Arp;
 use std::net::Ipv4Addr;
 
 impl Cluster {
-    /// Asks silent hosts directly, once per period, while no host is heard.
+    /// Asks silent hosts directly, with every heartbeat while no host is heard, and at first in quick succession:
+    /// a question may be lost.
     pub(super) fn ask_directly(&mut self, now: Time) {
         let alone = self
             .committed
             .as_ref()
             .is_some_and(|map| map.proposal.view == self.me());
         let heard = self.peers.alive().any(|(_, peer)| now < peer.overdue_at());
-        if !self.config.unicast_fallback || alone || heard {
+        let nobody_to_ask = self.peers.iter().all(|(_, peer)| peer.has_left());
+        if !self.config.unicast_fallback || alone || heard || nobody_to_ask {
             self.asking_since = None;
             return;
         }
-        self.asking_since.get_or_insert(now);
-        let silent = self.peers.iter().filter(|(_, peer)| !peer.has_left());
+        let since = *self.asking_since.get_or_insert(now);
+        if now < since + self.config.timing.period * 2 {
+            self.hurry(now);
+        }
+        let silent = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.has_left() && now >= peer.overdue_at());
         let addresses: Vec<Ipv4Addr> = silent.map(|(_, peer)| peer.sender.dip).collect();
         for address in addresses {
             let question = Arp::question(self.config.mac, self.config.dip, address);
@@ -79,10 +87,19 @@ impl Cluster {
     pub(super) fn is_surely_alone(&self, now: Time) -> bool {
         self.link_up
             && self.outlook.alive == self.me()
-            && !self.peers.has_candidates()
+            && !self.someone_asks_to_be_believed(now)
             && self.rival_at.is_none()
             && self.has_asked(now)
             && self.answering(now).is_empty()
+    }
+
+    /// Whether a host is heard that may yet turn out to be live. Not for ever: recorded frames of hosts that
+    /// are gone must not keep this one from serving.
+    fn someone_asks_to_be_believed(&self, now: Time) -> bool {
+        let long_enough = self.config.timing.expiry() * 2;
+        self.peers
+            .unproven_since()
+            .is_some_and(|since| now < since + long_enough)
     }
 
     /// Tells people once when only ARP is answered.

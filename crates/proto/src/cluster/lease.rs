@@ -53,6 +53,12 @@ impl SentLog {
         self.0.get(index).map(|sent| sent.at + sent.budget)
     }
 
+    /// When the first heartbeat after this one was sent.
+    pub(super) fn sent_after(&self, sequence: u64) -> Option<Time> {
+        let index = self.0.partition_point(|sent| sent.sequence <= sequence);
+        self.0.get(index).map(|sent| sent.at)
+    }
+
     fn newest_serves_until(&self) -> Option<Time> {
         self.0.back().map(|sent| sent.at + sent.budget)
     }
@@ -65,23 +71,42 @@ impl SentLog {
 impl Cluster {
     /// Until when this host may serve in a map with this view, from what has been heard by `now`. `None`: it
     /// learns nothing new, because all other members are silent or too few are left for a quorum.
+    ///
+    /// Members that are heard but have stopped to echo this host cannot hear it. If they are the smaller part,
+    /// they are deaf, and their last echo must not end everybody's lease; if not, this host is mute.
     pub(super) fn lease_in(&self, now: Time, view: HostSet) -> Option<Time> {
         let margin = self.config.clock_granularity + EXTRA_MARGIN;
-        let heard = view.iter().filter_map(|host| self.peers.alive_peer(host));
-        let heard = heard.filter(|peer| now < peer.overdue_at());
-        let (count, until) = heard.fold((1, Time::NEVER), |(count, until), peer| {
-            (count + 1, until.min(peer.renews_until))
-        });
+        let heard: HostSet = view
+            .iter()
+            .filter(|host| {
+                self.peers
+                    .alive_peer(*host)
+                    .is_some_and(|peer| now < peer.overdue_at())
+            })
+            .collect();
+        let mutual: HostSet = heard
+            .iter()
+            .filter(|host| {
+                self.peers
+                    .alive_peer(*host)
+                    .is_some_and(|peer| self.echoes_me(now, peer))
+            })
+            .collect();
+        let deaf = heard.without(mutual);
+        let ours = mutual.union(self.me());
+        let larger = (ours.len(), deaf.lowest()) > (deaf.len(), ours.lowest());
+        let confirming = if larger { mutual } else { heard };
         match self.config.quorum {
-            Quorum::Majority(size) if 2 * count <= u32::from(size) => return None,
+            Quorum::Majority(size) if 2 * ours.len() <= u32::from(size) => return None,
             Quorum::Majority(_) | Quorum::None => {}
         }
-        let alone = view.without(HostSet::only(self.config.host)).is_empty();
-        match (alone, count) {
-            (true, _) => self.sent.newest_serves_until().map(|until| until - margin),
-            (false, 1) => None,
-            (false, _) => Some(until - margin),
+        if view.without(self.me()).is_empty() {
+            return self.sent.newest_serves_until().map(|until| until - margin);
         }
+        let confirmed = confirming
+            .iter()
+            .filter_map(|host| self.peers.alive_peer(host));
+        confirmed.map(|peer| peer.renews_until - margin).min()
     }
 
     /// Gives up the map for good if the lease has run out, and likewise a map that is only acknowledged.

@@ -32,14 +32,14 @@ pub use snapshot::{MemberSnapshot, Snapshot};
 use crate::config::ClusterConfig;
 use crate::datapath::{Identity, Image};
 use crate::event::Event;
-use crate::ids::{HostId, HostSet};
+use crate::ids::{Epoch, HostId, HostSet};
 use crate::rules::{Claim, RuleSet};
 use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::heartbeat::{Announced, Ballot, Base, Body, CommittedMap, Message};
-use convergence::Prepared;
+use convergence::{Claims, Prepared};
 use lease::SentLog;
 use outlook::{LeftOut, Outlook};
 use peer::{Heard, Peers};
@@ -132,8 +132,10 @@ pub struct Cluster {
     /// The map with which this host left, for its goodbyes.
     handed_over: Option<CommittedMap>,
     attempts: u32,
+    /// The newest epoch this host has ever heard of; a new map is newer, so epochs never go backwards.
+    highest_epoch: Epoch,
     /// A ballot whose result this host computed differently.
-    declined: Option<Ballot>,
+    declined: Option<(Ballot, Claims)>,
     /// The map that a proposal starts from and that this host lacks.
     wanted: Option<Base>,
     /// When this host may send its map again.
@@ -177,6 +179,7 @@ impl Cluster {
             proposed: None,
             handed_over: None,
             attempts: 0,
+            highest_epoch: Epoch(0),
             declined: None,
             wanted: None,
             chunks_after: Time::ZERO,
@@ -198,6 +201,10 @@ impl Cluster {
             Input::Frame(frame) => {
                 if let Err(reason) = self.on_frame(now, frame) {
                     self.rejected[reason as usize] += 1;
+                    if reason != Reject::Unproven {
+                        // It has changed nothing, so there is nothing to conclude.
+                        return;
+                    }
                 }
             }
             Input::Timer => self.on_timer(now),
@@ -307,7 +314,6 @@ impl Cluster {
             mac: sender.mac,
         };
         let echo = heartbeat.echo_of(self.config.host, self.config.incarnation);
-        let hears_me = echo.is_some();
         let echoed = echo.and_then(|echo| self.whole_sequence(echo.sequence));
         let heard = self
             .peers
@@ -325,7 +331,7 @@ impl Cluster {
         }
         heard?;
         if let Some(peer) = self.peers.get_mut(host) {
-            peer.hears_me = hears_me;
+            peer.echoed = echoed;
         }
         self.after_hearing(now, host, direct, echoed);
         Ok(())
@@ -342,6 +348,11 @@ impl Cluster {
             peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
         }
         let wanted = peer.heartbeat.wanted;
+        let epoch = peer
+            .heartbeat
+            .committed
+            .map_or(Epoch(0), |map| map.ballot.epoch);
+        self.highest_epoch = self.highest_epoch.max(epoch);
         self.renew_lease(now);
         if let Some(wanted) = wanted {
             self.send_wanted_map(now, wanted);
@@ -388,7 +399,6 @@ impl Cluster {
         self.timers
             .set(Timer::Heartbeat, now + self.config.timing.period);
         self.send_heartbeat(now);
-        self.ask_directly(now);
     }
 
     fn set_converging(&mut self, now: Time) {

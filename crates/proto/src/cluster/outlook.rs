@@ -6,11 +6,13 @@
 
 use super::Cluster;
 use super::Role;
+use super::peer::Peer;
 use super::view::Hearing;
 use crate::ids::{Digest, HostId, HostSet};
 use crate::time::Time;
 use crate::wire::heartbeat::{Announced, Base};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Why a live host is not in the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +76,31 @@ impl Cluster {
         wish.into_iter().chain(in_force).chain(told)
     }
 
+    /// Whether a member of the map in force is missing that has not said goodbye.
+    fn leaves_someone_out(&self, alive: HostSet) -> bool {
+        let members = self
+            .committed
+            .as_ref()
+            .map_or(HostSet::EMPTY, |map| map.proposal.view);
+        let missing = members.without(alive);
+        missing
+            .iter()
+            .any(|host| self.peers.get(host).is_some_and(|peer| !peer.has_left()))
+    }
+
     /// Whether this host has listened long enough to have heard everyone who is there.
     pub(super) fn has_listened(&self, now: Time) -> bool {
-        now >= self.listening_since + self.config.timing.expiry()
+        let peers = self
+            .peers
+            .alive()
+            .map(|(_, peer)| peer.heartbeat.timing.expiry());
+        let longest = peers.fold(self.config.timing.expiry(), Duration::max);
+        now >= self.listening_since + longest
     }
 
     fn is_listening(&self, now: Time, host: HostId) -> bool {
         if host == self.config.host {
-            return !self.has_listened(now);
+            return self.committed.is_none() && !self.has_listened(now);
         }
         self.peers
             .alive_peer(host)
@@ -104,22 +123,24 @@ impl Cluster {
             .map(|(host, _)| host)
             .collect::<HostSet>()
             .union(self.me());
-        let anchor = alive.iter().filter_map(|host| self.base_of(host)).max();
+        let anchor = self.newest_map(now, alive);
         let members: HostSet = match anchor {
             Some(_) => alive
                 .iter()
-                .filter(|host| self.base_of(*host) == anchor)
+                .filter(|host| self.shared_base_of(now, *host) == anchor)
                 .collect(),
             None => HostSet::EMPTY,
         };
         let rules = self.rules_to_serve(alive, members);
         let can_serve = |host: &HostId| self.offers_of(*host).any(|offer| offer == rules);
-        // A cluster is founded by hosts that have listened; the others join it.
-        let may_join = |host: &HostId| anchor.is_some() || !self.is_listening(now, *host);
+        // Hosts that have just started do not know whose lease they granted before. They join a cluster, but do not
+        // help to found one, or to leave out a member.
+        let settled = anchor.is_some() && !self.leaves_someone_out(alive);
+        let may_join = |host: &HostId| settled || !self.is_listening(now, *host);
         let able: HostSet = alive.iter().filter(can_serve).collect();
         let fitting: HostSet = able.iter().filter(may_join).collect();
 
-        let hearing = self.hearing(alive);
+        let hearing = self.hearing(now, alive);
         let members_fitting = members.intersection(fitting);
         let view = hearing.view(members_fitting, fitting.without(members));
         let with_map = view.intersection(members);
@@ -168,10 +189,38 @@ impl Cluster {
         most.map(|(rules, _)| rules).unwrap_or_default()
     }
 
-    fn hearing(&self, alive: HostSet) -> Hearing {
+    /// Whether a peer hears this host: it echoes its present incarnation, and what it has not echoed yet is not
+    /// old. A peer that has gone deaf is still heard, with an echo that stands still.
+    pub(super) fn echoes_me(&self, now: Time, peer: &Peer) -> bool {
+        peer.echoed.is_some_and(|sequence| {
+            let unheard_since = self.sent.sent_after(sequence);
+            unheard_since.is_none_or(|since| now < since + peer.patience())
+        })
+    }
+
+    /// The map of a live host that this host shares a segment with in both directions. One that does not hear
+    /// this host must not decide for it which map counts.
+    fn shared_base_of(&self, now: Time, host: HostId) -> Option<Base> {
+        let mutual = host == self.config.host
+            || self
+                .peers
+                .alive_peer(host)
+                .is_some_and(|peer| self.echoes_me(now, peer));
+        self.base_of(host).filter(|_| mutual)
+    }
+
+    /// The newest map among the hosts that this host hears in both directions.
+    pub(super) fn newest_map(&self, now: Time, alive: HostSet) -> Option<Base> {
+        alive
+            .iter()
+            .filter_map(|host| self.shared_base_of(now, host))
+            .max()
+    }
+
+    fn hearing(&self, now: Time, alive: HostSet) -> Hearing {
         let own = (self.config.host, alive);
         let others = self.peers.alive().map(|(host, peer)| {
-            let me = if peer.hears_me {
+            let me = if self.echoes_me(now, peer) {
                 self.me()
             } else {
                 HostSet::EMPTY

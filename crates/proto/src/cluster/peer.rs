@@ -11,8 +11,8 @@ use crate::wire::Reject;
 use crate::wire::heartbeat::{Announced, Echo, Heartbeat, Sender};
 use std::time::Duration;
 
-/// Candidates kept at a time; more than the hosts that can start in one period need.
-const MAX_CANDIDATES: usize = 16;
+/// Candidates kept for one ID: a live one and one that is replayed or mistaken. All hosts may start at once.
+const MAX_CANDIDATES: usize = 2;
 
 /// A host that is believed.
 #[derive(Clone, Debug)]
@@ -22,8 +22,12 @@ pub(super) struct Peer {
     pub(super) heartbeat: Heartbeat,
     /// Hosts it hears in their present incarnation.
     pub(super) hears: HostSet,
-    /// Whether it hears this host in its present incarnation.
-    pub(super) hears_me: bool,
+    /// The newest heartbeat of this host that it has echoed; none if its last heartbeat did not echo this host's
+    /// present incarnation.
+    pub(super) echoed: Option<u64>,
+    /// The sequence of its last heartbeat: what this host echoes. Map chunks count on in `sender` only, because
+    /// nobody's lease hangs on them.
+    pub(super) last_heartbeat: u64,
     /// When the last heartbeat arrived.
     pub(super) heard_at: Time,
     /// When the last one arrived by broadcast.
@@ -47,10 +51,11 @@ pub(super) struct Peer {
 impl Peer {
     fn new(now: Time, sender: Sender, heartbeat: Heartbeat) -> Self {
         Self {
+            last_heartbeat: sender.sequence,
             sender,
             heartbeat,
             hears: HostSet::EMPTY,
-            hears_me: false,
+            echoed: None,
             heard_at: now,
             broadcast_at: now,
             direct_at: None,
@@ -72,6 +77,13 @@ impl Peer {
     /// From here on its silence is suspicious, though not yet long enough.
     pub(super) fn overdue_at(&self) -> Time {
         self.heard_at + self.patience()
+    }
+
+    /// Whether it may still serve by leases that this host has granted. A host that says that it holds no map
+    /// has fenced itself before it said so.
+    pub(super) fn may_serve(&self, now: Time) -> bool {
+        let holds_a_map = self.heartbeat.committed.is_some() || self.heartbeat.staged.is_some();
+        now < self.granted_until && (holds_a_map || !self.alive)
     }
 
     /// From here on it counts as gone.
@@ -121,6 +133,7 @@ pub(super) enum Heard {
 pub(super) struct Peers {
     slots: Vec<Option<Peer>>,
     candidates: Vec<Candidate>,
+    unproven_since: Option<Time>,
 }
 
 impl Peers {
@@ -128,6 +141,7 @@ impl Peers {
         Self {
             slots: vec![None; usize::from(crate::ids::MAX_HOSTS)],
             candidates: Vec::new(),
+            unproven_since: None,
         }
     }
 
@@ -183,12 +197,13 @@ impl Peers {
             return Err(Reject::DuplicateId);
         }
         let granted_until = incumbent.map_or(Time::ZERO, |peer| peer.granted_until);
+        if heartbeat.announced == Announced::Goodbye {
+            // Whoever leaves before it was believed was never there.
+            return Err(Reject::Unproven);
+        }
         self.prove(now, &sender, echoed, next)?;
         self.candidates
             .retain(|candidate| candidate.host != sender.host);
-        if heartbeat.announced == Announced::Goodbye {
-            return Ok(Heard::Known);
-        }
         let slot = sender.host.index();
         let mut peer = Peer::new(now, sender, heartbeat);
         // The start before this one may have left a data path behind that serves until its lease ends.
@@ -228,6 +243,7 @@ impl Peers {
         let was_alive = peer.alive;
         peer.lost += sender.sequence - peer.sender.sequence - 1;
         peer.heartbeats += 1;
+        peer.last_heartbeat = sender.sequence;
         peer.sender = sender;
         peer.alive = heartbeat.announced != Announced::Goodbye;
         if !peer.alive {
@@ -274,13 +290,14 @@ impl Peers {
     }
 
     fn add_candidate(&mut self, now: Time, sender: &Sender, next: u64) {
-        if self.candidates.len() == MAX_CANDIDATES {
+        self.unproven_since.get_or_insert(now);
+        let rivals = || {
+            let candidates = self.candidates.iter().enumerate();
+            candidates.filter(|(_, known)| known.host == sender.host)
+        };
+        if rivals().count() == MAX_CANDIDATES {
             // The one heard longest ago makes room: a live one speaks again within its period.
-            let stalest = self
-                .candidates
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, known)| known.heard_at);
+            let stalest = rivals().min_by_key(|(_, known)| known.heard_at);
             if let Some((index, _)) = stalest {
                 self.candidates.swap_remove(index);
             }
@@ -304,7 +321,7 @@ impl Peers {
         };
         let alive = self
             .alive()
-            .map(|(host, peer)| echo(host, peer.sender.incarnation, peer.sender.sequence));
+            .map(|(host, peer)| echo(host, peer.sender.incarnation, peer.last_heartbeat));
         let candidates = self
             .candidates
             .iter()
@@ -316,9 +333,16 @@ impl Peers {
         alive.chain(candidates).collect()
     }
 
-    /// Whether a candidate is heard that is not (yet) believed.
-    pub(super) fn has_candidates(&self) -> bool {
-        !self.candidates.is_empty()
+    /// Whether another start of this host asks to be believed.
+    pub(super) fn has_candidate(&self, host: HostId) -> bool {
+        self.candidates
+            .iter()
+            .any(|candidate| candidate.host == host)
+    }
+
+    /// Since when there have been candidates without a break.
+    pub(super) fn unproven_since(&self) -> Option<Time> {
+        self.unproven_since
     }
 
     /// Marks hosts as gone whose tolerance has passed, and forgets silent candidates.
@@ -331,6 +355,9 @@ impl Peers {
     ) -> Vec<(HostId, Duration)> {
         self.candidates
             .retain(|candidate| now < candidate.heard_at + candidate_age);
+        if self.candidates.is_empty() {
+            self.unproven_since = None;
+        }
         let mut lost = Vec::new();
         for (host, peer) in self.iter_mut() {
             let patience = peer.heartbeat.timing.expiry();

@@ -11,9 +11,11 @@
 //! Specification: docs/design.md, "Membership".
 
 use super::convergence::Prepared;
+use super::outlook::Outlook;
 use super::peer::Peers;
 use super::{Cluster, announce};
 use crate::event::Event;
+use crate::ids::HostSet;
 use crate::time::{Time, Timer, TimerTable};
 
 /// The host's own part.
@@ -96,8 +98,11 @@ impl Cluster {
         self.handed_over = None;
         self.heartbeats_blocked = false;
         self.asking_since = None;
+        self.odd_hosts = HostSet::EMPTY;
+        self.outlook = Outlook::default();
+        (self.repeats, self.declined, self.last_announced) = (0, None, None);
         self.listening_since = now;
-        self.times_converging = 0;
+        (self.converging_since, self.times_converging) = (None, 0);
         self.set_converging(now);
         self.timers = TimerTable::default();
         self.timers.set(Timer::Heartbeat, now);

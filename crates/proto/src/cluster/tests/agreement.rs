@@ -56,6 +56,18 @@ fn sixty_four_hosts_converge() {
 }
 
 #[test]
+fn many_hosts_that_start_within_a_period_get_to_know_each_other() {
+    let hosts: Vec<u8> = (1..=32).collect();
+    let mut segment = Segment::new(hosts.iter().copied().map(config));
+    for host in &hosts {
+        segment.command_to(*host, Command::Start);
+        segment.run(TIMING.period / 40);
+    }
+    let took = segment.run_until_converged(&hosts);
+    assert!(took < TIMING.budget() * 3, "{took:?}");
+}
+
+#[test]
 fn a_joining_host_takes_exactly_its_share_and_nothing_is_dark_meanwhile() {
     let mut segment = Segment::new([1, 2, 3].map(config));
     segment.command_to(1, Command::Start);
@@ -105,6 +117,12 @@ fn a_stopping_host_hands_over_before_it_goes() {
         );
         // And back again.
         segment.command_to(leaver, Command::Start);
+        let counted = segment
+            .host(leaver)
+            .cluster
+            .snapshot(segment.now)
+            .times_converging;
+        assert_eq!(counted, 1, "joining is the first time");
         segment.run_until_converged(&[1, 2, 3]);
         assert_eq!(segment.coverage(), (0, 0));
     }

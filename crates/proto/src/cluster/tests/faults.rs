@@ -1,14 +1,16 @@
 //! Crashes, stalls, one-way links, partitions and loss.
 
 use super::super::Command;
-use super::segment::{LATENCY, Segment, TIMING, config, id, set};
+use super::segment::{LATENCY, Segment, TIMING, config, id, set, web_rules};
 use crate::config::Quorum;
 use crate::event::Event;
+use crate::rules::Claim;
 use crate::wire::ethernet;
 use covey_filter::BUCKETS;
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
@@ -116,6 +118,96 @@ fn a_deaf_host_is_left_out_and_fences_itself() {
     );
     segment.loss = Box::new(|_, _, _| false);
     segment.run_until_converged(&[1, 2, 3]);
+}
+
+#[test]
+fn a_host_that_only_transmits_does_not_take_the_others_along() {
+    for dead in 1..=3u8 {
+        let mut segment = Segment::converged(3);
+        segment.split = true;
+        segment.loss = Box::new(move |from, to, frame| {
+            to == id(dead) || (from == id(dead) && frame.ethertype == ethernet::ARP)
+        });
+        let rest: Vec<u8> = (1..=3).filter(|host| *host != dead).collect();
+        segment.run_until_converged(&rest);
+        segment.run(TIMING.budget() * 10);
+        assert!(segment.is_converged(&rest), "{}", segment.account());
+    }
+}
+
+#[test]
+fn a_lost_weight_change_delays_but_does_not_block() {
+    let mut segment = Segment::converged(3);
+    let mut lost = false;
+    segment.loss = Box::new(move |from, to, _| {
+        let first = !lost && (from, to) == (id(3), id(2));
+        lost |= first;
+        first
+    });
+    let rules = Arc::new(web_rules(80));
+    segment.command_to(
+        3,
+        Command::Reload {
+            rules,
+            claims: vec![Claim(10)],
+        },
+    );
+    segment.run_until(TIMING.period * 4, |segment| {
+        segment.is_converged(&[1, 2, 3]) && segment.share(3) < 400
+    });
+}
+
+#[test]
+fn a_newcomer_that_gets_no_map_costs_nobody_the_lease() {
+    let mut segment = Segment::new((1..=4).map(config));
+    for host in 1..=3 {
+        segment.command_to(host, Command::Start);
+    }
+    segment.run_until_converged(&[1, 2, 3]);
+    segment.run(LATENCY * 3);
+    segment.longest_dark = Duration::ZERO;
+    let is_chunk =
+        |payload: &[u8]| payload.windows(2).any(|bytes| bytes == [0xC9, 0]) && payload.len() < 400;
+    segment.loss = Box::new(move |_, to, frame| {
+        to == id(4) && frame.ethertype == ethernet::HEARTBEAT && is_chunk(frame.payload)
+    });
+    segment.command_to(4, Command::Start);
+    segment.run(TIMING.budget() * 6);
+    assert_eq!(
+        segment.longest_dark,
+        Duration::ZERO,
+        "{}",
+        segment.account()
+    );
+}
+
+#[test]
+fn recorded_frames_do_not_keep_a_survivor_from_serving() {
+    let mut segment = Segment::converged(2);
+    let from_two = |frame: &&Vec<u8>| frame[6..12] == [2, 0, 0, 0, 0, 2];
+    let first = segment.recorded.iter().find(from_two).cloned().unwrap();
+    segment.restart(2);
+    segment.run_until_converged(&[1, 2]);
+    segment.crash(2);
+    let end = segment.now + TIMING.budget() * 6;
+    while segment.now < end {
+        segment.inject(first.clone());
+        segment.run(TIMING.period);
+    }
+    assert_eq!(segment.share(1), BUCKETS, "{}", segment.account());
+}
+
+#[test]
+fn epochs_never_go_backwards() {
+    let mut segment = Segment::converged(3);
+    let before = segment.host(1).cluster.snapshot(segment.now).epoch;
+    // Nobody hears anybody for a while, and the switch answers for all machines: everybody is fenced.
+    segment.loss = Box::new(|_, _, frame| frame.ethertype == ethernet::HEARTBEAT);
+    segment.run(TIMING.budget() * 3);
+    assert_eq!(segment.coverage().0, BUCKETS);
+    segment.loss = Box::new(|_, _, _| false);
+    segment.run_until_converged(&[1, 2, 3]);
+    assert!(segment.host(1).cluster.snapshot(segment.now).epoch > before);
 }
 
 #[test]

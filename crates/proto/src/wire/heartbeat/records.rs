@@ -104,7 +104,7 @@ pub(super) fn parse_ballot(value: &mut Reader<'_>) -> Result<Ballot, Reject> {
     let proposer = HostId::new(value.u8()?).ok_or(Reject::BadRecord)?;
     let incarnation = Incarnation(value.u64()?);
     // Epoch 0 means "no map"; the last epoch would leave no next one.
-    if epoch.0 == 0 || epoch.0 == u64::MAX {
+    if epoch.0 == 0 || epoch.0 >= u64::MAX - 1 {
         return Err(Reject::BadRecord);
     }
     Ok(Ballot {

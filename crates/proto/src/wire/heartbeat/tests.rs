@@ -28,13 +28,13 @@ fn host() -> impl Strategy<Value = HostId> {
 }
 
 prop_compose! {
-    fn ballot()(epoch in 1..u64::MAX, proposer in host(), incarnation: u64, attempt: u32) -> Ballot {
+    fn ballot()(epoch in 1..u64::MAX - 1, proposer in host(), incarnation: u64, attempt: u32) -> Ballot {
         Ballot { epoch: Epoch(epoch), proposer, incarnation: Incarnation(incarnation), attempt }
     }
 }
 
 prop_compose! {
-    fn base()(epoch in 1..u64::MAX, digest: u64) -> Base {
+    fn base()(epoch in 1..u64::MAX - 1, digest: u64) -> Base {
         Base { epoch: Epoch(epoch), digest: Digest(digest) }
     }
 }
