@@ -21,8 +21,6 @@ const TIMING: Timing = Timing {
 const EVERY: Duration = Duration::from_millis(5);
 /// A SYN that got lost is repeated after a second.
 const REPEATED_SYN: Duration = Duration::from_millis(900);
-/// How long a commit takes to reach all hosts, a busy machine included.
-const HAND_OVER: Duration = Duration::from_millis(10);
 /// Leaves and returns.
 const ROUNDS: usize = 20;
 /// Changes of a weight; an odd number ends with the doubled one.
@@ -76,11 +74,8 @@ impl Watch {
         let late = |request: &Request| request.connected.is_some_and(|time| time >= REPEATED_SYN);
         let twice = |request: &Request| accepted.get(&request.port).is_some_and(|by| by.len() > 1);
         let under_way = |request: &Request| {
-            spans.get(&request.port).is_some_and(|(first, last)| {
-                changes
-                    .values()
-                    .any(|at| *first < *at + HAND_OVER && *at < *last + HAND_OVER)
-            })
+            let span = spans.get(&request.port);
+            span.is_some_and(|span| changes.values().any(|at| wire::under_way(*span, *at)))
         };
         let count = |which: &dyn Fn(&Request) -> bool| requests.iter().filter(|r| which(r)).count();
         let disturbed = |request: &&Request| failed(request) || late(request) || twice(request);
@@ -191,19 +186,19 @@ fn a_broken_configuration_changes_nothing_and_another_weight_moves_the_share() {
     assert_eq!(lab.status(2).rules[1].share, doubled);
     let noticed = watch.finish();
     let after = FIRST_PORT + u16::try_from(noticed.requests.len()).unwrap();
-    let answered = web::in_a_row(&lab, VIP, after..after + 600);
+    let answered = web::in_a_row(&lab, VIP, after..after + 1500);
     let by_3 = answered
         .iter()
         .filter(|request| request.outcome == Ok(3))
         .count();
     println!(
-        "weight of host 3 changed {WEIGHTS} times, to 100 in the end: its share of 600 requests {:.1} %; {noticed}",
-        by_3 as f64 / 6.0
+        "weight of host 3 changed {WEIGHTS} times, to 100 in the end: its share of 1500 requests {:.1} %; {noticed}",
+        by_3 as f64 / 15.0
     );
     web::assert_none_failed(&answered);
     assert!(
-        (264..=336).contains(&by_3),
-        "{by_3} of 600 is not 44 to 56 %"
+        (660..=840).contains(&by_3),
+        "{by_3} of 1500 is not 44 to 56 %"
     );
     assert!(
         noticed.without_cause.is_empty(),

@@ -8,8 +8,8 @@ use crate::netns;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -76,16 +76,15 @@ struct Lane {
 
 impl Lane {
     /// The longest time between two datagrams that were answered, by the time they were sent. What was dark
-    /// to the end counts to the last datagram.
+    /// from the start or to the end counts from the first or to the last datagram.
     fn longest_gap(&self) -> Duration {
         let lit = self
             .datagrams
             .iter()
             .filter(|(_, answers)| !answers.is_empty());
-        let times: Vec<Instant> = lit
-            .chain(self.datagrams.last())
-            .map(|(sent, _)| *sent)
-            .collect();
+        let (first, last) = (self.datagrams.first(), self.datagrams.last());
+        let counted = first.into_iter().chain(lit).chain(last);
+        let times: Vec<Instant> = counted.map(|(sent, _)| *sent).collect();
         let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
         gaps.max().unwrap_or(Duration::MAX)
     }
@@ -179,10 +178,11 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Starts sending from these ports of the client, given by owner.
+    /// Starts sending from these ports of the client, given by owner, and returns when each has sent once.
     pub(crate) fn start(lab: &Lab, ports: &BTreeMap<u8, Vec<u16>>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, ports) = (stop.clone(), ports.clone());
+        let (begin, begun) = mpsc::channel();
         let thread = netns::spawn_in(&lab.namespace("client"), move || {
             let owned = ports
                 .iter()
@@ -195,6 +195,8 @@ impl Probe {
                     socket.send();
                     socket.receive();
                 }
+                // Nobody listens after the first round.
+                let _ = begin.send(());
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }
             let end = Instant::now() + LAST_ANSWERS;
@@ -203,6 +205,8 @@ impl Probe {
             }
             Record(sockets.into_iter().map(|port| port.lane).collect())
         });
+        // It fails if the thread has panicked, which `finish` passes on.
+        let _ = begun.recv();
         Self { stop, thread }
     }
 

@@ -17,6 +17,8 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const IPV4: u16 = 0x0800;
+/// How long a commit takes to reach all hosts, a busy machine included.
+const HAND_OVER: Duration = Duration::from_millis(10);
 /// What is sent last, so that one knows when everything before it has been written down.
 const LAST_WORD: &[u8] = b"this is the end of the capture";
 
@@ -260,6 +262,12 @@ pub(crate) fn spans(frames: &[Frame]) -> BTreeMap<u16, (Duration, Duration)> {
         }
     }
     spans
+}
+
+/// Whether a connection with this first and last frame was under way when a map was put in force that the first host
+/// told of at this moment. Until all hosts have heard of it, two may take one packet, or none.
+pub(crate) fn under_way((first, last): (Duration, Duration), change: Duration) -> bool {
+    first < change + HAND_OVER && change < last + HAND_OVER
 }
 
 /// How a lab's heartbeats are signed.
