@@ -106,6 +106,5 @@ impl Cluster {
         self.set_converging(now);
         self.timers = TimerTable::default();
         self.timers.set(Timer::Heartbeat, now);
-        self.program_fenced();
     }
 }
