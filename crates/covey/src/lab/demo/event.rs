@@ -128,6 +128,12 @@ impl Outcome {
         if effect.lost > 0 {
             seen.push(format!("{} got no answer", count(effect.lost, "datagram")));
         }
+        if effect.twice > 0 {
+            seen.push(format!(
+                "{} got two answers",
+                count(effect.twice, "datagram")
+            ));
+        }
         if failed > 0 {
             let reason = effect.reason.as_deref().unwrap_or("no reason known");
             seen.push(format!("{} failed ({reason})", count(failed, "request")));
@@ -208,6 +214,7 @@ mod tests {
             failed_under_way: 1,
             failed_after: 0,
             reason: Some("the connection broke: reset".to_owned()),
+            twice: 0,
             lost: 33,
             dark: Duration::from_millis(1066),
             broken: BTreeMap::from([(id(2), 4)]),

@@ -53,6 +53,8 @@ pub(super) struct Effect {
     pub(super) reason: Option<String>,
     /// Datagrams without an answer.
     pub(super) lost: usize,
+    /// Datagrams that both the old and the new owner of their bucket answered.
+    pub(super) twice: usize,
     /// From the event to the last sign that something was amiss: the start of a request that failed or had to be
     /// tried again, or a datagram without an answer.
     pub(super) dark: Duration,
@@ -174,14 +176,19 @@ impl Ledger {
             }
             effect.longest = effect.longest.max(request.ended - request.began);
         }
-        let unanswered = self
+        let sent_meanwhile = self
             .datagrams
             .iter()
-            .filter(|datagram| datagram.sent >= began && datagram.sent < converged)
-            .filter(|datagram| matches!(datagram.answers.as_deref(), Ok([])));
-        for datagram in unanswered {
-            effect.lost += 1;
-            amiss.push(datagram.sent);
+            .filter(|datagram| datagram.sent >= began && datagram.sent < converged);
+        for datagram in sent_meanwhile {
+            match datagram.answers.as_deref() {
+                Ok([]) => {
+                    effect.lost += 1;
+                    amiss.push(datagram.sent);
+                }
+                Ok([_, _]) => effect.twice += 1,
+                Ok(_) | Err(_) => {}
+            }
         }
         let last = amiss.into_iter().max();
         effect.dark = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(began));
@@ -261,6 +268,7 @@ mod tests {
                 failed_after: 0,
                 reason: Some("reset".to_owned()),
                 lost: 1,
+                twice: 0,
                 dark: Duration::from_millis(900),
                 broken: BTreeMap::new(),
             }

@@ -128,6 +128,12 @@ fn checks(totals: &Totals, shares: &BTreeMap<HostId, f64>, outcomes: &[Outcome])
         .values()
         .map(|share| format!("{:.1} %", share * 100.0))
         .collect();
+    let in_flight: usize = outcomes.iter().map(|outcome| outcome.effect.twice).sum();
+    let most_in_flight = outcomes
+        .iter()
+        .map(|outcome| outcome.effect.twice)
+        .max()
+        .unwrap_or(0);
     let unknown = totals.connections - totals.answered - totals.failed;
     vec![
         Check {
@@ -135,9 +141,10 @@ fn checks(totals: &Totals, shares: &BTreeMap<HostId, f64>, outcomes: &[Outcome])
             passed: totals.answered > 0 && unknown == 0,
             seen: format!("{} of {}", totals.answered, totals.connections),
         },
+        // The hosts put a new map in force within a frame's travel of each other, not in the same instant.
         Check {
-            what: "nothing was answered twice, or wrongly",
-            passed: totals.datagrams > 0 && totals.twice == 0,
+            what: "nothing was answered twice or wrongly, but for one in flight at a change",
+            passed: totals.datagrams > 0 && totals.twice == in_flight && most_in_flight <= 1,
             seen: format!("{} of {} datagrams", totals.twice, totals.datagrams),
         },
         Check {

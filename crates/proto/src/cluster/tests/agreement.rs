@@ -1,6 +1,6 @@
 //! Joining, leaving, rules and identity: what happens when nothing fails.
 
-use super::super::Command;
+use super::super::{Command, Input, Output};
 use super::segment::{LATENCY, Segment, TIMING, config, id, set, vip, web_rules};
 use crate::event::Event;
 use crate::rules::{Claim, RuleSet};
@@ -312,4 +312,47 @@ fn a_returning_host_waits_for_no_period() {
             segment.account()
         );
     }
+}
+
+/// Frames with random changes, from a generator that needs no seed file (xorshift64*, Vigna 2016).
+fn spoilt(good: &[u8], state: &mut u64) -> Vec<u8> {
+    let mut random = || {
+        *state ^= *state >> 12;
+        *state ^= *state << 25;
+        *state ^= *state >> 27;
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D) as usize
+    };
+    let mut frame = good.to_vec();
+    for _ in 0..random() % 4 {
+        let at = random() % frame.len();
+        frame[at] = random() as u8;
+    }
+    frame.truncate(random() % (frame.len() * 2));
+    frame
+}
+
+#[test]
+fn a_million_spoilt_frames_neither_crash_nor_grow_a_host() {
+    // Without a key every frame that parses is believed to be a host's.
+    let open = |host| {
+        let mut config = config(host);
+        config.auth = crate::config::Auth::None;
+        config
+    };
+    let mut segment = Segment::new([1, 2, 3].map(open));
+    segment.start_all();
+    segment.run_until_converged(&[1, 2, 3]);
+    let good = std::mem::take(&mut segment.recorded);
+    let (now, mut state) = (segment.now, 0xC0FFEE);
+    let cluster = &mut segment.hosts[0].cluster;
+    for round in 0..1_000_000 {
+        let frame = spoilt(&good[round % good.len()], &mut state);
+        cluster.handle_input(now, Input::Frame(&frame));
+        while !matches!(cluster.poll_output(), Output::Wait(_)) {}
+    }
+    assert!(cluster.snapshot(now).members.len() <= 63);
+    assert!(
+        cluster.peers.echoes().len() <= 64 * 3,
+        "at most two candidates for each ID"
+    );
 }

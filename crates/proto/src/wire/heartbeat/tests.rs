@@ -339,6 +339,7 @@ fn a_million_random_strings_change_nothing() {
             bytes.truncate(random(&mut state) as usize % (good.len() + 1));
         }
         let _ = Ethernet::parse(&bytes);
+        let _ = crate::placement::Placement::decode(&bytes);
         let _ = crate::wire::arp::Arp::parse(&bytes);
         let _ = Message::parse(&bytes, PRIMARY, &Auth::None);
         let _ = Message::parse(bytes.get(HEADER_LEN..).unwrap_or(&[]), PRIMARY, &Auth::None);
