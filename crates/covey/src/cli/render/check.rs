@@ -1,6 +1,7 @@
 //! `covey check`: what a configuration without errors means.
 
 use super::table::{Align, Paint, Table, labelled};
+use super::{address, claim};
 use crate::config::{Config, InitialState};
 use crate::duration;
 use covey_proto::config::{Auth, ClusterMode, Quorum};
@@ -169,21 +170,14 @@ pub(in crate::cli) fn check(summary: &CheckSummary) -> String {
     ]);
     for (number, rule) in (1..).zip(&summary.rules) {
         let number: usize = number;
-        let claim = match (rule.weight, rule.handling_priority) {
-            (Some(weight), _) => format!("weight {weight}"),
-            (None, Some(priority)) => format!("priority {priority}"),
-            (None, None) => "-".to_owned(),
-        };
         table.push([
             number.to_string().into(),
-            rule.vip
-                .map_or_else(|| "all".to_owned(), |vip| vip.to_string())
-                .into(),
+            address(rule.vip).into(),
             rule.ports().into(),
             rule.protocol.into(),
             rule.mode.into(),
             rule.affinity.unwrap_or("-").into(),
-            claim.into(),
+            claim(rule.weight, rule.handling_priority).into(),
         ]);
     }
     format!(

@@ -20,6 +20,7 @@ pub(super) use table::Paint;
 pub(super) use wlbs::wlbs_query;
 
 use crate::status::{HostState, RuleStatus, Status};
+use std::net::IpAddr;
 
 /// `1, 2, 3` or, without blank, `1,2,3`.
 fn list(ids: &[u8], separator: &str) -> String {
@@ -55,6 +56,20 @@ fn companions(status: &Status) -> Vec<u8> {
     ids.sort_unstable();
     ids.dedup();
     ids
+}
+
+/// What a host brings to a rule.
+fn claim(weight: Option<u8>, handling_priority: Option<u8>) -> String {
+    match (weight, handling_priority) {
+        (Some(weight), _) => format!("weight {weight}"),
+        (None, Some(priority)) => format!("priority {priority}"),
+        (None, None) => "-".to_owned(),
+    }
+}
+
+/// The virtual IP a rule is for.
+fn address(vip: Option<IpAddr>) -> String {
+    vip.map_or_else(|| "all".to_owned(), |vip| vip.to_string())
 }
 
 /// The ports of a rule: `80`, `1000-2000`, or that it is for the rest.

@@ -5,6 +5,7 @@
 
 use super::query::state_words;
 use super::table::{Align, Cell, Paint, Table, Tone, labelled};
+use super::{address, claim};
 use super::{ports, ranges};
 use crate::duration;
 use crate::status::{HostState, MemberStatus, RuleStatus, Status};
@@ -169,21 +170,14 @@ fn rules(status: &Status, paint: Paint) -> String {
         ("SHARES", Align::Left),
     ]);
     for rule in &status.rules {
-        let claim = match (rule.weight, rule.handling_priority) {
-            (Some(weight), _) => format!("weight {weight}"),
-            (None, Some(priority)) => format!("priority {priority}"),
-            (None, None) => "-".to_owned(),
-        };
         table.push([
             rule.index.to_string().into(),
-            rule.vip
-                .map_or_else(|| "all".to_owned(), |vip| vip.to_string())
-                .into(),
+            address(rule.vip).into(),
             ports(rule).into(),
             rule.protocol.as_str().into(),
             rule.mode.as_str().into(),
             rule.affinity.as_deref().unwrap_or("-").into(),
-            claim.into(),
+            claim(rule.weight, rule.handling_priority).into(),
             shares(rule).into(),
         ]);
     }
