@@ -135,10 +135,6 @@ impl Cluster {
         (self.transfer, self.wanted) = (None, None);
         self.lease = Time::ZERO;
         self.outputs.push_back(Output::Lease(Time::ZERO));
-        self.program_fenced();
-    }
-
-    pub(super) fn program_fenced(&mut self) {
         let image = Image::fenced(&self.identity, &self.offered);
         self.outputs.push_back(Output::Program(Box::new(image)));
     }

@@ -330,9 +330,6 @@ impl Cluster {
             Err(_) => {}
         }
         heard?;
-        if let Some(peer) = self.peers.get_mut(host) {
-            peer.echoed = echoed;
-        }
         self.after_hearing(now, host, direct, echoed);
         Ok(())
     }
@@ -344,6 +341,7 @@ impl Cluster {
         let Some(peer) = self.peers.get_mut(host) else {
             return;
         };
+        peer.echoed = echoed;
         if peer.heartbeat.grants.contains(me) {
             peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
         }
