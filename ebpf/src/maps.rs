@@ -13,7 +13,9 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
-use covey_filter::{Generation, MacBytes, Reason, Row, RuleEntry, Settings, Tables, VipSlot};
+use covey_filter::{
+    Flow, Generation, MacBytes, Reason, Row, RuleEntry, Segment, Settings, Socket, Tables, VipSlot,
+};
 
 #[map]
 static TABLES: Array<Generation> = Array::with_max_entries(2, BPF_F_MMAPABLE);
@@ -65,6 +67,10 @@ impl Tables for InForce {
     #[inline(always)]
     fn row(&self, map: u8, bucket: u16) -> Option<Row> {
         self.0.row(map, bucket)
+    }
+    #[inline(always)]
+    fn socket(&self, _flow: &Flow, _segment: &Segment) -> Socket {
+        Socket::None
     }
     #[inline(always)]
     fn lease_holds(&self) -> bool {

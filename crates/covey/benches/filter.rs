@@ -12,7 +12,7 @@ use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use covey::datapath::Programs;
 use covey_filter::{MAX_VIPS, Reason, USER_RULES, decide};
-use covey_proto::datapath::{Identity, Image, View};
+use covey_proto::datapath::{Identity, Image, View, no_sockets};
 use covey_proto::ids::{HostId, HostSet, Mac};
 use covey_proto::placement::{Map, Placement};
 use covey_proto::rules::{Affinity, FilterMode, PortRule, Protocol, RuleSet};
@@ -133,6 +133,7 @@ fn flows(case: &Case, image: &Image) -> Vec<Vec<u8>> {
     let view = View {
         image,
         lease_holds: true,
+        sockets: &no_sockets,
     };
     let flows: Vec<_> = (0..Host::MAX)
         .map(case.flow)

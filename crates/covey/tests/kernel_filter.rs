@@ -13,7 +13,7 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use cluster::*;
 use covey::datapath::Programs;
 use covey_filter::{Egress, Reason, Verdict, decide, guard};
-use covey_proto::datapath::{Image, View};
+use covey_proto::datapath::{Image, View, no_sockets};
 use frames::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -131,6 +131,7 @@ impl Bench {
         let view = View {
             image: &self.image,
             lease_holds: self.lease_holds,
+            sockets: &no_sockets,
         };
         let before = counts(&self.programs);
         let mut reasons = vec![0; Reason::ALL.len()];

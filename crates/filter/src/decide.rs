@@ -10,10 +10,13 @@
 //!   to the cluster MAC: fenced? virtual IP?      -> rule -> bucket -> row -> lease -> Accept or Drop
 //! ```
 //!
-//! The lease is asked last, because it reads the clock and most packets are somebody else's.
+//! The socket table is asked only where a bucket has just changed hands, and the lease last, because it reads the
+//! clock; most packets are somebody else's.
 
-use crate::flow::{Flow, Frame, Packet, Transport, ether_type};
-use crate::table::{DEFAULT_RULE, NEIGHBOUR_RULE, Row, Settings, Tables, VipSlot, vip_slot};
+use crate::flow::{Flow, Frame, Packet, Segment, Transport, ether_type};
+use crate::table::{
+    DEFAULT_RULE, NEIGHBOUR_RULE, Row, RuleEntry, Settings, Tables, VipSlot, vip_slot,
+};
 use crate::{Address, Bucket, bucket};
 
 /// What becomes of a frame.
@@ -85,47 +88,53 @@ reasons! {
     /// Another host's share.
     NotMine = 5, "not_mine",
         "Another host owns the client's bucket, so this host drops the packet.";
+    /// A connection of this host in another host's share.
+    Lingering = 6, "lingering",
+        "Another host owns the client's bucket by now, but this host has the connection and keeps it.";
+    /// This host's share, but no connection of this host.
+    Unclaimed = 7, "unclaimed",
+        "This host owns the client's bucket but not the connection; another host may have it, so this one is silent.";
     /// Who has a virtual IP: for this host to answer.
-    QuestionMine = 6, "question_mine",
+    QuestionMine = 8, "question_mine",
         "Somebody asks for the MAC of a virtual IP, and this host is one of the two that answer.";
     /// Who has a virtual IP: for others to answer.
-    QuestionNotMine = 7, "question_not_mine",
+    QuestionNotMine = 9, "question_not_mine",
         "Somebody asks for the MAC of a virtual IP, and other hosts answer.";
     /// The answer to a question that some host asked in the name of a virtual IP.
-    Answer = 8, "answer",
+    Answer = 10, "answer",
         "Somebody answers a question asked in the name of a virtual IP; any host may have asked it.";
     /// An ICMP error.
-    IcmpError = 9, "icmp_error",
+    IcmpError = 11, "icmp_error",
         "The packet is an ICMP error; every host takes it, and the one with the connection heeds it.";
     /// A fragment that carries no ports.
-    Fragment = 10, "fragment",
+    Fragment = 12, "fragment",
         "The packet is a later fragment without ports; every host takes it, and the one with the first completes it.";
     /// The rule's filtering mode is disabled.
-    Disabled = 11, "disabled",
+    Disabled = 13, "disabled",
         "The port rule that covers the packet is disabled, so every host drops it.";
     /// This host takes nothing.
-    Fenced = 12, "fenced",
+    Fenced = 14, "fenced",
         "This host is not (or not yet) serving a committed map, so it drops everything sent to the cluster.";
     /// This host would take it, but its lease is over.
-    LeaseLapsed = 13, "lease_lapsed",
+    LeaseLapsed = 15, "lease_lapsed",
         "The packet would be this host's, but its lease has run out, so others may already have taken over.";
     /// To the cluster MAC, but to no virtual IP.
-    Foreign = 14, "foreign",
+    Foreign = 16, "foreign",
         "The frame was sent to the cluster MAC, but its destination address is no virtual IP of the cluster.";
     /// To the cluster MAC, but neither IP nor a question or answer.
-    NotIp = 15, "not_ip",
+    NotIp = 17, "not_ip",
         "The frame was sent to the cluster MAC, but it is neither IP nor an ARP request or reply.";
     /// Truncated, or headers that contradict themselves.
-    Malformed = 16, "malformed",
+    Malformed = 18, "malformed",
         "The frame is truncated or its headers contradict themselves.";
     /// An entry that the tables must have is not there.
-    BrokenTables = 17, "broken_tables",
+    BrokenTables = 19, "broken_tables",
         "An entry that the filter's tables must have is missing; this is a fault in Covey.";
     /// Egress: a frame with the cluster MAC as its source was stopped.
-    SourceMac = 18, "source_mac",
+    SourceMac = 20, "source_mac",
         "This host sent a frame with the cluster MAC as its source; it was dropped, or switches would learn that MAC.";
     /// Egress: a virtual IP was advertised with the NIC's own MAC; the frame now says the cluster MAC.
-    Advertised = 19, "advertised",
+    Advertised = 21, "advertised",
         "This host told somebody its own MAC for a virtual IP; the filter wrote the cluster MAC over it.";
 }
 
@@ -222,7 +231,9 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
 #[inline(always)]
 fn shared<T: Tables>(tables: &T, settings: &Settings, vip: &VipSlot, flow: &Flow) -> Decision {
     let (rule, port) = match flow.transport {
-        Transport::Tcp(ports) => (tables.rule_at(vip.tcp, ports.destination), ports.source),
+        Transport::Tcp(Segment { ports, .. }) => {
+            (tables.rule_at(vip.tcp, ports.destination), ports.source)
+        }
         Transport::Udp(ports) => (tables.rule_at(vip.udp, ports.destination), ports.source),
         Transport::Other => (Some(DEFAULT_RULE), 0),
         Transport::IcmpError => return everyone(tables, Reason::IcmpError),
@@ -232,14 +243,39 @@ fn shared<T: Tables>(tables: &T, settings: &Settings, vip: &VipSlot, flow: &Flow
     else {
         return Decision::drop(Reason::BrokenTables);
     };
-    let (verdict, reason) = if case.disabled {
+    let (verdict, reason) = if case.entry.disabled != 0 {
         (Verdict::Drop, Reason::Disabled)
     } else if !case.row.is_mine() {
-        (Verdict::Drop, Reason::NotMine)
+        if case.row.is_lingering() && case.entry.cut == 0 && has_connection(tables, flow) {
+            leased(tables, Verdict::Accept, Reason::Lingering)
+        } else {
+            (Verdict::Drop, Reason::NotMine)
+        }
+    } else if case.row.is_shared() && goes_on(flow) && !has_connection(tables, flow) {
+        (Verdict::Drop, Reason::Unclaimed)
     } else {
         leased(tables, Verdict::Accept, Reason::Mine)
     };
     case.decision(verdict, reason)
+}
+
+/// Whether a packet is part of a connection that has been opened before.
+#[inline(always)]
+const fn goes_on(flow: &Flow) -> bool {
+    matches!(flow.transport, Transport::Tcp(Segment { opens: false, .. }))
+}
+
+/// Whether a packet is part of a connection that this host has.
+#[inline(always)]
+fn has_connection<T: Tables>(tables: &T, flow: &Flow) -> bool {
+    match &flow.transport {
+        Transport::Tcp(segment) if !segment.opens => tables.socket(flow, segment).takes(segment),
+        Transport::Tcp(_)
+        | Transport::Udp(_)
+        | Transport::IcmpError
+        | Transport::LaterFragment
+        | Transport::Other => false,
+    }
 }
 
 /// A question for a virtual IP; `verdict` is how it gets to the kernel if this host answers.
@@ -286,7 +322,7 @@ struct Case {
     rule: u8,
     bucket: Bucket,
     row: Row,
-    disabled: bool,
+    entry: RuleEntry,
 }
 
 impl Case {
@@ -304,7 +340,7 @@ impl Case {
             rule,
             bucket,
             row: tables.row(entry.map, bucket.get())?,
-            disabled: entry.disabled != 0,
+            entry: *entry,
         })
     }
 

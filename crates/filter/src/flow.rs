@@ -68,7 +68,7 @@ pub struct Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP.
-    Tcp(Ports),
+    Tcp(Segment),
     /// UDP.
     Udp(Ports),
     /// An ICMP or ICMPv6 error about a packet sent earlier.
@@ -86,6 +86,17 @@ pub struct Ports {
     pub source: u16,
     /// The service's.
     pub destination: u16,
+}
+
+/// What the filter reads of a TCP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The ports.
+    pub ports: Ports,
+    /// Acknowledgement number, host order.
+    pub acknowledgement: u32,
+    /// A SYN without ACK: the client opens a connection.
+    pub opens: bool,
 }
 
 pub(crate) mod ether_type {
@@ -171,7 +182,7 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
         Transport::LaterFragment
     } else {
         match protocol {
-            TCP => Transport::Tcp(ports(packet, at + header)?),
+            TCP => Transport::Tcp(segment(packet, at + header)?),
             UDP => Transport::Udp(ports(packet, at + header)?),
             ICMP => match read(packet, at + header)? {
                 // Destination unreachable, time exceeded, parameter problem.
@@ -198,7 +209,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     let destination = Address::v6(read(packet, at + 24)?);
     let transport = match upper_layer(packet, at)? {
         UpperLayer::LaterFragment => Transport::LaterFragment,
-        UpperLayer::At(TCP, body) => Transport::Tcp(ports(packet, body)?),
+        UpperLayer::At(TCP, body) => Transport::Tcp(segment(packet, body)?),
         UpperLayer::At(UDP, body) => Transport::Udp(ports(packet, body)?),
         UpperLayer::At(ICMPV6, body) => match read(packet, body)? {
             // Destination unreachable, packet too big, time exceeded, parameter problem.
@@ -262,6 +273,22 @@ fn ports<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Ports, Malformed> 
     Ok(Ports {
         source: u16::from_be_bytes([a, b]),
         destination: u16::from_be_bytes([c, d]),
+    })
+}
+
+/// The first 14 bytes of a TCP header: a shorter one could hide what it does.
+#[inline(always)]
+fn segment<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Segment, Malformed> {
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    let [a, b, c, d, _, _, _, _, e, f, g, h, _, flags] = read(packet, at)?;
+    Ok(Segment {
+        ports: Ports {
+            source: u16::from_be_bytes([a, b]),
+            destination: u16::from_be_bytes([c, d]),
+        },
+        acknowledgement: u32::from_be_bytes([e, f, g, h]),
+        opens: flags & (SYN | ACK) == SYN,
     })
 }
 

@@ -9,13 +9,13 @@
 //!   port           --port_classes--> class of ports that all rules treat alike
 //!   table, class   --port_tables--> rule index (0 = default)               256 bytes per distinct table
 //!   rule index     --rules--> RuleEntry { disabled?, affinity, map }
-//!   map, bucket    --rows--> Row { mine / not mine, answers ARP }          4096 bytes per map
+//!   map, bucket    --rows--> Row { mine / not mine, shared / lingering, answers ARP }          4096 bytes per map
 //! ```
 //!
 //! Port classes keep the tables small: 64 rules cut the ports into at most 129 ranges, so one table of 64 KiB
 //! serves all addresses and protocols, instead of one for each.
 
-use crate::{Address, MacBytes};
+use crate::{Address, Flow, MacBytes, Segment};
 
 /// Buckets in each map. A bucket is 1/4096 of the traffic of a rule.
 pub const BUCKETS: usize = 4096;
@@ -94,8 +94,8 @@ pub struct RuleEntry {
     pub affinity: u8,
     /// Which map holds this rule's rows.
     pub map: u8,
-    /// Explicit padding, zero.
-    pub pad: u8,
+    /// 1 if this host has given up the rule and its connections too: it does not linger.
+    pub cut: u8,
 }
 
 impl RuleEntry {
@@ -120,11 +120,28 @@ impl Row {
     pub const MINE: u8 = 1;
     /// This host lets ARP questions of the bucket's clients through (owner or successor).
     pub const ANSWERS: u8 = 2;
+    /// With [`Self::MINE`]: other hosts may have connections in the bucket, so this one takes what opens a connection
+    /// and what belongs to a connection of its own.
+    pub const SHARED: u8 = 4;
+    /// Without [`Self::MINE`]: this host may have connections in the bucket, from when it owned it.
+    pub const LINGERING: u8 = 8;
 
     /// Whether this host takes the bucket's packets.
     #[inline(always)]
     pub const fn is_mine(self) -> bool {
         self.0 & Self::MINE != 0
+    }
+
+    /// Whether the bucket is this host's, but other hosts may have connections in it.
+    #[inline(always)]
+    pub const fn is_shared(self) -> bool {
+        self.0 & Self::SHARED != 0
+    }
+
+    /// Whether the bucket is another host's, but this one may have connections in it.
+    #[inline(always)]
+    pub const fn is_lingering(self) -> bool {
+        self.0 & Self::LINGERING != 0
     }
 
     /// Whether this host answers ARP for the bucket's clients.
@@ -182,6 +199,42 @@ impl Generation {
     }
 }
 
+/// What a host's socket table holds for the connection of a segment. The kernel's table is the connection table:
+/// nothing to fill up, to expire or to get out of step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// Nothing of that connection; a listener is nothing.
+    None,
+    /// A connection: established, or closing with something still to say.
+    Connected,
+    /// A connection request that this host has answered and that waits for its acknowledgement.
+    HalfOpen {
+        /// The number that acknowledges this host's SYN; [`None`] if it cannot be read.
+        awaits: Option<u32>,
+    },
+    /// A connection that is over and only waits for stragglers.
+    TimeWait,
+}
+
+impl Socket {
+    /// Whether a segment, not one that opens a connection, is for this socket.
+    ///
+    /// A SYN that is repeated across a change of the map makes two half-open connections on two hosts: only the one
+    /// whose SYN is acknowledged may go on, and the other must not answer with a reset. A connection in TIME_WAIT
+    /// would answer for the new owner of a tuple that is used again.
+    #[inline(always)]
+    pub const fn takes(self, segment: &Segment) -> bool {
+        match self {
+            Self::Connected => true,
+            Self::HalfOpen {
+                awaits: Some(awaits),
+            } => segment.acknowledgement == awaits,
+            Self::HalfOpen { awaits: None } => true,
+            Self::None | Self::TimeWait => false,
+        }
+    }
+}
+
 /// Read access to the tables of the generation in force. Every index is bounded by the caller's constants;
 /// `None` means "no such entry" and leads to a drop, never to a guess.
 pub trait Tables {
@@ -195,6 +248,9 @@ pub trait Tables {
     fn rule(&self, index: u8) -> Option<&RuleEntry>;
     /// The row of a bucket (below [`BUCKETS`]) in a map.
     fn row(&self, map: u8, bucket: u16) -> Option<Row>;
+    /// What this host's socket table holds for the connection of a segment. Called only for shared and lingering
+    /// buckets, because it searches the kernel's tables.
+    fn socket(&self, flow: &Flow, segment: &Segment) -> Socket;
     /// Whether this host's lease still runs. Called only for packets this host would take, because it
     /// reads the clock.
     fn lease_holds(&self) -> bool;

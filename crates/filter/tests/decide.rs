@@ -5,7 +5,7 @@ mod cluster;
 mod frames;
 
 use cluster::*;
-use covey_filter::{Bucket, Reason, Verdict, decide};
+use covey_filter::{BUCKETS, Bucket, Reason, Row, Socket, Verdict, decide};
 use frames::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -88,9 +88,9 @@ fn what_is_for_the_cluster_but_makes_no_sense_drops() {
 fn every_truncation_is_malformed() {
     let tunnel = extension(TCP, 1, &ports(40000, 80));
     let frames = [
-        tcp4(VIP4, 80)[..38].to_vec(),
-        to_ipv6(CLUSTER_MAC, &ipv6(CLIENT6, VIP6, 60, &tunnel))[..74].to_vec(),
-        tagged(&tagged(&tcp4(VIP4, 80), 0x8100), 0x88A8)[..46].to_vec(),
+        tcp4(VIP4, 80)[..48].to_vec(),
+        to_ipv6(CLUSTER_MAC, &ipv6(CLIENT6, VIP6, 60, &tunnel))[..84].to_vec(),
+        tagged(&tagged(&tcp4(VIP4, 80), 0x8100), 0x88A8)[..56].to_vec(),
     ];
     for frame in frames {
         assert_eq!(alone(&frame), (Verdict::Accept, Reason::Mine));
@@ -140,6 +140,68 @@ fn the_rule_is_found_through_options_tags_and_extensions() {
     let extended = to_ipv6(CLUSTER_MAC, &ipv6(CLIENT6, VIP6, 0, &extended));
     assert_eq!(of(&extended), of(&bare));
     assert_eq!(of(&bare).rule, Some(1));
+}
+
+#[test]
+fn a_connection_stays_where_it_was_opened() {
+    use Verdict::{Accept, Drop};
+    let half_open = |awaits| Socket::HalfOpen { awaits };
+    // The segments below acknowledge 7.
+    let has = [Socket::Connected, half_open(Some(7)), half_open(None)];
+    let has_not = [Socket::None, Socket::TimeWait, half_open(Some(8))];
+    let of = |row: u8, flags: u8, socket: Socket, cut: u8| {
+        let mut host = hosts(1).remove(0);
+        host.tables.rows[1] = [row; BUCKETS];
+        host.tables.rules[1].cut = cut;
+        host.socket = socket;
+        let packet = ipv4(CLIENT4, VIP4, TCP, &segment(40000, 80, flags, 7));
+        let decision = decide(&to_ipv4(CLUSTER_MAC, &packet)[..], &host);
+        (decision.verdict, decision.reason)
+    };
+    for (sockets, claimed) in [(has, true), (has_not, false)] {
+        for socket in sockets {
+            for flags in [ACK, SYN | ACK, RST, 0] {
+                let shared = if claimed {
+                    (Accept, Reason::Mine)
+                } else {
+                    (Drop, Reason::Unclaimed)
+                };
+                let lingering = if claimed {
+                    (Accept, Reason::Lingering)
+                } else {
+                    (Drop, Reason::NotMine)
+                };
+                let at = |row| of(row, flags, socket, 0);
+                assert_eq!(at(Row::MINE), (Accept, Reason::Mine));
+                assert_eq!(at(Row::MINE | Row::SHARED), shared, "{socket:?} {flags:#x}");
+                assert_eq!(at(Row::LINGERING), lingering, "{socket:?} {flags:#x}");
+                assert_eq!(at(0), (Drop, Reason::NotMine));
+                assert_eq!(
+                    of(Row::LINGERING, flags, socket, 1),
+                    (Drop, Reason::NotMine)
+                );
+            }
+            for row in [Row::MINE, Row::MINE | Row::SHARED] {
+                assert_eq!(of(row, SYN, socket, 0), (Accept, Reason::Mine));
+            }
+            for row in [0, Row::LINGERING] {
+                assert_eq!(of(row, SYN, socket, 0), (Drop, Reason::NotMine));
+            }
+        }
+    }
+}
+
+#[test]
+fn datagrams_follow_the_bucket_alone() {
+    let verdict = |row: u8| {
+        let mut host = hosts(1).remove(0);
+        host.tables.rows[1] = [row; BUCKETS];
+        host.socket = Socket::Connected;
+        let packet = ipv4(CLIENT4, VIP4, UDP, &ports(40000, 500));
+        decide(&to_ipv4(CLUSTER_MAC, &packet)[..], &host).verdict
+    };
+    assert_eq!(verdict(Row::MINE | Row::SHARED), Verdict::Accept);
+    assert_eq!(verdict(Row::LINGERING), Verdict::Drop);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::ids::{HostId, HostSet, Mac};
 use crate::placement::{Map, Placement};
 use crate::rules::{FilterMode, PortRule, Protocol, RuleSet};
 use covey_filter::{
-    Address, Affinity, BUCKETS, DEFAULT_RULE, NEIGHBOUR_RULE, PORT_CLASSES, PORTS, RULE_SLOTS, Row,
-    RuleEntry, Settings, Tables, VIP_SLOTS, VipSlot, vip_slot,
+    Address, Affinity, BUCKETS, DEFAULT_RULE, Flow, NEIGHBOUR_RULE, PORT_CLASSES, PORTS,
+    RULE_SLOTS, Row, RuleEntry, Segment, Settings, Socket, Tables, VIP_SLOTS, VipSlot, vip_slot,
 };
 use std::net::IpAddr;
 
@@ -208,7 +208,7 @@ fn rule_table(rules: &[PortRule], placement: &Placement) -> Vec<RuleEntry> {
             disabled: 1,
             affinity: 0,
             map: 0,
-            pad: 0
+            cut: 0,
         };
         RULE_SLOTS
     ];
@@ -217,7 +217,7 @@ fn rule_table(rules: &[PortRule], placement: &Placement) -> Vec<RuleEntry> {
             disabled: u8::from(disabled),
             affinity: affinity as u8,
             map: placement.map_of(index),
-            pad: 0,
+            cut: 0,
         };
     };
     put(DEFAULT_RULE, false, Affinity::Single);
@@ -248,13 +248,20 @@ fn rows(map: &Map, me: HostId, view: HostSet) -> Vec<u8> {
         .collect()
 }
 
-/// An image and the state of the lease: all that [`covey_filter::decide()`] needs.
-#[derive(Clone, Copy, Debug)]
+/// An image, the state of the lease and the sockets: all that [`covey_filter::decide()`] needs.
+#[derive(Clone, Copy)]
 pub struct View<'a> {
     /// The tables.
     pub image: &'a Image,
     /// Whether the lease runs.
     pub lease_holds: bool,
+    /// The host's socket table; [`no_sockets`] if it has none.
+    pub sockets: &'a dyn Fn(&Flow, &Segment) -> Socket,
+}
+
+/// The socket table of a host without connections.
+pub fn no_sockets(_: &Flow, _: &Segment) -> Socket {
+    Socket::None
 }
 
 impl Tables for View<'_> {
@@ -279,6 +286,9 @@ impl Tables for View<'_> {
             .rows
             .get(usize::from(map))
             .map(|rows| Row(rows[usize::from(bucket)]))
+    }
+    fn socket(&self, flow: &Flow, segment: &Segment) -> Socket {
+        (self.sockets)(flow, segment)
     }
     fn lease_holds(&self) -> bool {
         self.lease_holds

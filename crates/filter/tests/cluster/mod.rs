@@ -25,6 +25,8 @@ pub const PORT_RULES: [(bool, u16, u16, u8); 5] = [
 pub struct Host {
     pub tables: Box<Generation>,
     pub lease: bool,
+    /// What its socket table has for every connection.
+    pub socket: Socket,
 }
 
 pub fn host_mac(number: usize) -> MacBytes {
@@ -47,7 +49,7 @@ fn host(index: usize, count: usize) -> Host {
         disabled: u8::from(disabled),
         affinity: affinity as u8,
         map,
-        pad: 0,
+        cut: 0,
     };
     let mut tables = Box::new(Generation {
         settings: Settings {
@@ -94,6 +96,7 @@ fn host(index: usize, count: usize) -> Host {
     Host {
         tables,
         lease: true,
+        socket: Socket::None,
     }
 }
 
@@ -112,6 +115,9 @@ impl Tables for Host {
     }
     fn row(&self, map: u8, bucket: u16) -> Option<Row> {
         self.tables.row(map, bucket)
+    }
+    fn socket(&self, _: &Flow, _: &Segment) -> Socket {
+        self.socket
     }
     fn lease_holds(&self) -> bool {
         self.lease

@@ -90,6 +90,18 @@ pub fn ports(source: u16, destination: u16) -> Vec<u8> {
     [&ports[..], &[0; 16]].concat()
 }
 
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+
+/// A TCP header with these flags that acknowledges `acknowledgement`.
+pub fn segment(source: u16, destination: u16, flags: u8, acknowledgement: u32) -> Vec<u8> {
+    let mut header = ports(source, destination);
+    header[8..12].copy_from_slice(&acknowledgement.to_be_bytes());
+    header[12..14].copy_from_slice(&[0x50, flags]);
+    header
+}
+
 /// An ICMP message of this type, with room for what follows.
 pub fn icmp(kind: u8) -> Vec<u8> {
     let mut message = vec![0; 32];
