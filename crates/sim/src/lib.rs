@@ -24,7 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
-//pub mod cli;
+pub mod cli;
 mod client;
 mod clock;
 mod expect;
@@ -35,15 +35,15 @@ mod log;
 mod machine;
 mod packet;
 pub mod pcap;
-//pub mod random;
+pub mod random;
 pub mod report;
 pub mod rng;
 pub mod run;
-//pub mod runner;
-//pub mod scale;
+pub mod runner;
+pub mod scale;
 pub mod scenario;
 mod segment;
-//pub mod shrink;
+pub mod shrink;
 pub mod site;
 pub mod span;
 mod steps;

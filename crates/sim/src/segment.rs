@@ -52,6 +52,9 @@ pub(crate) struct Segment {
     latency: Duration,
     jitter: Duration,
     rng: Rng,
+    /// Frames that were sent, however many hear them, and their bytes.
+    pub(crate) sent_frames: u64,
+    pub(crate) sent_bytes: u64,
 }
 
 impl Segment {
@@ -73,6 +76,8 @@ impl Segment {
             latency,
             jitter,
             rng,
+            sent_frames: 0,
+            sent_bytes: 0,
         }
     }
 
@@ -138,6 +143,8 @@ impl Segment {
         let Ok(parsed) = Ethernet::parse(frame) else {
             return;
         };
+        self.sent_frames += 1;
+        self.sent_bytes += frame.len() as u64;
         if parsed.source.0[0] & 1 == 0 {
             self.learnt.insert(parsed.source, from);
         }
