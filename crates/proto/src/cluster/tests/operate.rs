@@ -189,6 +189,42 @@ fn a_join_moves_buckets_but_no_connection() {
 }
 
 #[test]
+fn a_host_that_has_not_counted_yet_lingers_in_all_that_it_gives_up() {
+    let mut segment = Segment::new((1..=2).map(config));
+    segment.command_to(1, Command::Start);
+    segment.run_until_converged(&[1]);
+    open(&mut segment, 40_000..40_200);
+    segment.run(COUNTED);
+    segment.hosts[0].counts = false;
+    segment.command_to(2, Command::Start);
+    segment.run_until_converged(&[1, 2]);
+    segment.run(COUNTED);
+    check_connections(&segment, &[1, 2]);
+    assert_eq!(overlap(&segment, 1).1, segment.share(2));
+    assert_eq!(overlap(&segment, 2).0, segment.share(2));
+}
+
+#[test]
+fn one_count_without_a_connection_proves_nothing() {
+    let mut segment = Segment::new((1..=2).map(config));
+    segment.command_to(1, Command::Start);
+    segment.run_until_converged(&[1]);
+    open(&mut segment, 40_000..40_200);
+    segment.command_to(2, Command::Start);
+    segment.run_until_converged(&[1, 2]);
+    segment.run(COUNTED);
+    // The sockets were between two states when they were counted.
+    let connections = std::mem::take(&mut segment.hosts[0].connections);
+    let before = overlap(&segment, 1);
+    segment.run(Duration::from_secs(1));
+    segment.hosts[0].connections = connections;
+    assert_eq!(overlap(&segment, 1), before);
+    check_connections(&segment, &[1, 2]);
+    segment.run(COUNTED);
+    assert_eq!(overlap(&segment, 1), before);
+}
+
+#[test]
 fn a_bucket_with_two_lingerers_is_shared_until_both_are_done() {
     let mut segment = Segment::new((1..=3).map(config));
     segment.command_to(1, Command::Start);

@@ -87,6 +87,8 @@ pub(super) struct Host {
     pub(super) events: Vec<(Time, Event)>,
     /// The sockets of its clients.
     pub(super) connections: Vec<Connection>,
+    /// Whether it gets round to counting them.
+    pub(super) counts: bool,
 }
 
 impl Host {
@@ -158,6 +160,7 @@ impl Segment {
             running: true,
             events: Vec::new(),
             connections: Vec::new(),
+            counts: true,
         });
         Self {
             now: Time::from_micros(1_000_000),
@@ -255,9 +258,12 @@ impl Segment {
                     let Host {
                         cluster,
                         connections,
+                        counts,
                         ..
                     } = &mut self.hosts[index];
-                    cluster.handle_input(self.now, Input::Connections(connections));
+                    if *counts {
+                        cluster.handle_input(self.now, Input::Connections(connections));
+                    }
                 }
                 Output::Cut(cut) => self.hosts[index]
                     .connections
