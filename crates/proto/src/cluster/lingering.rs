@@ -12,6 +12,7 @@
 
 use super::command::PortState;
 use super::role::Role;
+use super::sticky::is_any_sticky;
 use super::{Cluster, Output, Trigger};
 use crate::buckets::BucketSet;
 use crate::datapath::{Image, Overlap};
@@ -51,7 +52,12 @@ pub(super) struct Lingering {
     shared: BucketSet,
     /// A peer has reported something new.
     pub(super) news: bool,
+    /// Own buckets that sticky rules do not move yet.
+    busy: BucketSet,
+    /// Buckets of sticky rules with traffic, by rule, as last told.
+    seen: Vec<(u8, BucketSet)>,
     told: (Digest, Time),
+    told_busy: (Digest, Time),
     /// An answer is outstanding.
     counting: bool,
     pub(super) count_at: Option<Time>,
@@ -61,6 +67,15 @@ pub(super) struct Lingering {
 }
 
 impl Lingering {
+    pub(super) fn note_seen(&mut self, seen: &[(u8, BucketSet)]) {
+        self.seen = seen.to_vec();
+    }
+
+    /// Own buckets that sticky rules do not move yet; `None` before the first count.
+    pub(super) fn busy(&self) -> Option<BucketSet> {
+        self.looked.then_some(self.busy)
+    }
+
     /// No connection at all, twice in a row.
     const fn is_idle(&self) -> bool {
         self.looked && self.in_use == 0 && self.in_use_before == 0
@@ -88,6 +103,7 @@ impl Cluster {
         self.cut(&rules, &open);
         let mut found = BucketSet::EMPTY;
         let mut in_use = 0u128;
+        let mut busy = self.busy_by_traffic();
         for connection in open {
             let (index, rule) = rule_of(&rules, connection);
             in_use |= 1 << index;
@@ -95,6 +111,8 @@ impl Cluster {
                 let place = bucket_of(self.identity.hash_key, rule, connection);
                 if map.placement.map(index).owner(place) != Some(self.config.host) {
                     found.insert(place);
+                } else if rule.is_some_and(|rule| rule.sticky.is_some()) {
+                    busy.insert(place);
                 }
             }
         }
@@ -103,6 +121,7 @@ impl Cluster {
         let gone = state.clean_once.without(&found);
         state.mine = state.mine.without(&gone).union(&found);
         state.clean_once = state.mine.without(&found);
+        state.busy = busy;
         state.in_use_before = if state.looked {
             state.in_use
         } else {
@@ -191,24 +210,50 @@ impl Cluster {
         Some(Report {
             epoch: map.proposal.ballot.epoch,
             lingering: self.lingering.mine.digest(),
-            sticky: Digest(0),
+            sticky: self.lingering.busy.digest(),
         })
     }
 
     /// Sends the set that a heartbeat reports, if it is new or was told long ago.
     pub(super) fn tell_lingering(&mut self, now: Time) {
         let Some(report) = self.report() else { return };
-        let (told, at) = self.lingering.told;
-        let again = at + COUNT_EVERY.max(self.config.timing.period);
-        if report.lingering == Digest(0) || (told == report.lingering && now < again) {
-            return;
+        let again = COUNT_EVERY.max(self.config.timing.period);
+        let due = |digest: Digest, (told, at): (Digest, Time)| {
+            digest != Digest(0) && (told != digest || now >= at + again)
+        };
+        if due(report.lingering, self.lingering.told) {
+            self.lingering.told = (report.lingering, now);
+            let bytes = self.lingering.mine.to_bytes();
+            self.send_in_chunks(Subject::Lingering(report.lingering), &bytes);
         }
-        self.lingering.told = (report.lingering, now);
-        let bytes = self.lingering.mine.to_bytes();
-        self.send_in_chunks(Subject::Lingering(report.lingering), &bytes);
+        if due(report.sticky, self.lingering.told_busy) {
+            self.lingering.told_busy = (report.sticky, now);
+            let bytes = self.lingering.busy.to_bytes();
+            self.send_in_chunks(Subject::Sticky(report.sticky), &bytes);
+        }
     }
 
-    /// Takes a peer's set.
+    /// Own buckets of sticky rules that have had traffic within their time.
+    fn busy_by_traffic(&self) -> BucketSet {
+        let Some(map) = &self.committed else {
+            return BucketSet::EMPTY;
+        };
+        let mut busy = BucketSet::EMPTY;
+        let rules = map.rules.rules();
+        for (index, seen) in &self.lingering.seen {
+            let rule = usize::from(*index)
+                .checked_sub(1)
+                .and_then(|at| rules.get(at));
+            if rule.is_some_and(|rule| rule.sticky.is_some()) {
+                let owners = map.placement.map(*index);
+                let mine = (0..BUCKETS).filter(|b| owners.owner(*b) == Some(self.config.host));
+                busy = busy.union(&mine.filter(|bucket| seen.contains(*bucket)).collect());
+            }
+        }
+        busy
+    }
+
+    /// Takes a set of buckets that a peer tells.
     pub(super) fn on_bucket_chunk(&mut self, from: HostId, digest: Digest, chunk: &Chunk) {
         let Ok(bytes) = <&[u8; BucketSet::LEN]>::try_from(&chunk.bytes[..]) else {
             return;
@@ -218,7 +263,13 @@ impl Cluster {
             return;
         }
         if let Some(peer) = self.peers.get_mut(from) {
-            peer.lingering = Some((digest, Box::new(set)));
+            let told = Some((digest, Box::new(set)));
+            match chunk.subject {
+                Subject::Lingering(_) => peer.lingering = told,
+                Subject::Sticky(_) => peer.sticky = told,
+                Subject::Held(_) => peer.held = told,
+                Subject::Map(_) | Subject::Rules(_) => {}
+            }
             self.lingering.news = true;
         }
     }
@@ -258,11 +309,10 @@ impl Cluster {
             }
         }
         let state = &self.lingering;
-        let wanted = if self.committed.is_some() {
-            !state.looked || !state.mine.is_empty() || self.port_states.any_draining()
-        } else {
-            false
-        };
+        let wanted = self.committed.as_ref().is_some_and(|map| {
+            let someone_waits = !state.mine.is_empty() || self.port_states.any_draining();
+            !state.looked || someone_waits || is_any_sticky(&map.rules)
+        });
         if !wanted && !matches!(self.role, Role::Draining { .. }) {
             return;
         }

@@ -26,7 +26,7 @@ fn state(segment: &Segment, host: u8) -> HostState {
     segment.host(host).cluster.state()
 }
 
-fn connection(port: u16) -> Connection {
+pub(super) fn connection(port: u16) -> Connection {
     let client = SocketAddr::from((Ipv4Addr::new(10, 77, 0, 200), port));
     Connection {
         client,

@@ -3,6 +3,7 @@
 //! machine itself can get wrong.
 
 use super::super::{Answer, Cluster, Command, Connection, Input, Output};
+use crate::buckets::BucketSet;
 use crate::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
 use crate::datapath::Image;
 use crate::event::Event;
@@ -45,6 +46,7 @@ pub(super) fn web_rules(port: u16) -> RuleSet {
         end: port,
         protocol: Protocol::Tcp,
         mode,
+        sticky: None,
     };
     RuleSet::new(vec![vip()], vec![web]).unwrap()
 }
@@ -87,6 +89,8 @@ pub(super) struct Host {
     pub(super) events: Vec<(Time, Event)>,
     /// The sockets of its clients.
     pub(super) connections: Vec<Connection>,
+    /// In which buckets of which sticky rule it has had traffic lately.
+    pub(super) seen: Vec<(u8, BucketSet)>,
     /// Whether it gets round to counting them.
     pub(super) counts: bool,
 }
@@ -161,6 +165,7 @@ impl Segment {
             events: Vec::new(),
             connections: Vec::new(),
             counts: true,
+            seen: Vec::new(),
         });
         Self {
             now: Time::from_micros(1_000_000),
@@ -259,9 +264,11 @@ impl Segment {
                         cluster,
                         connections,
                         counts,
+                        seen,
                         ..
                     } = &mut self.hosts[index];
                     if *counts {
+                        cluster.handle_input(self.now, Input::Seen(seen));
                         cluster.handle_input(self.now, Input::Connections(connections));
                     }
                 }
