@@ -89,7 +89,7 @@ impl Peer {
             return Some(BucketSet::EMPTY);
         }
         let (told, set) = self.sticky.as_ref()?;
-        (*told == digest).then(|| **set)
+        (*told == digest).then_some(**set)
     }
 
     /// From here on its silence is suspicious, though not yet long enough.

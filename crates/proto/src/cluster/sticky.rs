@@ -81,7 +81,7 @@ impl Cluster {
         }
         let peer = self.peers.alive_peer(proposer)?;
         let (digest, set) = peer.held.as_ref()?;
-        (*digest == proposal.held).then(|| **set)
+        (*digest == proposal.held).then_some(**set)
     }
 
     /// Sends the set that the open proposal names, before each heartbeat that carries it.
