@@ -107,7 +107,13 @@ mod tests {
         ]
         .concat();
         let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
-        let header = [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32];
+        let header = [
+            24,
+            0,
+            types.len() as u32,
+            types.len() as u32,
+            strings.len() as u32,
+        ];
         let mut bytes = 0xEB9F_u16.to_ne_bytes().to_vec();
         bytes.extend([1, 0]);
         bytes.extend(header.into_iter().flat_map(u32::to_ne_bytes));
@@ -128,7 +134,11 @@ mod tests {
             ("int", "first"),
             ("odd", "bit"),
         ] {
-            assert_eq!(btf.offset_of(structure, member), None, "{structure}.{member}");
+            assert_eq!(
+                btf.offset_of(structure, member),
+                None,
+                "{structure}.{member}"
+            );
         }
     }
 

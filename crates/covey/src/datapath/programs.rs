@@ -8,9 +8,9 @@
 use super::DataPathError;
 use super::btf::Btf;
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::{Ebpf, EbpfLoader};
 use aya::maps::{Map, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
 use covey_filter::{Generation, Reason};
 use covey_proto::datapath::Image;
 use std::io;
