@@ -37,6 +37,7 @@ pub fn place(
         FilterMode::Single => only(
             owners
                 .iter()
+                .filter(|host| claims(*host, index) != Claim::NOTHING)
                 .min_by_key(|host| (claims(*host, index).0, *host)),
         ),
         FilterMode::Multiple { .. } => {

@@ -91,6 +91,8 @@ impl Claim {
     pub const EQUAL_WEIGHT: Self = Self(50);
     /// The largest load weight.
     pub const MAX_WEIGHT: u8 = 100;
+    /// No share at all, whatever the filtering mode.
+    pub const NOTHING: Self = Self(0);
 }
 
 /// The virtual IPs and port rules of a cluster: what every host must agree on.
@@ -172,6 +174,19 @@ impl RuleSet {
     /// The primary virtual IP, from which the cluster's MAC is made.
     pub fn primary(&self) -> IpAddr {
         self.vips[0]
+    }
+
+    /// The rule that covers TCP to a port of a virtual IP, with its index as the data path numbers them (from 1). A
+    /// rule for the address goes before one for all.
+    pub fn covering_tcp(&self, vip: IpAddr, port: u16) -> Option<(u8, &PortRule)> {
+        let covering = |scope: Option<IpAddr>| {
+            (1u8..).zip(&self.rules).find(|(_, rule)| {
+                rule.vip == scope
+                    && rule.protocol.overlaps(Protocol::Tcp)
+                    && (rule.start..=rule.end).contains(&port)
+            })
+        };
+        covering(Some(vip)).or_else(|| covering(None))
     }
 
     /// The port rules, in order.

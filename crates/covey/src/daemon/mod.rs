@@ -29,7 +29,7 @@ use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
 use covey_proto::ids::{Incarnation, Mac};
 use covey_proto::time::Time;
-use covey_proto::{Cluster, Command, Input, Output};
+use covey_proto::{Answer, Cluster, Command, HostState, Input, Output};
 use journal::Journal;
 use link_watch::LinkWatch;
 use packet::Segment;
@@ -170,7 +170,7 @@ impl Daemon {
         };
         daemon.input(Input::Link(interface.up));
         if daemon.config.host.initial_state == InitialState::Started {
-            daemon.input(Input::Command(Command::Start));
+            daemon.command(Command::Start);
         }
         Ok(daemon)
     }
@@ -214,12 +214,12 @@ impl Daemon {
             bail!("asked to end a second time: left without handing over");
         }
         self.ending = true;
-        self.input(Input::Command(Command::Stop));
+        self.command(Command::Stop);
         Ok(())
     }
 
     fn is_stopped(&self) -> bool {
-        self.cluster.is_stopped()
+        self.cluster.is_at_rest()
     }
 
     fn read_frames(&mut self) {
@@ -233,6 +233,12 @@ impl Daemon {
         self.carry_out();
     }
 
+    fn command(&mut self, command: Command) -> Answer {
+        let answer = self.cluster.command(sys::now(), command);
+        self.carry_out();
+        answer
+    }
+
     /// Does what the core asks for.
     fn carry_out(&mut self) {
         loop {
@@ -242,6 +248,11 @@ impl Daemon {
                 Output::Lease(until) => self
                     .data_path
                     .set_lease(until.as_micros().saturating_mul(1000)),
+                Output::CountConnections => {
+                    self.cluster
+                        .handle_input(sys::now(), Input::Connections(&[]));
+                }
+                Output::Cut(_) => {}
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
                     self.wake_at = until;
@@ -285,7 +296,7 @@ impl Daemon {
                     Response::error(Code::Ending, "the daemon is about to end"),
                 );
             }
-            Request::Start {} if self.cluster.is_active() => {
+            Request::Start {} if self.cluster.state() != HostState::Stopped => {
                 tell(answer, format!("host {id} is already started"))
             }
             Request::Start {} => {
@@ -293,14 +304,14 @@ impl Daemon {
                 let patience = self.config.cluster.timing.expiry() * 2;
                 self.waiting
                     .push(Waiting::Start(answer, sys::now() + patience));
-                self.input(Input::Command(Command::Start));
+                self.command(Command::Start);
             }
             Request::Stop {} if self.is_stopped() => {
                 tell(answer, format!("host {id} is already stopped"))
             }
             Request::Stop {} => {
                 self.waiting.push(Waiting::Stop(answer));
-                self.input(Input::Command(Command::Stop));
+                self.command(Command::Stop);
             }
             Request::Reload {} => match self.reload() {
                 Ok(sentence) => tell(answer, sentence),
@@ -345,7 +356,7 @@ impl Daemon {
         }
         let (rules, claims) = (Arc::new(new.rules.clone()), new.claims.clone());
         self.config = new;
-        self.input(Input::Command(Command::Reload { rules, claims }));
+        self.command(Command::Reload { rules, claims });
         Ok("the configuration has been read again; it takes effect as soon as all hosts offer the same".to_owned())
     }
 

@@ -21,7 +21,7 @@ use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
 use crate::time::Time;
 use crate::wire::heartbeat::{Acknowledgement, Announced, Ballot, Base, CommittedMap, Proposal};
-use crate::{config::Quorum, datapath::Image, ids::Digest};
+use crate::{config::Quorum, ids::Digest};
 use std::sync::Arc;
 
 /// What each owner brings to each rule.
@@ -32,6 +32,7 @@ pub(super) type Claims = Vec<(HostId, Vec<Claim>)>;
 pub(super) struct Prepared {
     pub(super) proposal: Proposal,
     pub(super) rules: Arc<RuleSet>,
+    /// What this host would bring to the rules if it took its share of all of them.
     pub(super) own_claims: Vec<Claim>,
     pub(super) placement: Arc<Placement>,
     claims: Claims,
@@ -144,6 +145,7 @@ impl Cluster {
             view,
             owners,
             rules,
+            held: Digest::default(),
             result: Digest::default(),
         };
         let mut prepared = self.compute(&proposal, rule_set, claims)?;
@@ -370,9 +372,11 @@ impl Cluster {
         } = map.proposal;
         let cause = self.cause_of(&map);
         self.hurry(now);
-        let image = Image::serving(&self.identity, &map.rules, &map.placement, owners);
-        self.outputs.push_back(Output::Program(Box::new(image)));
+        let before = self.committed.take().map(|before| before.placement);
+        let after = Arc::clone(&map.placement);
         self.committed = Some(map);
+        self.note_new_map(before.as_deref(), &after);
+        self.reprogram();
         (self.staged, self.proposed, self.transfer, self.wanted) = (None, None, None, None);
         // Not the old view's: who is new must have confirmed this host too.
         self.highest_epoch = self.highest_epoch.max(ballot.epoch);
@@ -455,7 +459,8 @@ impl Cluster {
     fn claims(&self, owners: HostSet, rules: &RuleSet) -> Option<Claims> {
         let of = |host: HostId| {
             if host == self.config.host {
-                return self.own_claims(rules);
+                let claims = self.own_claims(rules)?;
+                return Some(self.port_states.apply(rules, &claims));
             }
             let offers = &self.peers.alive_peer(host)?.heartbeat.offers;
             let offer = offers.iter().find(|offer| offer.rules == rules.digest())?;

@@ -5,7 +5,8 @@
 //! host sent after first hearing it: recorded frames cannot do that, however old or new they are. Of two
 //! hosts with one ID the incumbent stays.
 
-use crate::ids::{HostId, HostSet, Incarnation, Mac};
+use crate::buckets::BucketSet;
+use crate::ids::{Digest, HostId, HostSet, Incarnation, Mac};
 use crate::time::Time;
 use crate::wire::Reject;
 use crate::wire::heartbeat::{Announced, Echo, Heartbeat, Sender};
@@ -44,6 +45,8 @@ pub(super) struct Peer {
     pub(super) renews_until: Time,
     /// Until when this host's echoes may let it serve.
     pub(super) granted_until: Time,
+    /// The set of buckets it lingers in that it told last, by digest.
+    pub(super) lingering: Option<(Digest, Box<BucketSet>)>,
     pub(super) heartbeats: u64,
     pub(super) lost: u64,
 }
@@ -64,6 +67,7 @@ impl Peer {
             alive: true,
             renews_until: Time::ZERO,
             granted_until: Time::ZERO,
+            lingering: None,
             heartbeats: 1,
             lost: 0,
         }

@@ -2,4 +2,5 @@
 
 mod agreement;
 mod faults;
+mod operate;
 mod segment;
