@@ -50,6 +50,8 @@ pub(super) struct Lingering {
     looked: bool,
     /// The part of this host's buckets that the data path holds as shared.
     shared: BucketSet,
+    /// From here on the data path may be told again what is shared no more.
+    unshare_at: Time,
     /// A peer has reported something new.
     pub(super) news: bool,
     /// Own buckets that sticky rules do not move yet.
@@ -60,7 +62,7 @@ pub(super) struct Lingering {
     told_busy: (Digest, Time),
     /// An answer is outstanding.
     counting: bool,
-    pub(super) count_at: Option<Time>,
+    count_at: Option<Time>,
     /// Rules with connections in the last scan and in the one before: bit 0 is the default rule.
     in_use: u128,
     in_use_before: u128,
@@ -299,15 +301,34 @@ impl Cluster {
         shared
     }
 
-    /// Lets the data path know what others have reported, and has sockets counted when it is time.
-    pub(super) fn review_lingering(&mut self, now: Time) {
-        if std::mem::take(&mut self.lingering.news) {
-            let shared = self.shared_now();
-            if shared != self.lingering.shared {
-                self.lingering.shared = shared;
-                self.reprogram();
-            }
+    /// Lets the data path know what others have reported. What is shared no more can wait a little: with many hosts,
+    /// one of them has cleared some bucket at every moment.
+    fn review_shared(&mut self, now: Time) {
+        if !self.lingering.news {
+            return;
         }
+        let (before, shared) = (self.lingering.shared, self.shared_now());
+        let grows = !shared.without(&before).is_empty();
+        let waits = now < self.lingering.unshare_at && !grows && before != BucketSet::ALL;
+        if shared == before {
+            self.lingering.news = false;
+        } else if !waits {
+            self.lingering.news = false;
+            self.lingering.shared = shared;
+            self.lingering.unshare_at = now + COUNT_EVERY;
+            self.reprogram();
+        }
+    }
+
+    /// When sockets are to be counted, or the data path is to hear what others have reported.
+    pub(super) fn next_lingering_review(&self) -> impl Iterator<Item = Time> {
+        let shared = Some(self.lingering.unshare_at).filter(|_| self.lingering.news);
+        self.lingering.count_at.into_iter().chain(shared)
+    }
+
+    /// Has sockets counted when it is time.
+    pub(super) fn review_lingering(&mut self, now: Time) {
+        self.review_shared(now);
         let state = &self.lingering;
         let wanted = self.committed.as_ref().is_some_and(|map| {
             let someone_waits = !state.mine.is_empty() || self.port_states.any_draining();

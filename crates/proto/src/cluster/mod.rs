@@ -511,7 +511,7 @@ impl Cluster {
             .chain(lease)
             .chain(leaving)
             .chain([listening])
-            .chain(self.lingering.count_at)
+            .chain(self.next_lingering_review())
             .chain(
                 self.looks_after_sticky_rules()
                     .then_some(self.sticky.look_at),

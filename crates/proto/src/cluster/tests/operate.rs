@@ -11,8 +11,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const DRAINSTOP: Command = Command::Drainstop { within: None };
-/// Two counts, a second apart, and a little more.
-const COUNTED: Duration = Duration::from_millis(2300);
+/// Two counts, a second apart, another second until the owners take note, and a little more.
+const COUNTED: Duration = Duration::from_millis(3300);
 
 fn rules(change: RuleChange, port: u16) -> Command {
     let (vip, port) = (VipScope::Every, Some(port));
