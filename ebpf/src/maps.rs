@@ -9,10 +9,13 @@
 //! | `LEASE`      | u64, ns      | 1              | user space: end of the lease                  |
 //! | `COUNTERS`   | u64          | one per reason | these programs, per CPU                       |
 
+use crate::sockets;
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
+use core::ffi::c_void;
 use covey_filter::{
     Flow, Generation, MacBytes, Reason, Row, RuleEntry, Segment, Settings, Socket, Tables, VipSlot,
 };
@@ -32,45 +35,52 @@ static LEASE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
 
 /// The tables of the generation that was in force when the frame came.
-pub(crate) struct InForce(&'static Generation);
+pub(crate) struct InForce {
+    tables: &'static Generation,
+    /// The running program's: the kernel asks for it with a question to its socket table.
+    ctx: *mut c_void,
+}
 
 impl InForce {
     #[inline(always)]
-    pub(crate) fn load() -> Option<Self> {
+    pub(crate) fn load(ctx: &impl EbpfContext) -> Option<Self> {
         let index = read_word(&IN_FORCE)?;
-        TABLES.get(index as u32).map(Self)
+        Some(Self {
+            tables: TABLES.get(index as u32)?,
+            ctx: ctx.as_ptr(),
+        })
     }
 
     #[inline(always)]
     pub(crate) fn host_mac(&self) -> MacBytes {
-        self.0.settings.host_mac
+        self.tables.settings.host_mac
     }
 }
 
 impl Tables for InForce {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        Some(&self.0.settings)
+        Some(&self.tables.settings)
     }
     #[inline(always)]
     fn vip(&self, slot: usize) -> Option<&VipSlot> {
-        self.0.vip(slot)
+        self.tables.vip(slot)
     }
     #[inline(always)]
     fn rule_at(&self, table: u16, port: u16) -> Option<u8> {
-        self.0.rule_at(table, port)
+        self.tables.rule_at(table, port)
     }
     #[inline(always)]
     fn rule(&self, index: u8) -> Option<&RuleEntry> {
-        self.0.rule(index)
+        self.tables.rule(index)
     }
     #[inline(always)]
     fn row(&self, map: u8, bucket: u16) -> Option<Row> {
-        self.0.row(map, bucket)
+        self.tables.row(map, bucket)
     }
     #[inline(always)]
-    fn socket(&self, _flow: &Flow, _segment: &Segment) -> Socket {
-        Socket::None
+    fn socket(&self, flow: &Flow, segment: &Segment) -> Socket {
+        sockets::find(self.ctx, flow, segment)
     }
     #[inline(always)]
     fn lease_holds(&self) -> bool {

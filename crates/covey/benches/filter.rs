@@ -12,7 +12,7 @@ use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use covey::datapath::Programs;
 use covey_filter::{MAX_VIPS, Reason, USER_RULES, decide};
-use covey_proto::datapath::{Identity, Image, View, no_sockets};
+use covey_proto::datapath::{Identity, Image, Overlap, View, no_sockets};
 use covey_proto::ids::{HostId, HostSet, Mac};
 use covey_proto::placement::{Map, Placement};
 use covey_proto::rules::{Affinity, FilterMode, PortRule, Protocol, RuleSet};
@@ -104,6 +104,7 @@ fn image(pairs: usize, rules: usize, hosts: u8) -> Image {
             mode: FilterMode::Multiple {
                 affinity: Affinity::None,
             },
+            sticky: None,
         })
         .collect();
     let rules = RuleSet::new(vips, rules).expect("the rules do not overlap");
@@ -125,7 +126,7 @@ fn image(pairs: usize, rules: usize, hosts: u8) -> Image {
         hash_key: [1, 2],
     };
     let view: HostSet = ids.into_iter().collect();
-    Image::serving(&identity, &rules, &placement, view)
+    Image::serving(&identity, &rules, &placement, view, &Overlap::NONE)
 }
 
 /// Flows that meet the case's reason.

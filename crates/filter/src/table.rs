@@ -217,6 +217,15 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// Whether it is a connection that must not be lost.
+    #[inline(always)]
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Connected | Self::HalfOpen { .. } => true,
+            Self::None | Self::TimeWait => false,
+        }
+    }
+
     /// Whether a segment, not one that opens a connection, is for this socket.
     ///
     /// A SYN that is repeated across a change of the map makes two half-open connections on two hosts: only the one

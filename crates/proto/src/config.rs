@@ -1,6 +1,7 @@
 //! What one host is told about its cluster, already checked. The TOML file that says it is parsed in the
 //! binary crate; the simulator builds these values directly.
 
+use crate::cluster::PortState;
 use crate::ids::{HostId, Incarnation, Mac};
 use crate::rules::{Claim, RuleSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -104,6 +105,8 @@ pub struct ClusterConfig {
     pub rules: RuleSet,
     /// This host's weight or handling priority per rule; as many as there are rules.
     pub claims: Vec<Claim>,
+    /// Port rules that are not enabled on this host, by [`crate::rules::PortRule::fingerprint`].
+    pub port_states: Vec<(u32, PortState)>,
     /// What to do after a split.
     pub quorum: Quorum,
     /// Whether hosts that cannot broadcast to each other go on by unicast.

@@ -4,6 +4,7 @@
 //! The core says *who owns which bucket* ([`Placement`]); this file turns it into *what this host does with
 //! each packet*, in the layout of [`covey_filter`]. Specification: docs/design.md, "Data path".
 
+use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
 use crate::ids::{HostId, HostSet, Mac};
 use crate::placement::{Map, Placement};
@@ -39,7 +40,7 @@ impl Image {
             rules,
             &Placement::unowned(rules.rules().len()),
             HostSet::EMPTY,
-            false,
+            None,
         )
     }
 
@@ -50,8 +51,9 @@ impl Image {
         rules: &RuleSet,
         placement: &Placement,
         view: HostSet,
+        overlap: &Overlap<'_>,
     ) -> Self {
-        Self::build(identity, rules, placement, view, true)
+        Self::build(identity, rules, placement, view, Some(overlap))
     }
 
     fn build(
@@ -59,8 +61,10 @@ impl Image {
         rules: &RuleSet,
         placement: &Placement,
         view: HostSet,
-        serving: bool,
+        overlap: Option<&Overlap<'_>>,
     ) -> Self {
+        let serving = overlap.is_some();
+        let overlap = overlap.unwrap_or(&Overlap::NONE);
         let (ranges, port_classes) = port_classes(rules.rules());
         let mut port_tables = Vec::new();
         let per_vip: Vec<(IpAddr, [u16; 2])> = rules
@@ -87,14 +91,34 @@ impl Image {
             vips,
             port_classes,
             port_tables,
-            rules: rule_table(rules.rules(), placement),
+            rules: rule_table(rules.rules(), placement, overlap.cut),
             rows: placement
                 .maps()
                 .iter()
-                .map(|map| rows(map, identity.host, view))
+                .map(|map| rows(map, identity.host, view, overlap))
                 .collect(),
         }
     }
+}
+
+/// Where connections are that do not follow the placement.
+#[derive(Clone, Copy)]
+pub struct Overlap<'a> {
+    /// Foreign buckets in which this host may have connections.
+    pub lingering: &'a BucketSet,
+    /// Buckets in which other hosts may have connections.
+    pub shared: &'a BucketSet,
+    /// Rules whose connections this host has given up.
+    pub cut: &'a dyn Fn(&PortRule) -> bool,
+}
+
+impl Overlap<'_> {
+    /// Every connection is where its bucket is.
+    pub const NONE: Self = Self {
+        lingering: &BucketSet::EMPTY,
+        shared: &BucketSet::EMPTY,
+        cut: &|_| false,
+    };
 }
 
 /// Who this host is, as far as the data path cares.
@@ -202,7 +226,11 @@ fn vip_table(vips: &[(IpAddr, [u16; 2])]) -> (u64, Vec<VipSlot>) {
         .expect("different addresses are told apart by some seed")
 }
 
-fn rule_table(rules: &[PortRule], placement: &Placement) -> Vec<RuleEntry> {
+fn rule_table(
+    rules: &[PortRule],
+    placement: &Placement,
+    cut: &dyn Fn(&PortRule) -> bool,
+) -> Vec<RuleEntry> {
     let mut table = vec![
         RuleEntry {
             disabled: 1,
@@ -212,29 +240,30 @@ fn rule_table(rules: &[PortRule], placement: &Placement) -> Vec<RuleEntry> {
         };
         RULE_SLOTS
     ];
-    let mut put = |index: u8, disabled: bool, affinity: Affinity| {
+    let mut put = |index: u8, disabled: bool, affinity: Affinity, cut: bool| {
         table[usize::from(index)] = RuleEntry {
             disabled: u8::from(disabled),
             affinity: affinity as u8,
             map: placement.map_of(index),
-            cut: 0,
+            cut: u8::from(cut),
         };
     };
-    put(DEFAULT_RULE, false, Affinity::Single);
-    put(NEIGHBOUR_RULE, false, Affinity::Single);
+    put(DEFAULT_RULE, false, Affinity::Single, false);
+    put(NEIGHBOUR_RULE, false, Affinity::Single, false);
     for (index, rule) in (1..).zip(rules) {
-        match rule.mode {
-            FilterMode::Multiple { affinity } => put(index, false, affinity),
-            FilterMode::Single => put(index, false, Affinity::Single),
-            FilterMode::Disabled => put(index, true, Affinity::Single),
-        }
+        let (disabled, affinity) = match rule.mode {
+            FilterMode::Multiple { affinity } => (false, affinity),
+            FilterMode::Single => (false, Affinity::Single),
+            FilterMode::Disabled => (true, Affinity::Single),
+        };
+        put(index, disabled, affinity, cut(rule));
     }
     table
 }
 
 /// A map as one host sees it. ARP is answered by the bucket's owner and by the member after it, so that one
 /// lost host or one lost frame does not leave a client without an answer.
-fn rows(map: &Map, me: HostId, view: HostSet) -> Vec<u8> {
+fn rows(map: &Map, me: HostId, view: HostSet, overlap: &Overlap<'_>) -> Vec<u8> {
     let successor = |owner: HostId| view.iter().find(|host| *host > owner).or(view.lowest());
     let row_of: Vec<u8> = (0..=crate::ids::MAX_HOSTS)
         .map(|owner| match HostId::new(owner) {
@@ -244,7 +273,14 @@ fn rows(map: &Map, me: HostId, view: HostSet) -> Vec<u8> {
         })
         .collect();
     (0..BUCKETS)
-        .map(|bucket| row_of[usize::from(map.owner_byte(bucket))])
+        .map(|bucket| {
+            let row = row_of[usize::from(map.owner_byte(bucket))];
+            if Row(row).is_mine() {
+                row | (u8::from(overlap.shared.contains(bucket)) * Row::SHARED)
+            } else {
+                row | (u8::from(overlap.lingering.contains(bucket)) * Row::LINGERING)
+            }
+        })
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! What the core tells people: events, with NLB's IDs where NLB has one (wlbs.md §5.4), Covey's own above
 //! 1000. Each says what happened, why, and what to do if something is to be done.
 
+use crate::cluster::RuleChange;
 use crate::ids::{Epoch, HostId, HostSet, Mac};
 use std::fmt;
 use std::time::Duration;
@@ -53,6 +54,38 @@ pub enum Event {
     LeavingInterrupted {
         /// This host.
         host: HostId,
+    },
+    /// The host takes no new connections, and stops when the last one has ended.
+    Draining {
+        /// This host.
+        host: HostId,
+    },
+    /// A start, a stop or a suspend came while the host was draining.
+    DrainingInterrupted {
+        /// This host.
+        host: HostId,
+    },
+    /// The host is stopped and heeds no command but resume.
+    Suspended {
+        /// This host.
+        host: HostId,
+    },
+    /// The host heeds commands again.
+    Resumed {
+        /// This host.
+        host: HostId,
+    },
+    /// This host handles port rules in another way.
+    RulesChanged {
+        /// How.
+        change: RuleChange,
+        /// The rule that holds this port; `None` for all.
+        port: Option<u16>,
+    },
+    /// The last connection of a rule that drains has ended.
+    RuleDrained {
+        /// The rule's first port.
+        port: u16,
     },
     /// A map was committed.
     Converged {
@@ -132,8 +165,16 @@ impl Event {
             Self::Converged { default: false, .. } => 28,
             Self::Converged { default: true, .. } => 29,
             Self::Reloaded => 36,
-            Self::Leaving { .. } => 44,
-            Self::LeavingInterrupted { .. } => 45,
+            Self::RulesChanged { change, port } => match (change, port) {
+                (RuleChange::Enable, Some(_)) => 23,
+                (RuleChange::Disable, Some(_)) => 24,
+                (RuleChange::Drain, Some(_)) => 39,
+                (RuleChange::Drain, None) => 41,
+                (RuleChange::Enable, None) => 42,
+                (RuleChange::Disable, None) => 43,
+            },
+            Self::Draining { .. } => 44,
+            Self::DrainingInterrupted { .. } => 45,
             Self::HostJoined { .. } => 1001,
             Self::HostLeft { .. } => 1002,
             Self::HostLost { .. } => 1003,
@@ -142,6 +183,11 @@ impl Event {
             Self::RulesDiffer { .. } => 1006,
             Self::HeartbeatsBlocked { .. } => 1007,
             Self::BroadcastBlocked { .. } => 1008,
+            Self::Leaving { .. } => 1009,
+            Self::LeavingInterrupted { .. } => 1010,
+            Self::Suspended { .. } => 1011,
+            Self::Resumed { .. } => 1012,
+            Self::RuleDrained { .. } => 1013,
         }
     }
 
@@ -152,6 +198,12 @@ impl Event {
             | Self::Stopped { .. }
             | Self::Leaving { .. }
             | Self::LeavingInterrupted { .. }
+            | Self::Draining { .. }
+            | Self::DrainingInterrupted { .. }
+            | Self::Suspended { .. }
+            | Self::Resumed { .. }
+            | Self::RulesChanged { .. }
+            | Self::RuleDrained { .. }
             | Self::Converged { .. }
             | Self::HostJoined { .. }
             | Self::HostLeft { .. }
@@ -182,6 +234,38 @@ impl fmt::Display for Event {
             Self::LeavingInterrupted { host } => {
                 write!(f, "leaving interrupted: host {host} stays in the cluster")
             }
+            Self::Draining { host } => write!(
+                f,
+                "connection draining started: host {host} takes no new connections and stops when the last \
+                 one has ended"
+            ),
+            Self::DrainingInterrupted { host } => {
+                write!(f, "connection draining interrupted on host {host}")
+            }
+            Self::Suspended { host } => write!(
+                f,
+                "host {host} is suspended: it is stopped and heeds no command until it is resumed"
+            ),
+            Self::Resumed { host } => write!(
+                f,
+                "host {host} is resumed: it heeds commands again, and stays stopped until it is started"
+            ),
+            Self::RulesChanged { change, port } => {
+                f.write_str(match change {
+                    RuleChange::Enable => "enabled traffic handling for ",
+                    RuleChange::Disable => "disabled ALL traffic handling for ",
+                    RuleChange::Drain => "disabled NEW traffic handling for ",
+                })?;
+                match port {
+                    Some(port) => write!(f, "the rule containing port {port}"),
+                    None => f.write_str("all port rules"),
+                }
+            }
+            Self::RuleDrained { port } => write!(
+                f,
+                "the last connection of the rule containing port {port} has ended; the rule is disabled on \
+                 this host"
+            ),
             Self::Converged {
                 host,
                 default,

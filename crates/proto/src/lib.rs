@@ -25,19 +25,22 @@
 //!     auth: Auth::None,
 //!     rules: RuleSet::new(vec![vip], vec![]).unwrap(),
 //!     claims: vec![],
+//!     port_states: vec![],
 //!     quorum: Quorum::None,
 //!     unicast_fallback: true,
 //!     clock_granularity: Duration::from_millis(4),
 //!     incarnation: Incarnation(7),
 //! });
 //! let (mut now, mut serving_until) = (Time::ZERO, Time::ZERO);
-//! cluster.handle_input(now, Input::Command(Command::Start));
+//! cluster.command(now, Command::Start);
 //! for _ in 0..20 {
 //!     let deadline = loop {
 //!         match cluster.poll_output() {
 //!             Output::Transmit(_frame) => { /* send it */ }
 //!             Output::Program(_image) => { /* write it into the data path */ }
 //!             Output::Lease(until) => serving_until = until,
+//!             Output::CountConnections => { /* look for sockets, and hand them in */ }
+//!             Output::Cut(_connections) => { /* reset them */ }
 //!             Output::Event(event) => println!("{now:?} {event}"),
 //!             Output::Wait(deadline) => break deadline,
 //!         }
@@ -62,6 +65,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allotment;
+pub mod buckets;
 pub mod cluster;
 pub mod config;
 pub mod datapath;
@@ -72,4 +76,7 @@ pub mod rules;
 pub mod time;
 pub mod wire;
 
-pub use cluster::{Cluster, Command, Input, Output};
+pub use cluster::{
+    Answer, Cluster, Command, Connection, HostState, Input, Output, PortState, RuleChange,
+    RuleScope, VipScope,
+};

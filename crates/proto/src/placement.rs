@@ -141,6 +141,36 @@ impl Placement {
         Some(&self.maps[usize::from(rule.map)])
     }
 
+    /// The pairs of maps that like rules have here and in a later placement: the default rule's, and those of the
+    /// port rules that are in both.
+    pub fn like_maps<'a>(&'a self, later: &'a Self) -> Vec<(&'a Map, &'a Map)> {
+        // The last is the neighbour rule's, which has no connections.
+        let kept = |placement: &'a Self| {
+            placement
+                .rules
+                .split_last()
+                .map_or(&[][..], |(_, kept)| kept)
+        };
+        let mut pairs: Vec<(u8, u8)> = kept(self)
+            .iter()
+            .filter_map(|old| {
+                let like = |new: &&RuleMap| new.fingerprint == old.fingerprint;
+                kept(later).iter().find(like).map(|new| (old.map, new.map))
+            })
+            .collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        pairs
+            .into_iter()
+            .map(|(old, new)| {
+                (
+                    &*self.maps[usize::from(old)],
+                    &*later.maps[usize::from(new)],
+                )
+            })
+            .collect()
+    }
+
     /// Equal exactly if the placements are.
     pub fn digest(&self) -> Digest {
         let mut hash = Sha256::new();

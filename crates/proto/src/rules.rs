@@ -9,6 +9,7 @@ pub use covey_filter::Affinity;
 use covey_filter::{MAX_VIPS, USER_RULES};
 use sha2::{Digest as _, Sha256};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Which transport protocols a rule covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,9 @@ pub struct PortRule {
     pub protocol: Protocol,
     /// Filtering mode.
     pub mode: FilterMode,
+    /// For how long a client that has gone quiet still finds its host: a bucket that is to move waits until it has
+    /// been idle for this long. Whole seconds.
+    pub sticky: Option<Duration>,
 }
 
 impl PortRule {
@@ -91,6 +95,8 @@ impl Claim {
     pub const EQUAL_WEIGHT: Self = Self(50);
     /// The largest load weight.
     pub const MAX_WEIGHT: u8 = 100;
+    /// No share at all, whatever the filtering mode.
+    pub const NOTHING: Self = Self(0);
 }
 
 /// The virtual IPs and port rules of a cluster: what every host must agree on.
@@ -174,6 +180,19 @@ impl RuleSet {
         self.vips[0]
     }
 
+    /// The rule that covers TCP to a port of a virtual IP, with its index as the data path numbers them (from 1). A
+    /// rule for the address goes before one for all.
+    pub fn covering_tcp(&self, vip: IpAddr, port: u16) -> Option<(u8, &PortRule)> {
+        let covering = |scope: Option<IpAddr>| {
+            (1u8..).zip(&self.rules).find(|(_, rule)| {
+                rule.vip == scope
+                    && rule.protocol.overlaps(Protocol::Tcp)
+                    && (rule.start..=rule.end).contains(&port)
+            })
+        };
+        covering(Some(vip)).or_else(|| covering(None))
+    }
+
     /// The port rules, in order.
     pub fn rules(&self) -> &[PortRule] {
         &self.rules
@@ -201,6 +220,8 @@ fn digest(vips: &[IpAddr], rules: &[PortRule]) -> Digest {
             FilterMode::Disabled => (3, 0),
         };
         hash.update([rule.protocol as u8, mode, affinity]);
+        let sticky = rule.sticky.map_or(0, |sticky| sticky.as_secs());
+        hash.update(sticky.to_be_bytes());
     }
     truncated(hash)
 }
@@ -235,6 +256,7 @@ mod tests {
             mode: FilterMode::Multiple {
                 affinity: Affinity::None,
             },
+            sticky: None,
         }
     }
 

@@ -212,6 +212,7 @@ impl Config {
         incarnation: Incarnation,
     ) -> ClusterConfig {
         ClusterConfig {
+            port_states: Vec::new(),
             host: self.host.id,
             name: self.host.name.clone(),
             mac,

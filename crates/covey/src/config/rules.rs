@@ -65,6 +65,7 @@ fn everything_shared() -> PortRule {
         mode: FilterMode::Multiple {
             affinity: Affinity::Single,
         },
+        sticky: None,
     }
 }
 
@@ -154,6 +155,7 @@ fn read_rule(
         end,
         protocol: protocol?,
         mode,
+        sticky: None,
     };
     (!misplaced).then_some((rule, claim))
 }

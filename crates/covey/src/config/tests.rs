@@ -221,6 +221,7 @@ fn what_is_left_out_has_nlbs_defaults() {
             mode: FilterMode::Multiple {
                 affinity: Affinity::Single
             },
+            sticky: None,
         }]
     );
     assert_eq!(config.claims, [Claim::EQUAL_WEIGHT]);
@@ -299,6 +300,7 @@ fn every_key_has_its_meaning() {
         end,
         protocol,
         mode,
+        sticky: None,
     };
     let shared = |affinity| FilterMode::Multiple { affinity };
     assert_eq!(

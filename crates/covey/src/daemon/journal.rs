@@ -87,6 +87,12 @@ impl Journal {
             Event::Fenced { .. } | Event::Stopped { .. } => self.view = HostSet::EMPTY,
             Event::Started { .. }
             | Event::Leaving { .. }
+            | Event::Draining { .. }
+            | Event::DrainingInterrupted { .. }
+            | Event::Suspended { .. }
+            | Event::Resumed { .. }
+            | Event::RulesChanged { .. }
+            | Event::RuleDrained { .. }
             | Event::LeavingInterrupted { .. }
             | Event::HostJoined { .. }
             | Event::HostLeft { .. }

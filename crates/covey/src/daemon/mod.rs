@@ -12,6 +12,7 @@
 //! before it goes. On SIGHUP it reads its configuration again; a bad one changes nothing. Everything that was
 //! changed on the machine is put back at the end. Specification: docs/design.md, "Layout" and "Membership".
 
+mod census;
 mod journal;
 mod link_watch;
 mod packet;
@@ -24,12 +25,13 @@ use crate::control::{Code, Request, Response};
 use crate::datapath::{Attach, DataPath, pin_dir};
 use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
+use census::Census;
 use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
 use covey_proto::ids::{Incarnation, Mac};
 use covey_proto::time::Time;
-use covey_proto::{Cluster, Command, Input, Output};
+use covey_proto::{Answer, Cluster, Command, HostState, Input, Output};
 use journal::Journal;
 use link_watch::LinkWatch;
 use packet::Segment;
@@ -119,6 +121,7 @@ struct Daemon {
     data_path: DataPath,
     setup: HostSetup,
     journal: Journal,
+    census: Census,
     waiting: Vec<Waiting>,
     /// The daemon ends when the host has left.
     ending: bool,
@@ -163,6 +166,7 @@ impl Daemon {
             data_path,
             setup,
             journal: Journal::default(),
+            census: Census::new(),
             waiting: Vec::new(),
             ending: false,
             wake_at: Time::NEVER,
@@ -170,14 +174,14 @@ impl Daemon {
         };
         daemon.input(Input::Link(interface.up));
         if daemon.config.host.initial_state == InitialState::Started {
-            daemon.input(Input::Command(Command::Start));
+            daemon.command(Command::Start);
         }
         Ok(daemon)
     }
 
     /// The loop. Ends when the host has left after a signal.
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
-        while !(self.ending && self.is_stopped()) {
+        while !(self.ending && self.is_stopped() && !self.census.is_running()) {
             let wake = tokio::time::sleep(self.wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
@@ -197,6 +201,11 @@ impl Daemon {
                     changed.context("link changes cannot be watched any more")?;
                     self.look_at_link()?;
                 }
+                connections = self.census.finished() => {
+                    if let Some(connections) = connections {
+                        self.input(Input::Connections(&connections));
+                    }
+                }
                 () = wake => {
                     // What the others have said comes before what their silence would mean.
                     self.read_frames();
@@ -214,12 +223,12 @@ impl Daemon {
             bail!("asked to end a second time: left without handing over");
         }
         self.ending = true;
-        self.input(Input::Command(Command::Stop));
+        self.command(Command::Stop);
         Ok(())
     }
 
     fn is_stopped(&self) -> bool {
-        self.cluster.is_stopped()
+        self.cluster.is_at_rest()
     }
 
     fn read_frames(&mut self) {
@@ -233,6 +242,12 @@ impl Daemon {
         self.carry_out();
     }
 
+    fn command(&mut self, command: Command) -> Answer {
+        let answer = self.cluster.command(sys::now(), command);
+        self.carry_out();
+        answer
+    }
+
     /// Does what the core asks for.
     fn carry_out(&mut self) {
         loop {
@@ -242,6 +257,8 @@ impl Daemon {
                 Output::Lease(until) => self
                     .data_path
                     .set_lease(until.as_micros().saturating_mul(1000)),
+                Output::CountConnections => self.census.count(self.config.rules.vips()),
+                Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
                     self.wake_at = until;
@@ -285,7 +302,7 @@ impl Daemon {
                     Response::error(Code::Ending, "the daemon is about to end"),
                 );
             }
-            Request::Start {} if self.cluster.is_active() => {
+            Request::Start {} if self.cluster.state() != HostState::Stopped => {
                 tell(answer, format!("host {id} is already started"))
             }
             Request::Start {} => {
@@ -293,14 +310,14 @@ impl Daemon {
                 let patience = self.config.cluster.timing.expiry() * 2;
                 self.waiting
                     .push(Waiting::Start(answer, sys::now() + patience));
-                self.input(Input::Command(Command::Start));
+                self.command(Command::Start);
             }
             Request::Stop {} if self.is_stopped() => {
                 tell(answer, format!("host {id} is already stopped"))
             }
             Request::Stop {} => {
                 self.waiting.push(Waiting::Stop(answer));
-                self.input(Input::Command(Command::Stop));
+                self.command(Command::Stop);
             }
             Request::Reload {} => match self.reload() {
                 Ok(sentence) => tell(answer, sentence),
@@ -345,7 +362,7 @@ impl Daemon {
         }
         let (rules, claims) = (Arc::new(new.rules.clone()), new.claims.clone());
         self.config = new;
-        self.input(Input::Command(Command::Reload { rules, claims }));
+        self.command(Command::Reload { rules, claims });
         Ok("the configuration has been read again; it takes effect as soon as all hosts offer the same".to_owned())
     }
 

@@ -217,7 +217,7 @@ const fn state_of(announced: Announced) -> HostState {
         Announced::Goodbye => HostState::Stopped,
         Announced::Converging | Announced::Listening => HostState::Converging,
         Announced::Converged => HostState::Converged,
-        Announced::Leaving => HostState::Draining,
+        Announced::Leaving | Announced::Draining => HostState::Draining,
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   bpffs.rs     where pins live          programs.rs   load, fill and read
-//!   hooks.rs     attach, take over        sys.rs        the unsafe part
+//!   hooks.rs     attach, take over        btf.rs        where the kernel keeps what the filter reads of sockets
+//!                                         sys.rs        the unsafe part
 //! ```
 //!
 //! **A daemon that dies leaves the filter in place.** The attachments are pinned, so cluster traffic still meets
@@ -14,6 +15,7 @@
 //! attachments over; [`DataPath::close`] alone removes them.
 
 mod bpffs;
+mod btf;
 mod error;
 mod hooks;
 mod programs;

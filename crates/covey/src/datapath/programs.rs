@@ -6,10 +6,11 @@
 //! each packet is judged by one generation as a whole.
 
 use super::DataPathError;
+use super::btf::Btf;
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::Ebpf;
 use aya::maps::{Map, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
 use covey_filter::{Generation, Reason};
 use covey_proto::datapath::Image;
 use std::io;
@@ -36,7 +37,21 @@ impl Programs {
     /// # Errors
     /// If the kernel refuses them.
     pub fn load(image: &Image) -> Result<Self, DataPathError> {
-        let mut ebpf = Ebpf::load(OBJECT).map_err(|error| DataPathError::object(&error))?;
+        let kernel = Btf::of_kernel();
+        let offset = |structure, member| kernel.offset_of(structure, member).unwrap_or(0);
+        let mut ebpf = EbpfLoader::new()
+            .override_global(
+                "SENT_NUMBER_AT",
+                &offset("tcp_request_sock", "snt_isn"),
+                true,
+            )
+            .override_global(
+                "SUBSTATE_AT",
+                &offset("inet_timewait_sock", "tw_substate"),
+                true,
+            )
+            .load(OBJECT)
+            .map_err(|error| DataPathError::object(&error))?;
         for (name, program) in ebpf.programs_mut() {
             let (name, result) = match program {
                 Program::Xdp(xdp) => ("covey_ingress", xdp.load()),
@@ -122,7 +137,7 @@ impl Programs {
     /// Pins the maps, for `bpftool map` and for whoever looks after a daemon that died; pins of an earlier
     /// daemon give way.
     pub(super) fn pin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        for (name, map) in self.ebpf.maps() {
+        for (name, map) in self.named_maps() {
             let path = dir.join(name);
             unpin(&path)?;
             map.pin(&path)
@@ -133,9 +148,13 @@ impl Programs {
 
     /// Removes the pins of the maps.
     pub(super) fn unpin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        self.ebpf
-            .maps()
+        self.named_maps()
             .try_for_each(|(name, _)| unpin(&dir.join(name)))
+    }
+
+    /// The maps, without `.rodata`: the BPF file system reserves names with a dot.
+    fn named_maps(&self) -> impl Iterator<Item = (&str, &Map)> {
+        self.ebpf.maps().filter(|(name, _)| !name.starts_with('.'))
     }
 }
 

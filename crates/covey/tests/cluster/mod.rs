@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its share.
 
 use covey_filter::BUCKETS;
-use covey_proto::datapath::{Identity, Image};
+use covey_proto::datapath::{Identity, Image, Overlap};
 use covey_proto::ids::{HostId, HostSet, Mac};
 use covey_proto::placement::{Map, Placement};
 use covey_proto::rules::{Affinity, FilterMode, PortRule, Protocol, RuleSet};
@@ -28,6 +28,7 @@ pub fn rules() -> RuleSet {
         end,
         protocol,
         mode,
+        sticky: None,
     };
     let rules = vec![
         rule(None, 80, 80, Protocol::Tcp, multiple(Affinity::None)),
@@ -60,7 +61,7 @@ pub fn image(me: u8, mac: [u8; 6], owner: impl Fn(usize) -> u8) -> Image {
         .collect();
     let placement = Placement::new(Arc::new(Map::all(Some(host(1)))), ports, map.clone());
     let view: HostSet = [1, 2, 3].map(host).into_iter().collect();
-    Image::serving(&identity(me, mac), &rules, &placement, view)
+    Image::serving(&identity(me, mac), &rules, &placement, view, &Overlap::NONE)
 }
 
 /// The image of host `me` before it serves.

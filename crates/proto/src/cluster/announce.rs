@@ -4,7 +4,10 @@ use super::{Cluster, Output, Role, Trigger};
 use crate::config::{ClusterMode, four_bytes};
 use crate::ids::{HostSet, Mac};
 use crate::time::{Time, Timer};
-use crate::wire::heartbeat::{Acknowledgement, Announced, Body, Heartbeat, Message, Offer, Sender};
+use crate::wire::heartbeat::{
+    Acknowledgement, Announced, Body, CHUNK_LEN, Chunk, Heartbeat, Message, Offer,
+    PROTOCOL_VERSION, Sender, Subject,
+};
 use std::time::Duration;
 
 /// How often a commit and a goodbye are said, because each may be lost.
@@ -24,6 +27,8 @@ impl Cluster {
     /// Says everything this host has to say.
     pub(super) fn send_heartbeat(&mut self, now: Time) {
         self.timers.stop(Timer::Urgent);
+        self.tell_lingering(now);
+        self.tell_held();
         let body = Body::Heartbeat(Box::new(self.heartbeat(now)));
         self.sequence += 1;
         self.last_heartbeat_at = now;
@@ -45,6 +50,24 @@ impl Cluster {
         } else if self.repeats > 1 {
             self.repeats -= 1;
             self.hurry(now);
+        }
+    }
+
+    /// Sends something large to all, in as many frames as it takes.
+    pub(super) fn send_in_chunks(&mut self, subject: Subject, encoded: &[u8]) {
+        for (index, bytes) in encoded.chunks(CHUNK_LEN).enumerate() {
+            self.sequence += 1;
+            let chunk = Chunk {
+                subject,
+                total: encoded.len() as u32,
+                offset: (index * CHUNK_LEN) as u32,
+                bytes: bytes.to_vec(),
+            };
+            let message = Message {
+                sender: self.sender(),
+                body: Body::Chunk(chunk),
+            };
+            self.transmit(&message, self.everyone());
         }
     }
 
@@ -70,14 +93,16 @@ impl Cluster {
             mac: self.config.mac,
             incarnation: self.config.incarnation,
             sequence: self.sequence,
+            version: PROTOCOL_VERSION,
         }
     }
 
     /// What this host says of its part; `None` when it takes none.
     pub(super) fn announced(&self, now: Time) -> Option<Announced> {
         match self.role {
-            Role::Stopped | Role::Parting { .. } => None,
+            Role::Stopped | Role::Suspended | Role::Parting { .. } => None,
             Role::Leaving { .. } => Some(Announced::Leaving),
+            Role::Draining { .. } => Some(Announced::Draining),
             Role::Active if self.is_converged() => Some(Announced::Converged),
             Role::Active if self.committed.is_none() && !self.has_listened(now) => {
                 Some(Announced::Listening)
@@ -90,6 +115,8 @@ impl Cluster {
         Heartbeat {
             announced: self.announced(now).unwrap_or(Announced::Goodbye),
             timing: self.config.timing,
+            mode: self.config.mode,
+            legacy: false,
             echoes: self.peers.echoes(),
             grants: self.grants(),
             offers: self.offers(),
@@ -104,13 +131,14 @@ impl Cluster {
             }),
             proposal: self.proposed.as_ref().map(|map| map.proposal),
             wanted: self.wanted,
+            report: self.report(),
         }
     }
 
     fn offers(&self) -> Vec<Offer> {
         let wish = Offer {
             rules: self.offered.digest(),
-            claims: self.offered_claims.clone(),
+            claims: self.port_states.apply(&self.offered, &self.offered_claims),
         };
         let in_force = self
             .committed
@@ -118,7 +146,7 @@ impl Cluster {
             .filter(|map| map.rules.digest() != wish.rules)
             .map(|map| Offer {
                 rules: map.rules.digest(),
-                claims: map.own_claims.clone(),
+                claims: self.port_states.apply(&map.rules, &map.own_claims),
             });
         [wish].into_iter().chain(in_force).collect()
     }

@@ -15,13 +15,14 @@
 use super::announce::REPEATS;
 use super::{Cluster, Output};
 use crate::allotment::place;
+use crate::buckets::BucketSet;
 use crate::event::{Event, FenceReason};
 use crate::ids::{Epoch, HostId, HostSet};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
 use crate::time::Time;
 use crate::wire::heartbeat::{Acknowledgement, Announced, Ballot, Base, CommittedMap, Proposal};
-use crate::{config::Quorum, datapath::Image, ids::Digest};
+use crate::{config::Quorum, ids::Digest};
 use std::sync::Arc;
 
 /// What each owner brings to each rule.
@@ -32,8 +33,11 @@ pub(super) type Claims = Vec<(HostId, Vec<Claim>)>;
 pub(super) struct Prepared {
     pub(super) proposal: Proposal,
     pub(super) rules: Arc<RuleSet>,
+    /// What this host would bring to the rules if it took its share of all of them.
     pub(super) own_claims: Vec<Claim>,
     pub(super) placement: Arc<Placement>,
+    /// The buckets that sticky rules left where they were.
+    pub(super) held: BucketSet,
     claims: Claims,
 }
 
@@ -52,11 +56,21 @@ impl Prepared {
         }
     }
 
+    /// What an owner brings to the port rule with this index, from 0.
+    pub(super) fn claim_of(&self, host: HostId, rule: usize) -> Claim {
+        claim_in(&self.claims, host, rule)
+    }
+
     fn is_for(&self, view: HostSet, owners: HostSet, rules: Digest, claims: &Claims) -> bool {
         let proposal = &self.proposal;
         (proposal.view, proposal.owners, proposal.rules) == (view, owners, rules)
             && self.claims == *claims
     }
+}
+
+fn claim_in(claims: &Claims, host: HostId, rule: usize) -> Claim {
+    let owner = claims.binary_search_by_key(&host, |(owner, _)| *owner);
+    claims[owner.expect("every owner has claims")].1[rule]
 }
 
 impl Cluster {
@@ -112,7 +126,7 @@ impl Cluster {
             .committed
             .as_ref()
             .is_some_and(|map| map.is_for(view, owners, rules, &claims));
-        if current && !self.someone_lacks_the_map() {
+        if current && !self.sticky.due && !self.someone_lacks_the_map() {
             return None;
         }
         let base = outlook.anchor;
@@ -138,15 +152,17 @@ impl Cluster {
             incarnation: self.config.incarnation,
             attempt: self.attempts,
         };
+        let held = base.map_or(BucketSet::EMPTY, |_| self.held_now(&rule_set));
         let proposal = Proposal {
             ballot,
             base,
             view,
             owners,
             rules,
+            held: held.digest(),
             result: Digest::default(),
         };
-        let mut prepared = self.compute(&proposal, rule_set, claims)?;
+        let mut prepared = self.compute(&proposal, rule_set, claims, held)?;
         prepared.proposal.result = prepared.placement.digest();
         self.hurry(now);
         Some(prepared)
@@ -289,7 +305,10 @@ impl Cluster {
         if self.declined.as_ref() == Some(&inputs) {
             return false;
         }
-        let Some(prepared) = self.compute(proposal, rules, claims) else {
+        let Some(held) = self.held_in(proposal) else {
+            return false;
+        };
+        let Some(prepared) = self.compute(proposal, rules, claims, held) else {
             return false;
         };
         if prepared.placement.digest() != proposal.result {
@@ -308,22 +327,21 @@ impl Cluster {
         proposal: &Proposal,
         rules: Arc<RuleSet>,
         claims: Claims,
+        held: BucketSet,
     ) -> Option<Prepared> {
         let base = match proposal.base {
             None => None,
             Some(base) => Some(self.placement_of(base)?),
         };
-        let claim = |host: HostId, rule: usize| {
-            let owner = claims.binary_search_by_key(&host, |(owner, _)| *owner);
-            claims[owner.expect("every owner has claims")].1[rule]
-        };
-        let placement = place(base.as_deref(), &rules, proposal.owners, claim);
+        let claim = |host: HostId, rule: usize| claim_in(&claims, host, rule);
+        let placement = place(base.as_deref(), &rules, proposal.owners, claim, &held);
         let own_claims = self.own_claims(&rules)?;
         Some(Prepared {
             proposal: *proposal,
             rules,
             own_claims,
             placement: Arc::new(placement),
+            held,
             claims,
         })
     }
@@ -370,9 +388,12 @@ impl Cluster {
         } = map.proposal;
         let cause = self.cause_of(&map);
         self.hurry(now);
-        let image = Image::serving(&self.identity, &map.rules, &map.placement, owners);
-        self.outputs.push_back(Output::Program(Box::new(image)));
+        let before = self.committed.take().map(|before| before.placement);
+        let after = Arc::clone(&map.placement);
         self.committed = Some(map);
+        self.note_new_map(before.as_deref(), &after);
+        self.sticky.due = false;
+        self.reprogram();
         (self.staged, self.proposed, self.transfer, self.wanted) = (None, None, None, None);
         // Not the old view's: who is new must have confirmed this host too.
         self.highest_epoch = self.highest_epoch.max(ballot.epoch);
@@ -427,6 +448,7 @@ impl Cluster {
         match (changes.is_empty(), now.claims == next.claims) {
             (false, _) => changes.join(", "),
             (true, false) => "load weights changed".to_owned(),
+            (true, true) if self.sticky.due => "sticky clients have gone".to_owned(),
             (true, true) => "a host had lost its map".to_owned(),
         }
     }
@@ -455,7 +477,8 @@ impl Cluster {
     fn claims(&self, owners: HostSet, rules: &RuleSet) -> Option<Claims> {
         let of = |host: HostId| {
             if host == self.config.host {
-                return self.own_claims(rules);
+                let claims = self.own_claims(rules)?;
+                return Some(self.port_states.apply(rules, &claims));
             }
             let offers = &self.peers.alive_peer(host)?.heartbeat.offers;
             let offer = offers.iter().find(|offer| offer.rules == rules.digest())?;

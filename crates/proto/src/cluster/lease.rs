@@ -4,6 +4,7 @@
 //! older than the tolerance. Peers wait longer than that before they take over. Renewing on sending alone
 //! would make two owners: of a mute host, and of one whose last heartbeat was lost before it stalled.
 
+use super::lingering::Lingering;
 use super::{Cluster, Output};
 use crate::config::{Quorum, Timing};
 use crate::datapath::Image;
@@ -133,6 +134,7 @@ impl Cluster {
     pub(super) fn stop_serving(&mut self) {
         (self.committed, self.staged, self.proposed) = (None, None, None);
         (self.transfer, self.wanted) = (None, None);
+        self.lingering = Lingering::default();
         self.lease = Time::ZERO;
         self.outputs.push_back(Output::Lease(Time::ZERO));
         let image = Image::fenced(&self.identity, &self.offered);

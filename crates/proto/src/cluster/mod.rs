@@ -12,23 +12,30 @@
 //!   view.rs  who hears whom                      isolation.rs nobody is heard: what now?
 //!   outlook.rs  which view, which coordinator, which rules
 //!   convergence.rs  propose, compute, acknowledge, commit      transfer.rs  a map for a host that lacks it
-//!   role.rs      taking part, leaving
+//!   lingering.rs connections that stay where they were opened    sticky.rs buckets that do
+//!   command.rs, role.rs   what the operator asks: taking part, draining, leaving
 //!   announce.rs  what I tell the others
 //! ```
 
 mod announce;
+mod command;
 mod convergence;
 mod isolation;
 mod lease;
+mod lingering;
 mod outlook;
 mod peer;
 mod role;
 mod snapshot;
+mod sticky;
 mod transfer;
 mod view;
 
-pub use snapshot::{MemberSnapshot, Snapshot};
+pub use command::{Answer, Command, PortState, RuleChange, RuleScope, VipScope};
+pub use lingering::Connection;
+pub use snapshot::{HostState, MemberSnapshot, Snapshot};
 
+use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
 use crate::datapath::{Identity, Image};
 use crate::event::Event;
@@ -38,14 +45,19 @@ use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::heartbeat::{Announced, Ballot, Base, Body, CommittedMap, Message};
+use crate::wire::heartbeat::{
+    Announced, Ballot, Base, Body, Chunk, CommittedMap, Message, Subject,
+};
+use command::PortStates;
 use convergence::{Claims, Prepared};
 use lease::SentLog;
+use lingering::Lingering;
 use outlook::{LeftOut, Outlook};
 use peer::{Heard, Peers};
 use role::{Role, Trigger};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use sticky::Sticky;
 use transfer::Transfer;
 
 /// What the world tells the core.
@@ -55,26 +67,13 @@ pub enum Input<'a> {
     Frame(&'a [u8]),
     /// The time that [`Output::Wait`] named has come (or any other time).
     Timer,
-    /// An operator's command.
-    Command(Command),
+    /// In which buckets the sticky rules with these numbers (from 1) have had traffic within their time; given before
+    /// [`Input::Connections`].
+    Seen(&'a [(u8, BucketSet)]),
+    /// The TCP sockets that are bound to virtual IPs and have a client, after [`Output::CountConnections`].
+    Connections(&'a [Connection]),
     /// The NIC's link came up (true) or went down.
     Link(bool),
-}
-
-/// An operator's command.
-#[derive(Debug)]
-pub enum Command {
-    /// Take part.
-    Start,
-    /// Leave: serve until the others have a map without this host, then say goodbye.
-    Stop,
-    /// Offer other rules and claims; they bind when all members offer the same.
-    Reload {
-        /// The rules.
-        rules: Arc<RuleSet>,
-        /// One claim per rule.
-        claims: Vec<Claim>,
-    },
 }
 
 /// What the core asks of the world.
@@ -86,6 +85,10 @@ pub enum Output {
     Program(Box<Image>),
     /// The data path may accept packets until this time.
     Lease(Time),
+    /// Say which TCP sockets are bound to virtual IPs, by [`Input::Connections`].
+    CountConnections,
+    /// Reset these connections, so that their clients need not wait for an answer that will not come.
+    Cut(Vec<Connection>),
     /// Tell people.
     Event(Event),
     /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.
@@ -124,6 +127,7 @@ pub struct Cluster {
     /// What this host wants to serve; binds when committed.
     offered: Arc<RuleSet>,
     offered_claims: Vec<Claim>,
+    port_states: PortStates,
     committed: Option<Prepared>,
     /// The map that this host has acknowledged, and until when it may come into force.
     staged: Option<Prepared>,
@@ -142,6 +146,8 @@ pub struct Cluster {
     chunks_after: Time,
     transfer: Option<Transfer>,
     lease: Time,
+    lingering: Lingering,
+    sticky: Sticky,
 
     converging_since: Option<Time>,
     times_converging: u64,
@@ -173,6 +179,7 @@ impl Cluster {
             odd_hosts: HostSet::EMPTY,
             offered: Arc::new(config.rules.clone()),
             offered_claims: config.claims.clone(),
+            port_states: PortStates::new(&config.port_states),
             committed: None,
             staged: None,
             staged_until: Time::ZERO,
@@ -185,6 +192,8 @@ impl Cluster {
             chunks_after: Time::ZERO,
             transfer: None,
             lease: Time::ZERO,
+            lingering: Lingering::default(),
+            sticky: Sticky::default(),
             converging_since: None,
             times_converging: 0,
             last_announced: None,
@@ -194,9 +203,7 @@ impl Cluster {
 
     /// Takes one input at a time that never goes backwards. Drain [`Self::poll_output`] afterwards.
     pub fn handle_input(&mut self, now: Time, input: Input<'_>) {
-        // Before anything that was heard may renew it: a lapsed lease is final.
-        self.check_lease(now);
-        self.notice_lateness(now);
+        self.begin(now);
         match input {
             Input::Frame(frame) => {
                 if let Err(reason) = self.on_frame(now, frame) {
@@ -208,14 +215,8 @@ impl Cluster {
                 }
             }
             Input::Timer => self.on_timer(now),
-            Input::Command(Command::Start) => self.change_role(now, Trigger::Start),
-            Input::Command(Command::Stop) => self.change_role(now, Trigger::Stop),
-            Input::Command(Command::Reload { rules, claims }) => {
-                debug_assert_eq!(claims.len(), rules.rules().len());
-                (self.offered, self.offered_claims) = (rules, claims);
-                self.emit(Event::Reloaded);
-                self.hurry(now);
-            }
+            Input::Seen(seen) => self.lingering.note_seen(seen),
+            Input::Connections(connections) => self.on_connections(now, connections),
             Input::Link(up) => {
                 if up && !self.link_up {
                     self.listening_since = now;
@@ -226,6 +227,13 @@ impl Cluster {
         self.review(now);
     }
 
+    /// What comes before anything else.
+    fn begin(&mut self, now: Time) {
+        // Before anything that was heard may renew it: a lapsed lease is final.
+        self.check_lease(now);
+        self.notice_lateness(now);
+    }
+
     /// The next thing to do; [`Output::Wait`] when there is nothing more.
     pub fn poll_output(&mut self) -> Output {
         let waiting = || Output::Wait(self.timers.next().unwrap_or(Time::NEVER));
@@ -233,13 +241,8 @@ impl Cluster {
     }
 
     /// Whether the host takes no part and has said so.
-    pub fn is_stopped(&self) -> bool {
-        self.role == Role::Stopped
-    }
-
-    /// Whether the host takes part and means to go on.
-    pub fn is_active(&self) -> bool {
-        self.role == Role::Active
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.role, Role::Stopped | Role::Suspended)
     }
 
     /// Frames that were not used, by reason.
@@ -258,7 +261,10 @@ impl Cluster {
     }
 
     const fn takes_part(&self) -> bool {
-        matches!(self.role, Role::Active | Role::Leaving { .. })
+        matches!(
+            self.role,
+            Role::Active | Role::Leaving { .. } | Role::Draining { .. }
+        )
     }
 
     fn on_frame(&mut self, now: Time, frame: &[u8]) -> Result<(), Reject> {
@@ -301,9 +307,9 @@ impl Cluster {
         }
         let heartbeat = match body {
             Body::Heartbeat(heartbeat) => *heartbeat,
-            Body::MapChunk(chunk) => {
+            Body::Chunk(chunk) => {
                 self.peers.hear_other(&sender)?;
-                self.on_chunk(sender.host, chunk);
+                self.on_chunk(sender.host, &chunk);
                 return Ok(());
             }
         };
@@ -335,6 +341,7 @@ impl Cluster {
     }
 
     fn after_hearing(&mut self, now: Time, host: HostId, direct: bool, echoed: Option<u64>) {
+        self.lingering.news = true;
         let confirmed = echoed.and_then(|sequence| self.sent.serves_until(sequence));
         let me = self.config.host;
         self.note_path(now, host, direct);
@@ -357,6 +364,17 @@ impl Cluster {
         }
     }
 
+    /// Takes a part of something large.
+    fn on_chunk(&mut self, from: HostId, chunk: &Chunk) {
+        match chunk.subject {
+            Subject::Map(base) => self.on_map_chunk(from, base, chunk),
+            Subject::Lingering(digest) | Subject::Sticky(digest) | Subject::Held(digest) => {
+                self.on_bucket_chunk(from, digest, chunk);
+            }
+            Subject::Rules(_) => {}
+        }
+    }
+
     /// The full sequence of a message of this host, from the low half in an echo.
     fn whole_sequence(&self, low: u32) -> Option<u64> {
         let behind = (self.sequence as u32).wrapping_sub(low);
@@ -376,10 +394,18 @@ impl Cluster {
         {
             self.rival_at = None;
         }
-        if let Role::Leaving { deadline } = self.role
-            && now >= deadline
-        {
-            self.change_role(now, Trigger::HandedOver);
+        match self.role {
+            Role::Leaving { deadline, .. } | Role::Draining { until: deadline }
+                if now >= deadline =>
+            {
+                self.change_role(now, Trigger::HandedOver);
+            }
+            Role::Stopped
+            | Role::Suspended
+            | Role::Active
+            | Role::Leaving { .. }
+            | Role::Draining { .. }
+            | Role::Parting { .. } => {}
         }
         for timer in Timer::ALL {
             if self.timers.take_due(timer, now) {
@@ -420,18 +446,17 @@ impl Cluster {
         self.report_blocked_heartbeats(now);
         self.report_odd_hosts();
         self.follow_commits(now);
+        self.review_sticky(now);
         self.propose(now);
         self.acknowledge(now);
         self.commit(now);
         if let Role::Leaving { .. } = self.role
-            && self
-                .committed
-                .as_ref()
-                .is_none_or(|map| !map.proposal.owners.contains(self.config.host))
+            && !self.owns_buckets()
         {
             self.change_role(now, Trigger::HandedOver);
             return;
         }
+        self.review_lingering(now);
         if !self.is_converged() {
             self.set_converging(now);
         }
@@ -478,14 +503,19 @@ impl Cluster {
             .into_iter()
             .chain(self.staged.as_ref().map(|_| self.staged_until));
         let leaving = match self.role {
-            Role::Leaving { deadline } => Some(deadline),
-            Role::Stopped | Role::Active | Role::Parting { .. } => None,
+            Role::Leaving { deadline, .. } | Role::Draining { until: deadline } => Some(deadline),
+            Role::Stopped | Role::Suspended | Role::Active | Role::Parting { .. } => None,
         };
         let listening = self.listening_since + self.config.timing.expiry();
         let next = peers
             .chain(lease)
             .chain(leaving)
             .chain([listening])
+            .chain(self.next_lingering_review())
+            .chain(
+                self.looks_after_sticky_rules()
+                    .then_some(self.sticky.look_at),
+            )
             .filter(|at| *at > now)
             .min();
         match next {

@@ -109,11 +109,14 @@ impl Cluster {
 
     fn is_leaving(&self, host: HostId) -> bool {
         if host == self.config.host {
-            return matches!(self.role, Role::Leaving { .. });
+            return matches!(self.role, Role::Leaving { .. } | Role::Draining { .. });
         }
-        self.peers
-            .alive_peer(host)
-            .is_some_and(|peer| peer.heartbeat.announced == Announced::Leaving)
+        self.peers.alive_peer(host).is_some_and(|peer| {
+            matches!(
+                peer.heartbeat.announced,
+                Announced::Leaving | Announced::Draining
+            )
+        })
     }
 
     pub(super) fn look(&self, now: Time) -> Outlook {

@@ -1,7 +1,8 @@
 //! A host's account of itself, for `covey status` and the simulator.
 
-use super::Cluster;
 use super::outlook::LeftOut;
+use super::role::Role;
+use super::{Cluster, PortState};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
@@ -11,9 +12,28 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// NLB's host states (KB242242).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostState {
+    /// Not taking part.
+    Stopped,
+    /// Not taking part, and heeding no command but resume.
+    Suspended,
+    /// Taking part, but not (yet) in a committed map that it may serve.
+    Converging,
+    /// Finishing its connections before it stops.
+    Draining,
+    /// In the committed map, and there is no other map under way.
+    Converged,
+    /// Likewise, and it takes the traffic that no rule covers.
+    Default,
+}
+
 /// What a host knows of itself and its cluster.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// Its state.
+    pub state: HostState,
     /// What it tells the others about its part; `None` when it is stopped.
     pub announced: Option<Announced>,
     /// The map in force.
@@ -30,6 +50,8 @@ pub struct Snapshot {
     pub rules: Arc<RuleSet>,
     /// This host's claims for them.
     pub claims: Vec<Claim>,
+    /// How this host handles them.
+    pub port_states: Vec<PortState>,
     /// Until when it may serve.
     pub lease: Time,
     /// How often it has entered a converging state since it joined.
@@ -72,6 +94,7 @@ impl Cluster {
     pub fn snapshot(&self, now: Time) -> Snapshot {
         let map = self.committed.as_ref();
         Snapshot {
+            state: self.state(),
             announced: self.announced(now),
             epoch: map.map_or(Epoch(0), |map| map.proposal.ballot.epoch),
             digest: map.map_or(Digest(0), |map| map.proposal.result),
@@ -82,10 +105,34 @@ impl Cluster {
             claims: map
                 .map_or(&self.offered_claims, |map| &map.own_claims)
                 .clone(),
+            port_states: {
+                let rules = map.map_or(&self.offered, |map| &map.rules).rules();
+                rules.iter().map(|rule| self.port_states.of(rule)).collect()
+            },
             lease: self.lease,
             times_converging: self.times_converging,
             waiting_for: self.waiting_for(now),
             members: self.members(now),
+        }
+    }
+
+    /// The host's state, as NLB has them.
+    pub fn state(&self) -> HostState {
+        let map = self.committed.as_ref().filter(|_| self.is_converged());
+        match (self.role, map) {
+            (Role::Stopped, _) => HostState::Stopped,
+            (Role::Suspended, _) => HostState::Suspended,
+            (Role::Draining { .. }, _) => HostState::Draining,
+            (Role::Active, Some(map)) => {
+                if map.proposal.owners.lowest() == Some(self.config.host) {
+                    HostState::Default
+                } else {
+                    HostState::Converged
+                }
+            }
+            (Role::Active, None) => HostState::Converging,
+            // On its way out; it still serves until the others have a map without it.
+            (Role::Leaving { .. } | Role::Parting { .. }, _) => HostState::Draining,
         }
     }
 

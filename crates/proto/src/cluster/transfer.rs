@@ -7,7 +7,7 @@ use super::Cluster;
 use crate::ids::HostId;
 use crate::placement::Placement;
 use crate::time::Time;
-use crate::wire::heartbeat::{Base, Body, CHUNK_LEN, MapChunk, Message};
+use crate::wire::heartbeat::{Base, CHUNK_LEN, Chunk, Subject};
 use std::sync::Arc;
 
 /// A map that is being received in parts.
@@ -44,41 +44,27 @@ impl Cluster {
         };
         self.chunks_after = now + self.urgent_gap();
         let encoded = committed.placement.encode();
-        for (index, bytes) in encoded.chunks(CHUNK_LEN).enumerate() {
-            self.sequence += 1;
-            let chunk = MapChunk {
-                base: wanted,
-                total: encoded.len() as u32,
-                offset: (index * CHUNK_LEN) as u32,
-                bytes: bytes.to_vec(),
-            };
-            let message = Message {
-                sender: self.sender(),
-                body: Body::MapChunk(chunk),
-            };
-            self.transmit(&message, self.everyone());
-        }
+        self.send_in_chunks(Subject::Map(wanted), &encoded);
     }
 
     /// Takes a part of a map from the host whose open proposal starts from it.
-    pub(super) fn on_chunk(&mut self, from: HostId, chunk: MapChunk) {
+    pub(super) fn on_map_chunk(&mut self, from: HostId, base: Base, chunk: &Chunk) {
         let proposal = self
             .peers
             .alive_peer(from)
             .and_then(|peer| peer.heartbeat.proposal);
-        let wanted = proposal.is_some_and(|proposal| proposal.base == Some(chunk.base));
+        let wanted = proposal.is_some_and(|proposal| proposal.base == Some(base));
         let total = chunk.total as usize;
-        if !wanted || total > Placement::MAX_ENCODED || self.placement_of(chunk.base).is_some() {
+        if !wanted || total > Placement::MAX_ENCODED || self.placement_of(base).is_some() {
             return;
         }
-        let fits =
-            |transfer: &Transfer| transfer.base == chunk.base && transfer.bytes.len() == total;
+        let fits = |transfer: &Transfer| transfer.base == base && transfer.bytes.len() == total;
         let mut transfer = self
             .transfer
             .take()
             .filter(fits)
             .unwrap_or_else(|| Transfer {
-                base: chunk.base,
+                base,
                 bytes: vec![0; total],
                 missing: vec![true; total.div_ceil(CHUNK_LEN)],
                 placement: None,
@@ -92,7 +78,7 @@ impl Cluster {
         }
         if !transfer.missing.contains(&true) {
             let whole =
-                Placement::decode(&transfer.bytes).filter(|map| map.digest() == chunk.base.digest);
+                Placement::decode(&transfer.bytes).filter(|map| map.digest() == base.digest);
             transfer.placement = whole.map(Arc::new);
             self.wanted = None;
         }

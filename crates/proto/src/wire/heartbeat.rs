@@ -25,7 +25,7 @@ use super::Reject;
 use super::auth::TAG_LEN;
 use super::ethernet::{self, Ethernet};
 use super::reader::Reader;
-use crate::config::{Auth, Timing};
+use crate::config::{Auth, ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::rules::Claim;
 use records::{kind, record};
@@ -63,6 +63,8 @@ pub struct Sender {
     pub incarnation: Incarnation,
     /// Counts its messages, from 1.
     pub sequence: u64,
+    /// The highest protocol version it speaks; [`PROTOCOL_VERSION`] or another start's.
+    pub version: u16,
 }
 
 /// What a host says about its part in the cluster.
@@ -78,6 +80,8 @@ pub enum Announced {
     Leaving = 3,
     /// It has not listened long enough to know who else is there, so it can join a cluster but not found one.
     Listening = 4,
+    /// It wants a map without it, and then finishes its connections before it stops.
+    Draining = 5,
 }
 
 /// The last message heard from a host.
@@ -144,8 +148,21 @@ pub struct Proposal {
     pub owners: HostSet,
     /// Digest of the rule set.
     pub rules: Digest,
+    /// Digest of the set of buckets that sticky rules do not move yet; 0 for none.
+    pub held: Digest,
     /// Digest of the result.
     pub result: Digest,
+}
+
+/// In which buckets of other hosts the sender has connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Under which map.
+    pub epoch: Epoch,
+    /// Digest of the set; 0 for none, else the set follows in a chunk.
+    pub lingering: Digest,
+    /// Digest of the set of its own buckets that sticky rules do not move yet; 0 for none.
+    pub sticky: Digest,
 }
 
 /// ACK: the sender holds the result of this ballot ready.
@@ -164,6 +181,10 @@ pub struct Heartbeat {
     pub announced: Announced,
     /// Its period and tolerance: how long its silence may last.
     pub timing: Timing,
+    /// How it thinks that the cluster's frames reach every host.
+    pub mode: ClusterMode,
+    /// It can only speak and hear the previous generation's EtherType, so the others revert to it.
+    pub legacy: bool,
     /// Whom it hears.
     pub echoes: Vec<Echo>,
     /// Whose lease its echoes renew.
@@ -178,6 +199,8 @@ pub struct Heartbeat {
     pub proposal: Option<Proposal>,
     /// A map that it needs in order to compute a proposal, and asks the proposer for.
     pub wanted: Option<Base>,
+    /// Where it has connections, once it has looked under the map in force.
+    pub report: Option<Report>,
 }
 
 impl Heartbeat {
@@ -194,11 +217,26 @@ impl Heartbeat {
     }
 }
 
-/// A part of an encoded [`crate::placement::Placement`].
+/// What is too large for a heartbeat and travels in frames of its own, when it changes or is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// An encoded [`crate::placement::Placement`].
+    Map(Base),
+    /// An encoded [`crate::rules::RuleSet`] that the sender offers.
+    Rules(Digest),
+    /// The [`crate::buckets::BucketSet`] of a [`Report`], of foreign buckets in which the sender has connections.
+    Lingering(Digest),
+    /// The [`crate::buckets::BucketSet`] of a [`Report`], of own buckets that sticky rules do not move yet.
+    Sticky(Digest),
+    /// The [`crate::buckets::BucketSet`] of a [`Proposal`], of buckets that sticky rules do not move yet.
+    Held(Digest),
+}
+
+/// A part of something large.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MapChunk {
-    /// Which map.
-    pub base: Base,
+pub struct Chunk {
+    /// Of what.
+    pub subject: Subject,
     /// Length of the whole, bytes.
     pub total: u32,
     /// Where this part begins, a multiple of [`CHUNK_LEN`].
@@ -212,8 +250,8 @@ pub struct MapChunk {
 pub enum Body {
     /// A heartbeat.
     Heartbeat(Box<Heartbeat>),
-    /// A part of a map.
-    MapChunk(MapChunk),
+    /// A part of something large.
+    Chunk(Chunk),
 }
 
 /// A message of one Covey host to the others.
@@ -230,7 +268,8 @@ impl Message {
     pub fn emit(&self, destination: Mac, primary: [u8; 4], auth: &Auth) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(&SIGNATURE.to_le_bytes());
-        out.extend_from_slice(&(u32::from(PROTOCOL_VERSION) << 16 | NLB_VERSION).to_le_bytes());
+        let version = u32::from(self.sender.version) << 16 | NLB_VERSION;
+        out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&u32::from(self.sender.host.get()).to_le_bytes());
         out.extend_from_slice(&primary);
         out.extend_from_slice(&self.sender.dip.octets());
@@ -242,7 +281,7 @@ impl Message {
         });
         match &self.body {
             Body::Heartbeat(heartbeat) => heartbeat.emit(&mut out),
-            Body::MapChunk(chunk) => chunk.emit(&mut out),
+            Body::Chunk(chunk) => chunk.emit(&mut out),
         }
         if let Some(key) = auth.signing() {
             out.extend_from_slice(&[kind::SIGNATURE, 0]);
@@ -274,7 +313,8 @@ impl Message {
         if signature != SIGNATURE {
             return Err(Reject::BadSignature);
         }
-        if reader.u32()? >> 16 == 0 {
+        let version = (reader.u32()? >> 16) as u16;
+        if version == 0 {
             return Err(Reject::ForeignNlb);
         }
         let host = u8::try_from(reader.u32()?)
@@ -287,7 +327,15 @@ impl Message {
         let dip = Ipv4Addr::from(reader.array::<4>()?);
         let name = parse_name(&mut reader)?;
         check_signature(payload, payload.len() - reader.remaining(), auth)?;
-        parse_records(reader, host, dip, name)
+        parse_records(
+            reader,
+            Head {
+                host,
+                dip,
+                name,
+                version,
+            },
+        )
     }
 }
 
@@ -355,19 +403,23 @@ fn check_signature(payload: &[u8], start: usize, auth: &Auth) -> Result<(), Reje
     }
 }
 
-/// Reads Covey's records up to the signature. Of a record that may come once, the last one counts. Bytes that
-/// follow the known fields of a record are a newer version's and are passed over.
-fn parse_records(
-    mut reader: Reader<'_>,
+/// What stands before Covey's records.
+struct Head {
     host: HostId,
     dip: Ipv4Addr,
     name: String,
-) -> Result<Message, Reject> {
+    version: u16,
+}
+
+/// Reads Covey's records up to the signature. Of a record that may come once, the last one counts. Bytes that
+/// follow the known fields of a record are a newer version's and are passed over.
+fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> {
     let mut vitals = None;
     let mut state = None;
     let mut echoes = (Vec::new(), HostSet::EMPTY);
     let mut offers = Vec::new();
-    let (mut committed, mut staged, mut proposal, mut wanted) = (None, None, None, None);
+    let (mut committed, mut staged, mut proposal) = (None, None, None);
+    let (mut wanted, mut report) = (None, None);
     let mut chunk = None;
     while !reader.is_empty() {
         let kind = reader.u8()?;
@@ -379,10 +431,7 @@ fn parse_records(
                 vitals = Some((Mac(value.array()?), Incarnation(value.u64()?), value.u64()?));
             }
             kind::STATE => {
-                state = Some((
-                    records::parse_announced(&mut value)?,
-                    records::parse_timing(&mut value)?,
-                ))
+                state = Some(records::State::parse(&mut value)?);
             }
             kind::ECHOES => echoes = records::parse_echoes(&mut value)?,
             kind::OFFER if offers.len() < 2 => offers.push(records::parse_offer(&mut value)?),
@@ -402,6 +451,7 @@ fn parse_records(
             }
             kind::PROPOSAL => proposal = Some(records::parse_proposal(&mut value)?),
             kind::WANTED => wanted = Some(records::parse_base(&mut value)?),
+            kind::REPORT => report = Some(records::parse_report(&mut value)?),
             kind::CHUNK => chunk = Some(records::parse_chunk(&mut value)?),
             kind::SIGNATURE => break,
             _ => continue,
@@ -409,27 +459,30 @@ fn parse_records(
     }
     let (mac, incarnation, sequence) = vitals.ok_or(Reject::MissingRecord)?;
     let sender = Sender {
-        host,
-        dip,
-        name,
+        host: head.host,
+        dip: head.dip,
+        name: head.name,
         mac,
         incarnation,
         sequence,
+        version: head.version,
     };
     if let Some(chunk) = chunk {
         return Ok(Message {
             sender,
-            body: Body::MapChunk(chunk),
+            body: Body::Chunk(chunk),
         });
     }
-    let (announced, timing) = state.ok_or(Reject::MissingRecord)?;
+    let state = state.ok_or(Reject::MissingRecord)?;
     if offers.is_empty() {
         return Err(Reject::MissingRecord);
     }
     let (echoes, grants) = echoes;
     let heartbeat = Heartbeat {
-        announced,
-        timing,
+        announced: state.announced,
+        timing: state.timing,
+        mode: state.mode,
+        legacy: state.legacy,
         echoes,
         grants,
         offers,
@@ -437,6 +490,7 @@ fn parse_records(
         staged,
         proposal,
         wanted,
+        report,
     };
     Ok(Message {
         sender,

@@ -135,7 +135,7 @@ fn a_start_interrupts_a_stop() {
     segment.command_to(2, Command::Start);
     segment.run(TIMING.budget());
     assert!(segment.is_converged(&[1, 2]), "{}", segment.account());
-    assert!(segment.host(2).saw(|event| event.id() == 45));
+    assert!(segment.host(2).saw(|event| event.id() == 1010));
 }
 
 #[test]

@@ -380,7 +380,9 @@ proptest! {
                     cuts.borrow_mut().clear();
                     segment.restart(host);
                 }
-                Mishap::Stop(host) if segment.host(host).running => segment.command_to(host, Command::Stop),
+                Mishap::Stop(host) if segment.host(host).running => {
+                    segment.command_to(host, Command::Stop);
+                }
                 Mishap::Start(host) if segment.host(host).running => {
                     cuts.borrow_mut().clear();
                     segment.command_to(host, Command::Start);

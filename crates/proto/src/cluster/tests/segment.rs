@@ -2,7 +2,8 @@
 //! that happens to the next. The full simulator has clients and packets; this has only what the state
 //! machine itself can get wrong.
 
-use super::super::{Cluster, Command, Input, Output};
+use super::super::{Answer, Cluster, Command, Connection, Input, Output};
+use crate::buckets::BucketSet;
 use crate::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
 use crate::datapath::Image;
 use crate::event::Event;
@@ -45,6 +46,7 @@ pub(super) fn web_rules(port: u16) -> RuleSet {
         end: port,
         protocol: Protocol::Tcp,
         mode,
+        sticky: None,
     };
     RuleSet::new(vec![vip()], vec![web]).unwrap()
 }
@@ -64,6 +66,7 @@ pub(super) fn config(host: u8) -> ClusterConfig {
         }]),
         rules: web_rules(80),
         claims: vec![Claim::EQUAL_WEIGHT],
+        port_states: Vec::new(),
         quorum: Quorum::None,
         unicast_fallback: true,
         clock_granularity: Duration::from_millis(4),
@@ -84,6 +87,12 @@ pub(super) struct Host {
     pub(super) powered: bool,
     pub(super) running: bool,
     pub(super) events: Vec<(Time, Event)>,
+    /// The sockets of its clients.
+    pub(super) connections: Vec<Connection>,
+    /// In which buckets of which sticky rule it has had traffic lately.
+    pub(super) seen: Vec<(u8, BucketSet)>,
+    /// Whether it gets round to counting them.
+    pub(super) counts: bool,
 }
 
 impl Host {
@@ -154,6 +163,9 @@ impl Segment {
             powered: true,
             running: true,
             events: Vec::new(),
+            connections: Vec::new(),
+            counts: true,
+            seen: Vec::new(),
         });
         Self {
             now: Time::from_micros(1_000_000),
@@ -195,16 +207,15 @@ impl Segment {
         &self.hosts[self.index(host)]
     }
 
-    pub(super) fn command_to(&mut self, host: u8, command: Command) {
+    pub(super) fn command_to(&mut self, host: u8, command: Command) -> Answer {
         let index = self.index(host);
-        self.command(index, command);
+        self.command(index, command)
     }
 
-    pub(super) fn command(&mut self, index: usize, command: Command) {
-        self.hosts[index]
-            .cluster
-            .handle_input(self.now, Input::Command(command));
+    pub(super) fn command(&mut self, index: usize, command: Command) -> Answer {
+        let answer = self.hosts[index].cluster.command(self.now, command);
         self.drain(index);
+        answer
     }
 
     /// Power failure.
@@ -248,6 +259,22 @@ impl Segment {
                 Output::Transmit(frame) => self.transmit(index, frame),
                 Output::Program(image) => self.hosts[index].image = Some(*image),
                 Output::Lease(until) => self.hosts[index].lease = until,
+                Output::CountConnections => {
+                    let Host {
+                        cluster,
+                        connections,
+                        counts,
+                        seen,
+                        ..
+                    } = &mut self.hosts[index];
+                    if *counts {
+                        cluster.handle_input(self.now, Input::Seen(seen));
+                        cluster.handle_input(self.now, Input::Connections(connections));
+                    }
+                }
+                Output::Cut(cut) => self.hosts[index]
+                    .connections
+                    .retain(|connection| !cut.contains(connection)),
                 Output::Event(event) => self.hosts[index].events.push((self.now, event)),
                 Output::Wait(until) => break self.hosts[index].wait = until,
             }

@@ -4,9 +4,10 @@
 //! laid out in the order of the fields below; what follows the known fields is a newer version's.
 
 use super::{
-    Announced, Ballot, Base, CHUNK_LEN, Echo, Heartbeat, MAX_ECHOES, MapChunk, Offer, Proposal,
+    Announced, Ballot, Base, CHUNK_LEN, Chunk, Echo, Heartbeat, MAX_ECHOES, Offer, Proposal,
+    Report, Subject,
 };
-use crate::config::Timing;
+use crate::config::{ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, MAX_HOSTS};
 use crate::rules::Claim;
 use crate::wire::Reject;
@@ -25,6 +26,7 @@ pub(super) mod kind {
     pub(in super::super) const PROPOSAL: u8 = 0xC7;
     pub(in super::super) const WANTED: u8 = 0xC8;
     pub(in super::super) const CHUNK: u8 = 0xC9;
+    pub(in super::super) const REPORT: u8 = 0xCA;
     pub(in super::super) const SIGNATURE: u8 = 0xCF;
 }
 
@@ -41,7 +43,20 @@ impl Heartbeat {
             value.push(self.announced as u8);
             value.extend_from_slice(&(self.timing.period.as_micros() as u32).to_le_bytes());
             value.extend_from_slice(&self.timing.tolerance.to_le_bytes());
+            value.push(match self.mode {
+                ClusterMode::Unicast => 1,
+                ClusterMode::Multicast => 2,
+                ClusterMode::Igmp => 3,
+            });
+            value.push(u8::from(self.legacy) * State::LEGACY);
         });
+        if let Some(report) = &self.report {
+            record(out, kind::REPORT, |value| {
+                value.extend_from_slice(&report.epoch.0.to_le_bytes());
+                value.extend_from_slice(&report.lingering.0.to_le_bytes());
+                value.extend_from_slice(&report.sticky.0.to_le_bytes());
+            });
+        }
         if let Some(staged) = &self.staged {
             record(out, kind::STAGED, |value| {
                 emit_ballot(value, &staged.ballot);
@@ -72,10 +87,18 @@ impl Heartbeat {
     }
 }
 
-impl MapChunk {
+impl Chunk {
     pub(super) fn emit(&self, out: &mut Vec<u8>) {
         record(out, kind::CHUNK, |value| {
-            emit_base(value, &self.base);
+            let (kind, epoch, digest) = match self.subject {
+                Subject::Map(base) => (1, base.epoch, base.digest),
+                Subject::Rules(digest) => (2, Epoch(0), digest),
+                Subject::Lingering(digest) => (3, Epoch(0), digest),
+                Subject::Sticky(digest) => (4, Epoch(0), digest),
+                Subject::Held(digest) => (5, Epoch(0), digest),
+            };
+            value.push(kind);
+            emit_base(value, &Base { epoch, digest });
             value.extend_from_slice(&self.total.to_le_bytes());
             value.extend_from_slice(&self.offset.to_le_bytes());
             value.extend_from_slice(&self.bytes);
@@ -139,6 +162,7 @@ fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
     out.extend_from_slice(&proposal.view.bits().to_le_bytes());
     out.extend_from_slice(&proposal.owners.bits().to_le_bytes());
     out.extend_from_slice(&proposal.rules.0.to_le_bytes());
+    out.extend_from_slice(&proposal.held.0.to_le_bytes());
     out.extend_from_slice(&proposal.result.0.to_le_bytes());
 }
 
@@ -150,29 +174,67 @@ pub(super) fn parse_proposal(value: &mut Reader<'_>) -> Result<Proposal, Reject>
     if !owners.without(view).is_empty() || !view.contains(ballot.proposer) {
         return Err(Reject::BadRecord);
     }
-    let (rules, result) = (Digest(value.u64()?), Digest(value.u64()?));
+    let (rules, held) = (Digest(value.u64()?), Digest(value.u64()?));
+    let result = Digest(value.u64()?);
     Ok(Proposal {
         ballot,
         base,
         view,
         owners,
         rules,
+        held,
         result,
     })
 }
 
-pub(super) fn parse_announced(value: &mut Reader<'_>) -> Result<Announced, Reject> {
+/// The state record.
+pub(super) struct State {
+    pub(super) announced: Announced,
+    pub(super) timing: Timing,
+    pub(super) mode: ClusterMode,
+    pub(super) legacy: bool,
+}
+
+impl State {
+    /// Bit of the flags.
+    const LEGACY: u8 = 1;
+
+    pub(super) fn parse(value: &mut Reader<'_>) -> Result<Self, Reject> {
+        Ok(Self {
+            announced: parse_announced(value)?,
+            timing: parse_timing(value)?,
+            mode: match value.u8()? {
+                1 => ClusterMode::Unicast,
+                2 => ClusterMode::Multicast,
+                3 => ClusterMode::Igmp,
+                _ => return Err(Reject::BadRecord),
+            },
+            legacy: value.u8()? & Self::LEGACY != 0,
+        })
+    }
+}
+
+pub(super) fn parse_report(value: &mut Reader<'_>) -> Result<Report, Reject> {
+    Ok(Report {
+        epoch: Epoch(value.u64()?),
+        lingering: Digest(value.u64()?),
+        sticky: Digest(value.u64()?),
+    })
+}
+
+fn parse_announced(value: &mut Reader<'_>) -> Result<Announced, Reject> {
     match value.u8()? {
         0 => Ok(Announced::Goodbye),
         1 => Ok(Announced::Converging),
         2 => Ok(Announced::Converged),
         3 => Ok(Announced::Leaving),
         4 => Ok(Announced::Listening),
+        5 => Ok(Announced::Draining),
         _ => Err(Reject::BadRecord),
     }
 }
 
-pub(super) fn parse_timing(value: &mut Reader<'_>) -> Result<Timing, Reject> {
+fn parse_timing(value: &mut Reader<'_>) -> Result<Timing, Reject> {
     let period = Duration::from_micros(u64::from(value.u32()?));
     let tolerance = value.u16()?;
     let sound = (Timing::MIN_PERIOD..=Timing::MAX_PERIOD).contains(&period)
@@ -218,16 +280,25 @@ pub(super) fn parse_offer(value: &mut Reader<'_>) -> Result<Offer, Reject> {
     Ok(Offer { rules, claims })
 }
 
-pub(super) fn parse_chunk(value: &mut Reader<'_>) -> Result<MapChunk, Reject> {
+pub(super) fn parse_chunk(value: &mut Reader<'_>) -> Result<Chunk, Reject> {
+    let kind = value.u8()?;
     let base = parse_base(value)?;
+    let subject = match kind {
+        1 => Subject::Map(base),
+        2 => Subject::Rules(base.digest),
+        3 => Subject::Lingering(base.digest),
+        4 => Subject::Sticky(base.digest),
+        5 => Subject::Held(base.digest),
+        _ => return Err(Reject::BadRecord),
+    };
     let (total, offset) = (value.u32()?, value.u32()?);
     let bytes = value.take(value.remaining())?.to_vec();
     let expected = (total.saturating_sub(offset) as usize).min(CHUNK_LEN);
     if bytes.is_empty() || bytes.len() != expected || !(offset as usize).is_multiple_of(CHUNK_LEN) {
         return Err(Reject::BadRecord);
     }
-    Ok(MapChunk {
-        base,
+    Ok(Chunk {
+        subject,
         total,
         offset,
         bytes,

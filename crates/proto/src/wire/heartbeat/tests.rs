@@ -40,12 +40,12 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn proposal()(ballot in ballot(), base in proptest::option::of(base()), view: u64, owners: u64, rules: u64, result: u64)
+    fn proposal()(ballot in ballot(), base in proptest::option::of(base()), view: u64, owners: u64, rules: u64, held: u64, result: u64)
         -> Proposal {
         let mut view = HostSet::from_bits(view);
         view.insert(ballot.proposer);
         let owners = HostSet::from_bits(owners).intersection(view);
-        Proposal { ballot, base, view, owners, rules: Digest(rules), result: Digest(result) }
+        Proposal { ballot, base, view, owners, rules: Digest(rules), held: Digest(held), result: Digest(result) }
     }
 }
 
@@ -58,7 +58,8 @@ prop_compose! {
 prop_compose! {
     fn heartbeat()(
         announced in prop_oneof![
-            Just(Announced::Goodbye), Just(Announced::Converging), Just(Announced::Converged), Just(Announced::Leaving)
+            Just(Announced::Goodbye), Just(Announced::Converging), Just(Announced::Converged), Just(Announced::Leaving),
+            Just(Announced::Listening), Just(Announced::Draining)
         ],
         period in 10u64..=10_000,
         tolerance in 3u16..=100,
@@ -69,6 +70,9 @@ prop_compose! {
         staged in proptest::option::of((ballot(), any::<u64>())),
         proposal in proptest::option::of(proposal()),
         wanted in proptest::option::of(base()),
+        report in proptest::option::of((any::<u64>(), any::<u64>(), any::<u64>())),
+        mode in prop_oneof![Just(ClusterMode::Unicast), Just(ClusterMode::Multicast), Just(ClusterMode::Igmp)],
+        legacy: bool,
     ) -> Heartbeat {
         Heartbeat {
             announced,
@@ -80,28 +84,44 @@ prop_compose! {
             staged: staged.map(|(ballot, result)| Acknowledgement { ballot, result: Digest(result) }),
             proposal,
             wanted,
+            report: report.map(|(epoch, lingering, sticky)| Report {
+                epoch: Epoch(epoch), lingering: Digest(lingering), sticky: Digest(sticky)
+            }),
+            mode,
+            legacy,
         }
     }
 }
 
+fn subject() -> impl Strategy<Value = Subject> {
+    let digest = || any::<u64>().prop_map(Digest);
+    prop_oneof![
+        base().prop_map(Subject::Map),
+        digest().prop_map(Subject::Rules),
+        digest().prop_map(Subject::Lingering),
+        digest().prop_map(Subject::Sticky),
+        digest().prop_map(Subject::Held),
+    ]
+}
+
 prop_compose! {
-    fn chunk()(base in base(), index in 0u32..800, length in 1usize..=CHUNK_LEN, more in 0u32..5) -> MapChunk {
+    fn chunk()(subject in subject(), index in 0u32..800, length in 1usize..=CHUNK_LEN, more in 0u32..5) -> Chunk {
         let offset = index * CHUNK_LEN as u32;
         let (length, rest) = if more == 0 { (length, 0) } else { (CHUNK_LEN, more) };
-        MapChunk { base, total: offset + length as u32 + rest, offset, bytes: vec![7; length] }
+        Chunk { subject, total: offset + length as u32 + rest, offset, bytes: vec![7; length] }
     }
 }
 
 prop_compose! {
     fn message()(
-        host in host(), dip: u32, name in "[a-z0-9.äß😀-]{0,31}", mac: [u8; 6], incarnation: u64, sequence: u64,
+        host in host(), dip: u32, name in "[a-z0-9.äß😀-]{0,31}", mac: [u8; 6], incarnation: u64, sequence: u64, version in 1u16..,
         body in prop_oneof![
             4 => heartbeat().prop_map(|heartbeat| Body::Heartbeat(Box::new(heartbeat))),
-            1 => chunk().prop_map(Body::MapChunk),
+            1 => chunk().prop_map(Body::Chunk),
         ],
     ) -> Message {
         let incarnation = Incarnation(incarnation);
-        let sender = Sender { host, dip: dip.into(), name, mac: Mac(mac), incarnation, sequence };
+        let sender = Sender { host, dip: dip.into(), name, mac: Mac(mac), incarnation, sequence, version };
         Message { sender, body }
     }
 }
@@ -167,6 +187,7 @@ fn example() -> Message {
             mac: Mac([2, 0, 0, 0, 0, 2]),
             incarnation,
             sequence: 41,
+            version: PROTOCOL_VERSION,
         },
         body: Body::Heartbeat(Box::new(Heartbeat {
             announced: Announced::Converging,
@@ -174,6 +195,8 @@ fn example() -> Message {
                 period: Duration::from_secs(1),
                 tolerance: 5,
             },
+            mode: ClusterMode::Unicast,
+            legacy: false,
             echoes: vec![Echo {
                 host: HostId::new(1).unwrap(),
                 tag: 0xDEAD_BEEF,
@@ -198,9 +221,15 @@ fn example() -> Message {
                 view,
                 owners: view,
                 rules: Digest(5),
+                held: Digest(0xAB),
                 result: Digest(0xEE),
             }),
             wanted: Some(base),
+            report: Some(Report {
+                epoch: Epoch(6),
+                lingering: Digest(0x11),
+                sticky: Digest(0x22),
+            }),
         })),
     }
 }

@@ -1,0 +1,405 @@
+//! Connections that stay where they were opened, though their bucket has moved on (docs/design.md, "Data path").
+//!
+//! ```text
+//!   former owner: counts its sockets ---- report: "under epoch E I have connections in these buckets" ---> owner
+//!                 row LINGERING                                                                    row SHARED
+//! ```
+//!
+//! A host *lingers* in the buckets that it does not own and has connections in. It needs no history for that: its
+//! socket table says it all. An owner holds a bucket as *shared* while any other member has not reported under
+//! the map in force, or lists the bucket. A bucket is cleared after two scans without a connection in it, because
+//! one may run just before a SYN that is on its way has become a socket.
+
+use super::command::PortState;
+use super::role::Role;
+use super::sticky::is_any_sticky;
+use super::{Cluster, Output, Trigger};
+use crate::buckets::BucketSet;
+use crate::datapath::{Image, Overlap};
+use crate::ids::{Digest, HostId};
+use crate::placement::Placement;
+use crate::rules::{FilterMode, PortRule, RuleSet};
+use crate::time::Time;
+use crate::wire::heartbeat::{Chunk, Report, Subject};
+use covey_filter::{Address, Affinity, BUCKETS, DEFAULT_RULE, Socket, bucket};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How often sockets are counted while it matters, and a set is told again that has not changed.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// One TCP socket of this host that is bound to a virtual IP and has a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The client's end.
+    pub client: SocketAddr,
+    /// This end; its address is a virtual IP.
+    pub service: SocketAddr,
+    /// What the socket table says of it.
+    pub socket: Socket,
+}
+
+/// Where this host has connections, and where others have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lingering {
+    /// Foreign buckets in which this host has connections, or must be taken to have.
+    mine: BucketSet,
+    /// Those of them in which the last scan found none.
+    clean_once: BucketSet,
+    /// Whether sockets have been counted under the map in force.
+    looked: bool,
+    /// The part of this host's buckets that the data path holds as shared.
+    shared: BucketSet,
+    /// From here on the data path may be told again what is shared no more.
+    unshare_at: Time,
+    /// A peer has reported something new.
+    pub(super) news: bool,
+    /// Own buckets that sticky rules do not move yet.
+    busy: BucketSet,
+    /// Buckets of sticky rules with traffic, by rule, as last told.
+    seen: Vec<(u8, BucketSet)>,
+    told: (Digest, Time),
+    told_busy: (Digest, Time),
+    /// An answer is outstanding.
+    counting: bool,
+    count_at: Option<Time>,
+    /// Rules with connections in the last scan and in the one before: bit 0 is the default rule.
+    in_use: u128,
+    in_use_before: u128,
+}
+
+impl Lingering {
+    pub(super) fn note_seen(&mut self, seen: &[(u8, BucketSet)]) {
+        self.seen = seen.to_vec();
+    }
+
+    /// Own buckets that sticky rules do not move yet; `None` before the first count.
+    pub(super) fn busy(&self) -> Option<BucketSet> {
+        self.looked.then_some(self.busy)
+    }
+
+    /// No connection at all, twice in a row.
+    const fn is_idle(&self) -> bool {
+        self.looked && self.in_use == 0 && self.in_use_before == 0
+    }
+}
+
+impl Cluster {
+    /// Takes the answer to [`Output::CountConnections`].
+    pub(super) fn on_connections(&mut self, now: Time, connections: &[Connection]) {
+        self.lingering.counting = false;
+        self.lingering.count_at = None;
+        let rules = self
+            .committed
+            .as_ref()
+            .map_or_else(|| self.offered.clone(), |map| map.rules.clone());
+        let own = |connection: &Connection| {
+            let client = connection.client.ip();
+            client == self.config.dip || rules.vips().contains(&client)
+        };
+        // What the host says to itself does not come through the cluster.
+        let open: Vec<&Connection> = connections
+            .iter()
+            .filter(|connection| connection.socket.is_open() && !own(connection))
+            .collect();
+        self.cut(&rules, &open);
+        let mut found = BucketSet::EMPTY;
+        let mut in_use = 0u128;
+        let mut busy = self.busy_by_traffic();
+        for connection in open {
+            let (index, rule) = rule_of(&rules, connection);
+            in_use |= 1 << index;
+            if let Some(map) = &self.committed {
+                let place = bucket_of(self.identity.hash_key, rule, connection);
+                if map.placement.map(index).owner(place) != Some(self.config.host) {
+                    found.insert(place);
+                } else if rule.is_some_and(|rule| rule.sticky.is_some()) {
+                    busy.insert(place);
+                }
+            }
+        }
+        let before = self.lingering.mine;
+        let state = &mut self.lingering;
+        let gone = state.clean_once.without(&found);
+        state.mine = state.mine.without(&gone).union(&found);
+        state.clean_once = state.mine.without(&found);
+        state.busy = busy;
+        state.in_use_before = if state.looked {
+            state.in_use
+        } else {
+            u128::MAX
+        };
+        state.in_use = in_use;
+        let first = !state.looked;
+        state.looked = true;
+        if state.mine != before {
+            self.reprogram();
+        }
+        if first || self.lingering.mine != before {
+            self.hurry(now);
+        }
+        self.end_draining(now);
+    }
+
+    /// Resets connections of a host that has left, and of rules that it has given up.
+    fn cut(&mut self, rules: &RuleSet, open: &[&Connection]) {
+        let left = !self.takes_part();
+        let given_up = |connection: &Connection| {
+            let (_, rule) = rule_of(rules, connection);
+            rule.is_some_and(|rule| self.port_states.of(rule) == PortState::Disabled)
+        };
+        let cut: Vec<Connection> = open
+            .iter()
+            .filter(|connection| left || given_up(connection))
+            .map(|connection| **connection)
+            .collect();
+        if !cut.is_empty() {
+            self.outputs.push_back(Output::Cut(cut));
+        }
+    }
+
+    /// Ends what waits for connections to end: rules that drain, and this host.
+    fn end_draining(&mut self, now: Time) {
+        if let Some(map) = &self.committed {
+            let rules = map.rules.clone();
+            let used = self.lingering.in_use | self.lingering.in_use_before;
+            let handed_over: Vec<u32> = (1u8..)
+                .zip(rules.rules())
+                .filter(|(index, _)| {
+                    used & 1 << index == 0 && map.placement.map(*index).count(self.config.host) == 0
+                })
+                .map(|(_, rule)| rule.fingerprint())
+                .collect();
+            self.end_draining_rules(|rule| !handed_over.contains(&rule.fingerprint()));
+        }
+        if let Role::Draining { .. } = self.role
+            && self.lingering.is_idle()
+            && !self.owns_buckets()
+        {
+            self.change_role(now, Trigger::HandedOver);
+        }
+    }
+
+    pub(super) fn owns_buckets(&self) -> bool {
+        self.committed
+            .as_ref()
+            .is_some_and(|map| map.proposal.owners.contains(self.config.host))
+    }
+
+    /// A map comes into force: this host lingers in what it gives up, and must count what else it has.
+    pub(super) fn note_new_map(&mut self, before: Option<&Placement>, after: &Placement) {
+        let me = Some(self.config.host);
+        let mut mine = self.lingering.mine;
+        // Maps of like rules lie at like places, if the rules have not changed; if they have, only a scan can tell.
+        for (old, new) in before.iter().flat_map(|old| old.like_maps(after)) {
+            for place in 0..BUCKETS {
+                if old.owner(place) == me && new.owner(place) != me {
+                    mine.insert(place);
+                }
+            }
+        }
+        self.lingering = Lingering {
+            mine,
+            shared: self.shared_now(),
+            counting: self.lingering.counting,
+            ..Lingering::default()
+        };
+    }
+
+    /// What this host tells of the buckets it lingers in.
+    pub(super) fn report(&self) -> Option<Report> {
+        let map = self.committed.as_ref().filter(|_| self.lingering.looked)?;
+        Some(Report {
+            epoch: map.proposal.ballot.epoch,
+            lingering: self.lingering.mine.digest(),
+            sticky: self.lingering.busy.digest(),
+        })
+    }
+
+    /// Sends the set that a heartbeat reports, if it is new or was told long ago.
+    pub(super) fn tell_lingering(&mut self, now: Time) {
+        let Some(report) = self.report() else { return };
+        let again = COUNT_EVERY.max(self.config.timing.period);
+        let due = |digest: Digest, (told, at): (Digest, Time)| {
+            digest != Digest(0) && (told != digest || now >= at + again)
+        };
+        if due(report.lingering, self.lingering.told) {
+            self.lingering.told = (report.lingering, now);
+            let bytes = self.lingering.mine.to_bytes();
+            self.send_in_chunks(Subject::Lingering(report.lingering), &bytes);
+        }
+        if due(report.sticky, self.lingering.told_busy) {
+            self.lingering.told_busy = (report.sticky, now);
+            let bytes = self.lingering.busy.to_bytes();
+            self.send_in_chunks(Subject::Sticky(report.sticky), &bytes);
+        }
+    }
+
+    /// Own buckets of sticky rules that have had traffic within their time.
+    fn busy_by_traffic(&self) -> BucketSet {
+        let Some(map) = &self.committed else {
+            return BucketSet::EMPTY;
+        };
+        let mut busy = BucketSet::EMPTY;
+        let rules = map.rules.rules();
+        for (index, seen) in &self.lingering.seen {
+            let rule = usize::from(*index)
+                .checked_sub(1)
+                .and_then(|at| rules.get(at));
+            if rule.is_some_and(|rule| rule.sticky.is_some()) {
+                let owners = map.placement.map(*index);
+                let mine = (0..BUCKETS).filter(|b| owners.owner(*b) == Some(self.config.host));
+                busy = busy.union(&mine.filter(|bucket| seen.contains(*bucket)).collect());
+            }
+        }
+        busy
+    }
+
+    /// Takes a set of buckets that a peer tells.
+    pub(super) fn on_bucket_chunk(&mut self, from: HostId, digest: Digest, chunk: &Chunk) {
+        let Ok(bytes) = <&[u8; BucketSet::LEN]>::try_from(&chunk.bytes[..]) else {
+            return;
+        };
+        let set = BucketSet::from_bytes(bytes);
+        if set.digest() != digest {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(from) {
+            let told = Some((digest, Box::new(set)));
+            match chunk.subject {
+                Subject::Lingering(_) => peer.lingering = told,
+                Subject::Sticky(_) => peer.sticky = told,
+                Subject::Held(_) => peer.held = told,
+                Subject::Map(_) | Subject::Rules(_) => {}
+            }
+            self.lingering.news = true;
+        }
+    }
+
+    /// Buckets in which some other member has connections, as far as this host can exclude it.
+    fn shared_now(&self) -> BucketSet {
+        let Some(map) = &self.committed else {
+            return BucketSet::EMPTY;
+        };
+        let (view, epoch) = (map.proposal.view, map.proposal.ballot.epoch);
+        let mut shared = BucketSet::EMPTY;
+        for host in view.without(self.me()).iter() {
+            let peer = self.peers.get(host);
+            let report = peer.and_then(|peer| peer.heartbeat.report);
+            let Some(report) = report.filter(|report| report.epoch == epoch) else {
+                return BucketSet::ALL;
+            };
+            if report.lingering == Digest(0) {
+                continue;
+            }
+            let told = peer.and_then(|peer| peer.lingering.as_ref());
+            match told.filter(|(digest, _)| *digest == report.lingering) {
+                Some((_, set)) => shared = shared.union(set),
+                None => return BucketSet::ALL,
+            }
+        }
+        shared
+    }
+
+    /// Lets the data path know what others have reported. What is shared no more can wait a little: with many hosts,
+    /// one of them has cleared some bucket at every moment.
+    fn review_shared(&mut self, now: Time) {
+        if !self.lingering.news {
+            return;
+        }
+        let (before, shared) = (self.lingering.shared, self.shared_now());
+        let grows = !shared.without(&before).is_empty();
+        let waits = now < self.lingering.unshare_at && !grows && before != BucketSet::ALL;
+        if shared == before {
+            self.lingering.news = false;
+        } else if !waits {
+            self.lingering.news = false;
+            self.lingering.shared = shared;
+            self.lingering.unshare_at = now + COUNT_EVERY;
+            self.reprogram();
+        }
+    }
+
+    /// When sockets are to be counted, or the data path is to hear what others have reported.
+    pub(super) fn next_lingering_review(&self) -> impl Iterator<Item = Time> {
+        let shared = Some(self.lingering.unshare_at).filter(|_| self.lingering.news);
+        self.lingering.count_at.into_iter().chain(shared)
+    }
+
+    /// Has sockets counted when it is time.
+    pub(super) fn review_lingering(&mut self, now: Time) {
+        self.review_shared(now);
+        let state = &self.lingering;
+        let wanted = self.committed.as_ref().is_some_and(|map| {
+            let someone_waits = !state.mine.is_empty() || self.port_states.any_draining();
+            !state.looked || someone_waits || is_any_sticky(&map.rules)
+        });
+        if !wanted && !matches!(self.role, Role::Draining { .. }) {
+            return;
+        }
+        match state.count_at {
+            _ if state.counting => {}
+            Some(at) if now >= at => self.count_now(),
+            Some(_) => {}
+            None if !state.looked => self.count_now(),
+            None => {
+                self.lingering.count_at = Some(now + COUNT_EVERY.max(self.config.timing.period));
+            }
+        }
+    }
+
+    /// Has sockets counted at the next review.
+    pub(super) fn count_soon(&mut self, now: Time) {
+        self.lingering.count_at = Some(now);
+    }
+
+    pub(super) fn count_now(&mut self) {
+        self.lingering.counting = true;
+        self.lingering.count_at = None;
+        self.outputs.push_back(Output::CountConnections);
+    }
+
+    /// Writes the data path again, for the map in force.
+    pub(super) fn reprogram(&mut self) {
+        let Some(map) = &self.committed else { return };
+        let cut = |rule: &PortRule| self.port_states.of(rule) == PortState::Disabled;
+        let overlap = Overlap {
+            lingering: &self.lingering.mine,
+            shared: &self.lingering.shared,
+            cut: &cut,
+        };
+        let image = Image::serving(
+            &self.identity,
+            &map.rules,
+            &map.placement,
+            map.proposal.owners,
+            &overlap,
+        );
+        self.outputs.push_back(Output::Program(Box::new(image)));
+    }
+}
+
+/// The rule that covers a connection, and its index as the data path numbers them.
+fn rule_of<'a>(rules: &'a RuleSet, connection: &Connection) -> (u8, Option<&'a PortRule>) {
+    let service = connection.service;
+    match rules.covering_tcp(service.ip(), service.port()) {
+        Some((index, rule)) => (index, Some(rule)),
+        None => (DEFAULT_RULE, None),
+    }
+}
+
+/// The bucket of a connection under a rule, or under the default rule.
+fn bucket_of(hash_key: [u64; 2], rule: Option<&PortRule>, connection: &Connection) -> usize {
+    let affinity = match rule.map(|rule| rule.mode) {
+        Some(FilterMode::Multiple { affinity }) => affinity,
+        Some(FilterMode::Single | FilterMode::Disabled) | None => Affinity::Single,
+    };
+    let client = connection.client;
+    let place = bucket(
+        hash_key,
+        affinity,
+        Address::from(client.ip()),
+        client.port(),
+    );
+    usize::from(place.get())
+}
