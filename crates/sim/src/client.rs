@@ -46,21 +46,26 @@ pub(crate) enum Alarm {
     Answers(u64),
 }
 
+/// A connection: its ends and the client's initial sequence number, which tells it from others of the same ends.
+pub(crate) type Key = (Tuple, u32);
+
 /// What happened to a client's connection or datagram.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Happening {
-    /// A SYN is sent.
-    Syn { tuple: Tuple, isn: u32, first: bool },
+    /// A SYN is sent for the first time.
+    Syn(Key),
+    /// It is sent again. `stale`: the one before was answered, but for an earlier connection of the same ends.
+    SynAgain { key: Key, stale: bool },
     /// A SYN-ACK has come.
-    Established { tuple: Tuple, isn: u32 },
-    /// No SYN was answered.
-    Refused { tuple: Tuple, isn: u32, reset: bool },
+    Established,
+    /// The last SYN was not answered either, or refused.
+    Refused(Key),
     /// It ended as the client wanted.
-    Finished { tuple: Tuple, isn: u32 },
+    Finished(Key),
     /// A reset has come, though the client wanted more.
-    Reset { tuple: Tuple, isn: u32 },
+    Reset(Key),
     /// Repeats are not answered.
-    Hung { tuple: Tuple, isn: u32 },
+    Hung(Key),
     /// A datagram was answered so often.
     Answered {
         sent_at: Time,
@@ -68,7 +73,7 @@ pub(crate) enum Happening {
         times: u32,
     },
     /// A virtual IP was told to be at a MAC that is not the cluster's.
-    WrongMac { mac: Mac },
+    WrongMac(Mac),
 }
 
 /// What comes of a frame or an alarm.
@@ -104,6 +109,8 @@ struct Connection {
     requests_left: u8,
     pause: Duration,
     aborts: bool,
+    /// A host has answered a SYN for an earlier connection of these ends.
+    stale: bool,
 }
 
 /// A client and its connections.
@@ -227,12 +234,9 @@ impl Client {
             requests_left: requests,
             pause,
             aborts: service != site::SHORT && self.rng.percent(20.0),
+            stale: false,
         };
-        results.happenings.push(Happening::Syn {
-            tuple,
-            isn,
-            first: true,
-        });
+        results.happenings.push(Happening::Syn((tuple, isn)));
         results
             .alarms
             .push((connection.due, Alarm::Connection(port, service)));
@@ -356,9 +360,7 @@ impl Client {
             return;
         }
         if arp.sender_mac != site::cluster() {
-            results.happenings.push(Happening::WrongMac {
-                mac: arp.sender_mac,
-            });
+            results.happenings.push(Happening::WrongMac(arp.sender_mac));
             return;
         }
         if self.cluster.is_none() && now < self.until {
@@ -415,24 +417,19 @@ impl Connection {
         let (tuple, isn) = (self.tuple, self.isn);
         match self.state {
             State::SynSent if self.tries == SYNS => {
-                wire.happens(Happening::Refused {
-                    tuple,
-                    isn,
-                    reset: false,
-                });
+                wire.happens(Happening::Refused((tuple, isn)));
                 return false;
             }
             State::SynSent => {
                 self.tries += 1;
-                wire.happens(Happening::Syn {
-                    tuple,
-                    isn,
-                    first: false,
+                wire.happens(Happening::SynAgain {
+                    key: (tuple, isn),
+                    stale: std::mem::take(&mut self.stale),
                 });
                 wire.send(tuple, isn, 0, SYN, &[]);
             }
             State::Asking | State::Closing if self.tries == REQUESTS => {
-                wire.happens(Happening::Hung { tuple, isn });
+                wire.happens(Happening::Hung((tuple, isn)));
                 return false;
             }
             State::Asking | State::Closing => {
@@ -441,7 +438,7 @@ impl Connection {
             }
             State::Idle if self.requests_left == 0 && self.aborts => {
                 wire.send(tuple, self.sent, 0, RST, &[]);
-                wire.happens(Happening::Finished { tuple, isn });
+                wire.happens(Happening::Finished((tuple, isn)));
                 return false;
             }
             State::Idle => {
@@ -465,16 +462,13 @@ impl Connection {
             let ours = segment.has(ACK) && segment.acknowledgement == self.sent;
             if segment.has(RST) {
                 if ours {
-                    wire.happens(Happening::Refused {
-                        tuple,
-                        isn,
-                        reset: true,
-                    });
+                    wire.happens(Happening::Refused((tuple, isn)));
                 }
                 return !ours;
             }
             if !ours {
                 // Of an earlier connection of this tuple (RFC 9293, §3.10.7.3).
+                self.stale = true;
                 wire.send(tuple, segment.acknowledgement, 0, RST, &[]);
                 return true;
             }
@@ -482,7 +476,7 @@ impl Connection {
                 self.received = segment.sequence.wrapping_add(1);
                 self.state = State::Idle;
                 self.arm(now);
-                wire.happens(Happening::Established { tuple, isn });
+                wire.happens(Happening::Established);
                 wire.send(tuple, self.sent, self.received, ACK, &[]);
             }
             return true;
@@ -490,7 +484,7 @@ impl Connection {
         if segment.has(RST) {
             let exact = segment.sequence == self.received;
             if exact {
-                wire.happens(Happening::Reset { tuple, isn });
+                wire.happens(Happening::Reset((tuple, isn)));
             }
             return !exact;
         }
@@ -527,7 +521,7 @@ impl Connection {
                     wire.send(tuple, self.sent.wrapping_add(1), segment.end(), ACK, &[]);
                 }
                 if fin_taken {
-                    wire.happens(Happening::Finished { tuple, isn });
+                    wire.happens(Happening::Finished((tuple, isn)));
                 }
                 !fin_taken
             }

@@ -73,6 +73,14 @@ kinds! {
     Start = "start commands",
     /// An operator stopped a host.
     Stop = "stop commands",
+    /// An operator drained a host.
+    Drainstop = "drainstop commands",
+    /// An operator suspended a host.
+    Suspend = "suspend commands",
+    /// An operator resumed a host.
+    Resume = "resume commands",
+    /// A port rule was enabled, drained or disabled on a host.
+    Port = "port rule commands",
     /// A load weight was changed.
     Weight = "weight changes",
     /// Port rules were changed.

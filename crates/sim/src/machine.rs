@@ -5,7 +5,7 @@
 //! ends; frames for a stalled daemon wait for it. Called by `world.rs`, which carries frames.
 
 use crate::clock::Clock;
-use crate::invariant::{HostState, Probes};
+use crate::invariant::{Account, Probes};
 use crate::kernel::Kernel;
 use crate::segment::Frame;
 use covey_proto::config::ClusterConfig;
@@ -13,26 +13,19 @@ use covey_proto::datapath::{Identity, Image};
 use covey_proto::ids::Incarnation;
 use covey_proto::rules::{Claim, RuleSet};
 use covey_proto::time::Time;
-use covey_proto::wire::heartbeat::Announced;
-use covey_proto::{Cluster, Command, Input};
+use covey_proto::{Cluster, Command, Connection, HostState, Input};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// What an operator wants of a daemon.
-#[derive(Clone, Debug)]
-pub(crate) enum Order {
-    Start,
-    Stop,
-    /// The configuration file has changed.
-    Reload,
-}
 
 /// What waits for a daemon.
 #[derive(Clone, Debug)]
 pub(crate) enum Inbound {
     Frame(Frame),
-    Order(Order),
+    /// An operator's command.
+    Command(Command),
     Link(bool),
+    /// Sockets that were counted for the daemon with this incarnation.
+    Counted(Incarnation, Vec<Connection>),
 }
 
 /// A daemon that does not run.
@@ -67,7 +60,7 @@ pub(crate) struct Machine {
     pub(crate) wake: u64,
     /// Whether the end of its lease is in the queue.
     pub(crate) watched: bool,
-    pub(crate) state: HostState,
+    pub(crate) state: Account,
 }
 
 impl Machine {
@@ -81,7 +74,7 @@ impl Machine {
             daemon: None,
             wake: 0,
             watched: false,
-            state: HostState::new(config.host),
+            state: Account::new(config.host),
             config,
         }
     }
@@ -147,17 +140,26 @@ impl Machine {
         match inbound {
             Inbound::Frame(frame) => daemon.cluster.handle_input(local, Input::Frame(&frame)),
             Inbound::Link(up) => daemon.cluster.handle_input(local, Input::Link(up)),
-            Inbound::Order(order) => {
-                let command = match order {
-                    Order::Start => Command::Start,
-                    Order::Stop => Command::Stop,
-                    Order::Reload => Command::Reload {
-                        rules: Arc::new(self.config.rules.clone()),
-                        claims: self.config.claims.clone(),
-                    },
-                };
-                daemon.cluster.handle_input(local, Input::Command(command));
+            Inbound::Command(command) => {
+                // What it answers is the operator's business.
+                let _ = daemon.cluster.command(local, command);
             }
+            Inbound::Counted(incarnation, connections)
+                if incarnation == self.config.incarnation =>
+            {
+                daemon
+                    .cluster
+                    .handle_input(local, Input::Connections(&connections));
+            }
+            Inbound::Counted(..) => {}
+        }
+    }
+
+    /// The command by which a daemon reads its configuration file again.
+    pub(crate) fn reload(&self) -> Command {
+        Command::Reload {
+            rules: Arc::new(self.config.rules.clone()),
+            claims: self.config.claims.clone(),
         }
     }
 
@@ -195,13 +197,15 @@ impl Machine {
         let Some(daemon) = &self.daemon else {
             self.state.daemon = false;
             self.state.wants = false;
+            self.state.draining = false;
             self.state.converged = false;
             return;
         };
         let snapshot = daemon.cluster.snapshot(self.clock.local(now));
         self.state.daemon = true;
-        self.state.wants = daemon.cluster.is_active();
-        self.state.converged = snapshot.announced == Some(Announced::Converged);
+        self.state.converged = matches!(snapshot.state, HostState::Converged | HostState::Default);
+        self.state.wants = self.state.converged || snapshot.state == HostState::Converging;
+        self.state.draining = snapshot.state == HostState::Draining;
         // A data path whose daemon has died goes on in the epoch that it was in.
         (self.state.epoch, self.state.digest, self.state.view) =
             (snapshot.epoch, snapshot.digest, snapshot.view);

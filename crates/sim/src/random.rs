@@ -7,7 +7,7 @@
 
 use crate::faults::LinkFault;
 use crate::rng::{Rng, Stream};
-use crate::scenario::{Action, Load, Scenario, Step};
+use crate::scenario::{Action, Load, PortChange, Scenario, Step};
 use crate::site;
 use crate::span::Span;
 use std::time::Duration;
@@ -137,6 +137,11 @@ impl Draft {
         self.at += self.budget() * 6;
         for host in 1..=self.scenario.hosts {
             if self.rng.percent(50.0) {
+                self.push(Action::Resume { host });
+                self.push(Action::Port {
+                    host,
+                    change: PortChange::Enable,
+                });
                 self.push(Action::Start { host });
             } else {
                 self.push(Action::Restart { host });
@@ -149,10 +154,27 @@ impl Draft {
 
     fn planned(&mut self) {
         let host = self.host();
-        let action = match self.rng.below(6) {
-            0 | 1 => Action::Stop { host },
-            2 | 3 => Action::Start { host },
-            4 => Action::Weight {
+        let action = match self.rng.below(12) {
+            0 => Action::Stop { host },
+            1..4 => Action::Drainstop {
+                host,
+                within: if self.rng.percent(20.0) {
+                    Some(Span(self.some(4)))
+                } else {
+                    None
+                },
+            },
+            4 => Action::Suspend { host },
+            5 => Action::Resume { host },
+            6 | 7 => Action::Start { host },
+            8 => {
+                let changes = [PortChange::Enable, PortChange::Disable, PortChange::Drain];
+                Action::Port {
+                    host,
+                    change: *self.rng.pick(&changes),
+                }
+            }
+            9 | 10 => Action::Weight {
                 host,
                 weight: self.rng.between(10, 100) as u8,
             },

@@ -217,10 +217,35 @@ pub enum Action {
         /// Which host.
         host: u8,
     },
-    /// Operator: leave.
+    /// Operator: leave, and reset what connections are left.
     Stop {
         /// Which host.
         host: u8,
+    },
+    /// Operator: leave, and stop when the last connection has ended.
+    Drainstop {
+        /// Which host.
+        host: u8,
+        /// Reset what is left after this time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<Span>,
+    },
+    /// Operator: stop, and heed nothing but resume.
+    Suspend {
+        /// Which host.
+        host: u8,
+    },
+    /// Operator: heed commands again.
+    Resume {
+        /// Which host.
+        host: u8,
+    },
+    /// Operator: change how a host handles the rule for [`crate::site::SHORT`].
+    Port {
+        /// Which host.
+        host: u8,
+        /// How.
+        change: PortChange,
     },
     /// Operator: another load weight for all rules.
     Weight {
@@ -237,6 +262,18 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         hosts: Vec<u8>,
     },
+}
+
+/// What can be done to a port rule on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortChange {
+    /// It takes a share again.
+    Enable,
+    /// It takes no share, and resets its connections.
+    Disable,
+    /// It takes no share, and lets its connections end.
+    Drain,
 }
 
 /// Something that must be so.
@@ -371,6 +408,10 @@ impl Action {
             | Self::Replay { host, .. }
             | Self::Start { host }
             | Self::Stop { host }
+            | Self::Drainstop { host, .. }
+            | Self::Suspend { host }
+            | Self::Resume { host }
+            | Self::Port { host, .. }
             | Self::Weight { host, .. } => vec![*host],
             Self::Link { fault, .. } => fault.hosts(),
             Self::Rules { hosts, .. } => hosts.clone(),
@@ -380,9 +421,14 @@ impl Action {
     /// Whether an operator may do this at any time without harm (promise 2).
     pub const fn is_planned(&self) -> bool {
         match self {
-            Self::Start { .. } | Self::Stop { .. } | Self::Weight { .. } | Self::Rules { .. } => {
-                true
-            }
+            Self::Start { .. }
+            | Self::Stop { .. }
+            | Self::Drainstop { .. }
+            | Self::Suspend { .. }
+            | Self::Resume { .. }
+            | Self::Port { .. }
+            | Self::Weight { .. }
+            | Self::Rules { .. } => true,
             Self::Crash { .. }
             | Self::Kill { .. }
             | Self::Restart { .. }

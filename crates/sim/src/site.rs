@@ -26,6 +26,8 @@ pub const SERVICES: [u16; 4] = [WEB, SHORT, SHOP, OTHER];
 /// Number of rule sets that [`rules`] knows.
 pub const RULE_SETS: u8 = 3;
 
+/// The port of [`SHORT`] has a rule of its own, which operators may drain and disable: no probe looks there.
+///
 /// Set 0: web traffic is shared by connection, the shop by client, names by datagram. Set 1: the shop is shared by the
 /// client's network. Set 2: web traffic is shared by client, and there is a rule more.
 pub fn rules(set: u8) -> RuleSet {
@@ -35,6 +37,7 @@ pub fn rules(set: u8) -> RuleSet {
         end,
         protocol,
         mode: FilterMode::Multiple { affinity },
+        sticky: None,
     };
     let web = if set == 2 {
         Affinity::Single
@@ -47,7 +50,8 @@ pub fn rules(set: u8) -> RuleSet {
         Affinity::Single
     };
     let mut rules = vec![
-        rule(WEB, SHORT, Protocol::Tcp, web),
+        rule(WEB, WEB, Protocol::Tcp, web),
+        rule(SHORT, SHORT, Protocol::Tcp, web),
         rule(SHOP, SHOP, Protocol::Tcp, shop),
         rule(NAMES, NAMES, Protocol::Udp, Affinity::None),
     ];
@@ -84,6 +88,7 @@ pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
         },
         unicast_fallback: scenario.unicast_fallback,
         clock_granularity: crate::clock::TICK,
+        port_states: Vec::new(),
         incarnation: Incarnation(0),
     }
 }

@@ -5,11 +5,12 @@
 
 use crate::faults::{Kind, LinkFault};
 use crate::invariant::Disturbance;
-use crate::machine::{Inbound, Order, Stall};
-use crate::scenario::Action;
+use crate::machine::{Inbound, Stall};
+use crate::scenario::{Action, PortChange};
 use crate::site;
 use crate::span::Span;
 use crate::world::{Next, World};
+use covey_proto::{Command, RuleChange, RuleScope, VipScope};
 use std::time::Duration;
 
 const fn index(host: u8) -> usize {
@@ -58,11 +59,25 @@ impl World {
             }
             Action::Link { fault, lasting } => self.afflict(fault, lasting),
             Action::Replay { host, age, count } => self.replay(index(host), age, count),
-            Action::Start { host } => self.order(host, Kind::Start, Order::Start),
-            Action::Stop { host } => self.order(host, Kind::Stop, Order::Stop),
+            Action::Start { host } => self.start(index(host)),
+            Action::Stop { host } => self.end(host, Kind::Stop, Command::Stop),
+            Action::Suspend { host } => self.end(host, Kind::Suspend, Command::Suspend),
+            Action::Drainstop {
+                host,
+                within: Some(within),
+            } => {
+                let within = Some(within.0);
+                self.end(host, Kind::Drainstop, Command::Drainstop { within });
+            }
+            Action::Drainstop { host, within: None } => {
+                self.command(host, Kind::Drainstop, Command::Drainstop { within: None });
+            }
+            Action::Resume { host } => self.command(host, Kind::Resume, Command::Resume),
+            Action::Port { host, change } => self.change_port(host, change),
             Action::Weight { host, weight } => {
                 self.machines[index(host)].set_weight(weight);
-                self.order(host, Kind::Weight, Order::Reload);
+                let reload = self.machines[index(host)].reload();
+                self.command(host, Kind::Weight, reload);
             }
             Action::Rules { set, hosts } => {
                 let hosts = if hosts.is_empty() {
@@ -72,7 +87,8 @@ impl World {
                 };
                 for host in hosts {
                     self.machines[index(host)].set_rules(site::rules(set));
-                    self.order(host, Kind::Rules, Order::Reload);
+                    let reload = self.machines[index(host)].reload();
+                    self.command(host, Kind::Rules, reload);
                 }
             }
         }
@@ -94,10 +110,10 @@ impl World {
         self.machines[machine].state.reprobe = true;
         self.log
             .note(self.now, format_args!("daemon {number} starts"));
-        self.deliver(machine, Inbound::Order(Order::Start));
+        self.deliver(machine, Inbound::Command(Command::Start));
     }
 
-    fn deliver(&mut self, machine: usize, inbound: Inbound) {
+    pub(crate) fn deliver(&mut self, machine: usize, inbound: Inbound) {
         self.machines[machine].state.dirty = true;
         if let Some(daemon) = &mut self.machines[machine].daemon {
             daemon.inbox.push_back(inbound);
@@ -105,13 +121,44 @@ impl World {
         }
     }
 
-    fn order(&mut self, host: u8, kind: Kind, order: Order) {
+    fn command(&mut self, host: u8, kind: Kind, command: Command) {
         self.counts.fault(kind);
-        // A host whose daemon has never run is started as a whole.
-        if matches!(order, Order::Start) && self.machines[index(host)].daemon.is_none() {
-            self.boot(index(host));
+        self.deliver(index(host), Inbound::Command(command));
+    }
+
+    /// A host whose daemon does not run is booted.
+    fn start(&mut self, machine: usize) {
+        self.counts.fault(Kind::Start);
+        if self.machines[machine].daemon.is_some() {
+            self.deliver(machine, Inbound::Command(Command::Start));
         } else {
-            self.deliver(index(host), Inbound::Order(order));
+            self.boot(machine);
+        }
+    }
+
+    /// A command that ends what connections are left, because that is what it is for.
+    fn end(&mut self, host: u8, kind: Kind, command: Command) {
+        self.broke(index(host));
+        self.command(host, kind, command);
+    }
+
+    fn change_port(&mut self, host: u8, change: PortChange) {
+        // If every host does this, nobody takes new connections to that port.
+        self.watch.loosen(site::SHORT);
+        let change = match change {
+            PortChange::Enable => RuleChange::Enable,
+            PortChange::Disable => RuleChange::Disable,
+            PortChange::Drain => RuleChange::Drain,
+        };
+        let scope = RuleScope {
+            vip: VipScope::Every,
+            port: Some(site::SHORT),
+        };
+        let command = Command::Rules { change, scope };
+        if change == RuleChange::Disable {
+            self.end(host, Kind::Port, command);
+        } else {
+            self.command(host, Kind::Port, command);
         }
     }
 

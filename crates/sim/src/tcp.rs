@@ -8,10 +8,11 @@
 use crate::packet::{ACK, FIN, Packet, RST, SYN, Tcp, Transport};
 use crate::site;
 use covey_filter::Socket as Kind;
+use covey_proto::Connection;
 use covey_proto::ids::Mac;
 use covey_proto::time::Time;
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 /// The two ends of a connection.
@@ -19,6 +20,16 @@ use std::time::Duration;
 pub(crate) struct Tuple {
     pub(crate) client: SocketAddrV4,
     pub(crate) service: SocketAddrV4,
+}
+
+impl Tuple {
+    /// The ends of a connection; none if it is not IPv4.
+    pub(crate) fn of(connection: &Connection) -> Option<Self> {
+        match (connection.client, connection.service) {
+            (SocketAddr::V4(client), SocketAddr::V4(service)) => Some(Self { client, service }),
+            (SocketAddr::V4(_) | SocketAddr::V6(_), _) => None,
+        }
+    }
 }
 
 /// How often a host repeats its SYN-ACK: after 1 s, 2 s and so on.
@@ -101,9 +112,14 @@ impl Stack {
         }
     }
 
-    /// All connections that count, with what they are.
-    pub(crate) fn connections(&self) -> impl Iterator<Item = (Tuple, Kind)> {
-        self.sockets.keys().map(|tuple| (*tuple, self.kind(tuple)))
+    /// All sockets that have a client.
+    pub(crate) fn connections(&self) -> Vec<Connection> {
+        let connection = |tuple: &Tuple| Connection {
+            client: tuple.client.into(),
+            service: tuple.service.into(),
+            socket: self.kind(tuple),
+        };
+        self.sockets.keys().map(connection).collect()
     }
 
     /// Takes a segment that has come to a virtual IP.

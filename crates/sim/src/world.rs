@@ -17,13 +17,19 @@ use crate::scenario::{Action, Moment, Scenario, Step};
 use crate::segment::{Delivery, Frame, Segment};
 use crate::site;
 use crate::tcp::{Effects, Tuple};
+use covey_proto::Connection;
 use covey_proto::Output;
 use covey_proto::event::Event;
+use covey_proto::ids::Incarnation;
 use covey_proto::time::Time;
 use covey_proto::wire::ethernet::{self, Ethernet};
 use covey_proto::wire::heartbeat::{Body, Message};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
+
+/// How long it may take until connections are being counted, and then until the daemon hears of it.
+const COUNTING: Duration = Duration::from_millis(5);
 
 /// Heartbeats that are kept for replaying.
 const RECORDED: usize = 4096;
@@ -48,6 +54,10 @@ pub(crate) enum Next {
     Plug(usize),
     /// A recorded frame is sent again.
     Replay(Frame),
+    /// A host's connections are counted, for the daemon with this incarnation.
+    Count(usize, Incarnation),
+    /// The daemon hears how many there are.
+    Counted(usize, Box<Inbound>),
 }
 
 struct Entry {
@@ -245,6 +255,15 @@ impl World {
                 self.watch.disturbed(at, Disturbance::Fault);
             }
             Next::Plug(machine) => self.plug(machine, true),
+            Next::Count(machine, incarnation) => {
+                let counted = Inbound::Counted(
+                    incarnation,
+                    self.machines[machine].kernel.stack.connections(),
+                );
+                let later = at + self.rng.span(COUNTING);
+                self.push(later, Next::Counted(machine, Box::new(counted)));
+            }
+            Next::Counted(machine, counted) => self.deliver(machine, *counted),
             Next::Replay(frame) => {
                 self.counts.fault(crate::faults::Kind::Replay);
                 let intruder = self.machines.len() + self.clients.len();
@@ -331,10 +350,10 @@ impl World {
     fn note_happening(&mut self, happening: Happening) {
         let trouble = matches!(
             happening,
-            Happening::Reset { .. }
-                | Happening::Hung { .. }
-                | Happening::Refused { .. }
-                | Happening::WrongMac { .. }
+            Happening::Reset(..)
+                | Happening::Hung(..)
+                | Happening::Refused(..)
+                | Happening::WrongMac(..)
         );
         if trouble {
             self.log
@@ -453,8 +472,6 @@ impl World {
                     self.send_heartbeat(index, frame);
                 }
                 Output::Program(image) => {
-                    self.counts.commits += u64::from(image.settings.serving != 0);
-                    self.watch.programmed(self.now, image.settings.serving != 0);
                     self.machines[index].kernel.image = Some(*image);
                     self.machines[index].state.reprobe = true;
                 }
@@ -462,6 +479,15 @@ impl World {
                     self.machines[index].kernel.lease = until;
                     self.watch_lease(index);
                 }
+                Output::CountConnections => {
+                    // Beside the daemon's loop, so it may take a while.
+                    let later = self.now + self.rng.span(COUNTING);
+                    self.push(
+                        later,
+                        Next::Count(index, self.machines[index].config.incarnation),
+                    );
+                }
+                Output::Cut(connections) => self.cut(index, &connections),
                 Output::Event(event) => self.note_event(index, &event),
             }
             something = true;
@@ -482,12 +508,23 @@ impl World {
         self.send(index, frame);
     }
 
+    /// Resets connections of a host.
+    fn cut(&mut self, index: usize, connections: &[Connection]) {
+        let mut effects = Effects::default();
+        for tuple in connections.iter().filter_map(Tuple::of) {
+            self.watch.cut(tuple);
+            self.machines[index].kernel.stack.cut(tuple, &mut effects);
+        }
+        self.take_effects(index, effects);
+    }
+
     fn note_event(&mut self, index: usize, event: &Event) {
         let number = self.machines[index].number;
         self.log
             .note(self.now, format_args!("host {number}: {event}"));
         self.watch.event(self.now, index, event);
         if let Event::Converged { .. } = event {
+            self.counts.commits += 1;
             self.moment(Moment::Commits(number));
         }
     }
@@ -504,7 +541,7 @@ impl World {
             .ok()
             .and_then(|message| match message.body {
                 Body::Heartbeat(heartbeat) => Some(heartbeat),
-                Body::MapChunk(_) => None,
+                Body::Chunk(_) => None,
             });
         let Some(heartbeat) = heartbeat else {
             return;

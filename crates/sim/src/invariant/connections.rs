@@ -1,17 +1,16 @@
 //! Promises 1 and 2 for single connections: one host only completes a handshake, no established connection breaks
 //! without a reason, and whatever is tried in a settled cluster succeeds.
 //!
-//! A reason is: its host has crashed, was fenced or restarted; the segment was split; and, as long as the core does
-//! not keep connections where they were opened, a map was put in force meanwhile.
+//! A reason is: its host has crashed, was fenced, restarted or stopped; an operator has had it reset; the segment was
+//! split.
 
-use super::KEEPS_CONNECTIONS;
 use super::fencing::Fencing;
 use super::settled::{Disturbance, Settling};
-use crate::client::Happening;
+use crate::client::{Happening, Key};
 use crate::report::Counts;
 use crate::tcp::Tuple;
 use covey_proto::time::Time;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How long maps that were put in force are remembered.
@@ -28,17 +27,21 @@ struct Connection {
     host: Option<(usize, u32)>,
     /// The segment may have been split while it was open.
     split: bool,
+    /// Its host was told to reset it.
+    cut: bool,
 }
 
 /// All connections that clients have.
 pub(crate) struct Connections {
-    open: BTreeMap<(Tuple, u32), Connection>,
+    open: BTreeMap<Key, Connection>,
     commits: VecDeque<Time>,
     breaks: Vec<u32>,
     /// What a change may take.
     commit: Duration,
     /// When the last fault began or ended.
     troubled_at: Time,
+    /// Ports for which there may be no host.
+    loose: BTreeSet<u16>,
 }
 
 type Verdict = Result<(), (&'static str, String)>;
@@ -51,6 +54,7 @@ impl Connections {
             breaks: Vec::new(),
             commit,
             troubled_at: Time::ZERO,
+            loose: BTreeSet::new(),
         }
     }
 
@@ -66,6 +70,16 @@ impl Connections {
             self.commits.pop_front();
         }
         self.commits.push_back(now);
+    }
+
+    pub(crate) fn cut(&mut self, tuple: Tuple) {
+        for (_, connection) in self.open.range_mut((tuple, 0)..=(tuple, u32::MAX)) {
+            connection.cut = true;
+        }
+    }
+
+    pub(crate) fn loosen(&mut self, port: u16) {
+        self.loose.insert(port);
     }
 
     pub(crate) fn note_breaks(&mut self, machine: usize, breaks: u32) {
@@ -107,12 +121,6 @@ impl Connections {
             .any(|commit| *commit + self.commit >= at && *commit <= at + self.commit)
     }
 
-    fn commit_since(&self, at: Time) -> bool {
-        self.commits
-            .back()
-            .is_some_and(|commit| *commit + self.commit >= at)
-    }
-
     pub(crate) fn happened(
         &mut self,
         now: Time,
@@ -122,59 +130,56 @@ impl Connections {
         counts: &mut Counts,
     ) -> Verdict {
         match happening {
-            Happening::Syn {
-                tuple,
-                isn,
-                first: true,
-            } => {
+            Happening::Syn(key) => {
                 counts.opened += 1;
-                let split = fencing.is_split();
-                self.open.insert(
-                    (tuple, isn),
-                    Connection {
-                        opened_at: now,
-                        last_syn_at: now,
-                        host: None,
-                        split,
-                    },
-                );
+                let connection = Connection {
+                    opened_at: now,
+                    last_syn_at: now,
+                    host: None,
+                    split: fencing.is_split(),
+                    cut: false,
+                };
+                self.open.insert(key, connection);
                 Ok(())
             }
-            Happening::Syn {
-                tuple,
-                isn,
-                first: false,
-            } => {
-                let verdict = self.check_syn(&(tuple, isn), settling);
-                if let Some(connection) = self.open.get_mut(&(tuple, isn)) {
+            Happening::SynAgain { key, stale } => {
+                // A host may have kept a socket of an earlier connection whose client could not end it properly: then
+                // the first answer is about that one.
+                let verdict = if stale {
+                    Ok(())
+                } else {
+                    self.check_syn(&key, settling)
+                };
+                if let Some(connection) = self.open.get_mut(&key) {
                     connection.last_syn_at = now;
                     connection.split |= fencing.is_split();
                 }
                 verdict
             }
-            Happening::Established { .. } => {
+            Happening::Established => {
                 counts.established += 1;
                 Ok(())
             }
-            Happening::Refused { tuple, isn, .. } => {
-                let verdict = self.check_syn(&(tuple, isn), settling);
-                self.open.remove(&(tuple, isn));
+            Happening::Refused(key) => {
+                let verdict = self.check_syn(&key, settling);
+                self.open.remove(&key);
                 verdict
             }
-            Happening::Finished { tuple, isn } => {
+            Happening::Finished(key) => {
                 counts.finished += 1;
-                self.open.remove(&(tuple, isn));
+                self.open.remove(&key);
                 Ok(())
             }
-            Happening::Reset { tuple, isn } => {
+            Happening::Reset(key) => {
                 counts.broken += 1;
-                self.check_reset(&(tuple, isn), fencing)
+                self.check_reset(&key, fencing)
             }
-            Happening::Hung { tuple, isn } => {
+            Happening::Hung(key) => {
                 counts.broken += 1;
-                self.open.remove(&(tuple, isn));
+                self.open.remove(&key);
                 // Even if its host has crashed the next packet gets a reset, not silence (promise 3).
                 if settling.settled_since(now - HUNG_FOR) {
+                    let tuple = key.0;
                     let what = format!(
                         "{tuple:?} gets no answer any more, not even a reset, in a settled cluster"
                     );
@@ -197,7 +202,7 @@ impl Connections {
                 }
                 Ok(())
             }
-            Happening::WrongMac { mac } => {
+            Happening::WrongMac(mac) => {
                 let what = format!("a client was told that a virtual IP is at {mac}");
                 Err(("the switch is never taught the cluster MAC", what))
             }
@@ -205,12 +210,13 @@ impl Connections {
     }
 
     /// Promise 1: what is tried in a settled cluster succeeds, at least with the next repeat after a change.
-    fn check_syn(&self, key: &(Tuple, u32), settling: &Settling) -> Verdict {
+    fn check_syn(&self, key: &Key, settling: &Settling) -> Verdict {
         let Some(connection) = self.open.get(key) else {
             return Ok(());
         };
         let sent_at = connection.last_syn_at;
-        if !settling.settled_since(sent_at) || self.commit_near(sent_at) {
+        let loose = self.loose.contains(&key.0.service.port());
+        if loose || !settling.settled_since(sent_at) || self.commit_near(sent_at) {
             return Ok(());
         }
         let tuple = key.0;
@@ -223,17 +229,16 @@ impl Connections {
     }
 
     /// Promise 2: an established connection is reset only for a reason.
-    fn check_reset(&mut self, key: &(Tuple, u32), fencing: &Fencing) -> Verdict {
+    fn check_reset(&mut self, key: &Key, fencing: &Fencing) -> Verdict {
         let Some(connection) = self.open.remove(key) else {
             return Ok(());
         };
-        let moved = !KEEPS_CONNECTIONS && self.commit_since(connection.opened_at);
         let split = connection.split || fencing.is_split();
         let broke = match connection.host {
             Some((host, breaks)) => self.breaks[host] != breaks,
             None => self.troubled_at >= connection.opened_at,
         };
-        if moved || split || broke {
+        if connection.cut || split || broke {
             return Ok(());
         }
         let host = connection.host.map_or_else(

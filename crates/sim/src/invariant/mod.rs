@@ -36,10 +36,6 @@ use settled::Settling;
 use std::fmt;
 use std::time::Duration;
 
-/// Whether the core keeps connections where they were opened when their bucket moves. As long as it does not, a
-/// connection may break when a map is put in force after it was opened.
-const KEEPS_CONNECTIONS: bool = false;
-
 /// What hosts take to do what a frame asks of them; they do it at once, so this is for rounding.
 const PROCESSING: Duration = Duration::from_micros(100);
 
@@ -62,7 +58,7 @@ impl fmt::Display for Violation {
 
 /// What the invariants must know of a machine.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HostState {
+pub(crate) struct Account {
     pub(crate) id: HostId,
     pub(crate) powered: bool,
     /// It has a daemon.
@@ -70,6 +66,8 @@ pub(crate) struct HostState {
     pub(crate) stalled: bool,
     /// It takes part and means to go on.
     pub(crate) wants: bool,
+    /// It takes part, but is on its way out.
+    pub(crate) draining: bool,
     /// It has no right to be in the cluster: its ID is another's.
     pub(crate) misfit: bool,
     /// Its data path may take something.
@@ -91,7 +89,7 @@ pub(crate) struct HostState {
     pub(crate) reprobe: bool,
 }
 
-impl HostState {
+impl Account {
     pub(crate) const fn new(id: HostId) -> Self {
         Self {
             id,
@@ -99,6 +97,7 @@ impl HostState {
             daemon: false,
             stalled: false,
             wants: false,
+            draining: false,
             misfit: false,
             serving: false,
             converged: false,
@@ -130,6 +129,8 @@ pub(crate) struct Watch {
     fencing: Fencing,
     connections: Connections,
     expectations: Expectations,
+    /// The map of each host, as last seen.
+    epochs: Vec<Epoch>,
     enabled: bool,
 }
 
@@ -150,6 +151,7 @@ impl Watch {
             fencing: Fencing::new(machines, scenario.quorum != 0),
             connections: Connections::new(commit),
             expectations: Expectations::new(scenario),
+            epochs: vec![Epoch(0); machines],
             enabled: true,
         }
     }
@@ -176,11 +178,14 @@ impl Watch {
         self.fencing.links_changed(sound);
     }
 
-    /// A host was given tables.
-    pub(crate) fn programmed(&mut self, now: Time, serving: bool) {
-        if serving {
-            self.connections.committed(now);
-        }
+    /// A host has reset this connection, because it was told to.
+    pub(crate) fn cut(&mut self, tuple: Tuple) {
+        self.connections.cut(tuple);
+    }
+
+    /// From now on there may be no host for new connections to this port.
+    pub(crate) fn loosen(&mut self, port: u16) {
+        self.connections.loosen(port);
     }
 
     /// A host tells people something.
@@ -265,6 +270,12 @@ impl Watch {
         segment: &Segment,
         counts: &mut Counts,
     ) {
+        for (epoch, machine) in self.epochs.iter_mut().zip(machines) {
+            if *epoch != machine.state.epoch {
+                *epoch = machine.state.epoch;
+                self.connections.committed(now);
+            }
+        }
         let sound = segment.is_sound() && machines.iter().all(|machine| machine.plugged);
         let newly_settled = self.settling.look(now, machines, sound);
         if !self.enabled {

@@ -153,12 +153,16 @@ impl Settling {
     pub(crate) fn look(&mut self, now: Time, machines: &[Machine], sound: bool) -> bool {
         let wanting = Self::wanting(machines);
         let members: HostSet = wanting.iter().map(|machine| machine.state.id).collect();
+        let draining = machines.iter().filter(|machine| machine.state.draining);
+        let draining: HostSet = draining.map(|machine| machine.state.id).collect();
         let first = wanting
             .first()
             .map(|machine| (machine.state.epoch, machine.state.digest));
         self.agreed = wanting.iter().all(|machine| {
             let state = &machine.state;
-            state.converged && state.view == members && Some((state.epoch, state.digest)) == first
+            state.converged
+                && state.view.without(draining) == members.without(draining)
+                && Some((state.epoch, state.digest)) == first
         }) && first.is_some();
         self.wanting = wanting.len();
         let stalled = machines.iter().any(|machine| machine.state.stalled);
