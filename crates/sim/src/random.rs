@@ -135,6 +135,9 @@ impl Draft {
     fn mend(&mut self) {
         // Faults of the links and stalls end by themselves, after six budgets at most.
         self.at += self.budget() * 6;
+        for twin in self.scenario.hosts + 1..=self.scenario.machines() {
+            self.push(Action::Crash { host: twin });
+        }
         for host in 1..=self.scenario.hosts {
             if self.rng.percent(50.0) {
                 self.push(Action::Resume { host });
@@ -187,6 +190,10 @@ impl Draft {
     }
 
     fn fault(&mut self) {
+        if !self.scenario.twins.is_empty() && self.rng.percent(20.0) {
+            let host = self.scenario.hosts + 1;
+            self.push(Action::Start { host });
+        }
         let host = self.host();
         let action = match self.rng.below(22) {
             0..3 => Action::Crash { host },
@@ -214,9 +221,6 @@ impl Draft {
                 host,
                 age: Span(self.some(8)),
                 count: self.rng.between(1, 20) as u32,
-            },
-            13 if !self.scenario.twins.is_empty() => Action::Start {
-                host: self.scenario.hosts + 1,
             },
             13 => return self.planned(),
             _ => Action::Link {

@@ -24,6 +24,7 @@ impl World {
             Action::Crash { host } => Disturbance::Crash {
                 dark: self.machines[index(host)].state.taken(),
             },
+            Action::Start { host } if self.is_twin(index(host)) => Disturbance::Fault,
             _ if action.is_planned() => Disturbance::Planned,
             _ => Disturbance::Fault,
         };
@@ -94,13 +95,17 @@ impl World {
         }
     }
 
+    /// Whether a machine has the ID of one before it.
+    fn is_twin(&self, machine: usize) -> bool {
+        let id = self.machines[machine].config.host;
+        self.machines[..machine].iter().any(|other| other.config.host == id)
+    }
+
     /// Switches a machine on, if it is off, and starts its daemon and the host.
     pub(crate) fn boot(&mut self, machine: usize) {
         let incarnation = self.rng.draw();
         let number = self.machines[machine].number;
-        let twin = self.machines[..machine]
-            .iter()
-            .any(|other| other.config.host == self.machines[machine].config.host);
+        let twin = self.is_twin(machine);
         if twin {
             self.counts.fault(Kind::Twin);
         }

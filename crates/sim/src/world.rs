@@ -523,6 +523,9 @@ impl World {
         self.log
             .note(self.now, format_args!("host {number}: {event}"));
         self.watch.event(self.now, index, event);
+        if let Event::Fenced { .. } = event {
+            self.machines[index].state.breaks += 1;
+        }
         if let Event::Converged { .. } = event {
             self.counts.commits += 1;
             self.moment(Moment::Commits(number));
