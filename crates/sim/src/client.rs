@@ -488,8 +488,11 @@ impl Connection {
             }
             return !exact;
         }
-        if segment.has(SYN) || segment.sequence != self.received {
-            wire.send(tuple, self.sent, self.received, ACK, &[]);
+        if segment.sequence != self.received {
+            // A bare acknowledgement is not answered by another (RFC 5961, §7).
+            if segment.end() != segment.sequence {
+                wire.send(tuple, self.sent, self.received, ACK, &[]);
+            }
             return true;
         }
         self.take(now, segment, wire)

@@ -272,6 +272,8 @@ impl Socket {
         }
         match self.state {
             State::TimeWait if opens && after(segment.sequence, self.received) => Fate::Opens,
+            // Two ends that disagree must not acknowledge each other's bare acknowledgements for ever (RFC 5961, §7).
+            State::TimeWait if segment.end() == segment.sequence => Fate::Stays,
             State::TimeWait => {
                 self.acknowledge(wire);
                 Fate::Stays
