@@ -66,6 +66,9 @@ pub(crate) enum Happening {
     Reset(Key),
     /// Repeats are not answered.
     Hung(Key),
+    /// Likewise, because the owner of the bucket shares it and does not know whose the connection is. (The world turns
+    /// [`Happening::Hung`] into this one.)
+    Unclaimed(Key),
     /// A datagram was answered so often.
     Answered {
         sent_at: Time,

@@ -8,7 +8,7 @@
 use crate::packet::{IPV4, Packet, Transport, arp_reply};
 use crate::site;
 use crate::tcp::{Effects, Stack, Tuple};
-use covey_filter::{Egress, Flow, Segment, Socket, Verdict, decide, guard};
+use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
 use covey_proto::datapath::{Image, View, no_sockets};
 use covey_proto::ids::Mac;
 use covey_proto::time::Time;
@@ -47,22 +47,21 @@ impl Kernel {
         coarse < self.lease || !self.heeds_lease
     }
 
-    /// What the filter says to a frame.
-    pub(crate) fn verdict(&self, coarse: Time, frame: &[u8]) -> Verdict {
+    /// What the filter says to a frame; nothing if it is not attached.
+    fn decide(&self, coarse: Time, frame: &[u8]) -> Option<Decision> {
         let sockets = |flow: &Flow, segment: &Segment| self.socket(flow, segment);
-        let verdict = |image: &Image| {
-            let lease_holds = self.lease_holds(coarse);
-            decide(
-                frame,
-                &View {
-                    image,
-                    lease_holds,
-                    sockets: &sockets,
-                },
-            )
-            .verdict
+        let image = self.image.as_ref()?;
+        let view = View {
+            image,
+            lease_holds: self.lease_holds(coarse),
+            sockets: &sockets,
         };
-        self.image.as_ref().map_or(Verdict::Pass, verdict)
+        Some(decide(frame, &view))
+    }
+
+    /// Why the filter takes a frame or not.
+    pub(crate) fn reason(&self, coarse: Time, frame: &[u8]) -> Option<Reason> {
+        self.decide(coarse, frame).map(|decision| decision.reason)
     }
 
     /// Whether the filter would take this frame if the lease held, by its tables alone.
@@ -95,7 +94,9 @@ impl Kernel {
         let Ok(parsed) = Ethernet::parse(frame) else {
             return;
         };
-        let verdict = self.verdict(coarse, frame);
+        let verdict = self
+            .decide(coarse, frame)
+            .map_or(Verdict::Pass, |decision| decision.verdict);
         let for_kernel = match verdict {
             Verdict::Drop => false,
             Verdict::Accept => true,

@@ -98,7 +98,9 @@ impl World {
     /// Whether a machine has the ID of one before it.
     fn is_twin(&self, machine: usize) -> bool {
         let id = self.machines[machine].config.host;
-        self.machines[..machine].iter().any(|other| other.config.host == id)
+        self.machines[..machine]
+            .iter()
+            .any(|other| other.config.host == id)
     }
 
     /// Switches a machine on, if it is off, and starts its daemon and the host.

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::invariant::{Disturbance, Watch};
 use crate::log::Log;
 use crate::machine::{Inbound, Machine};
-use crate::packet;
+use crate::packet::{self, Packet, Tcp, Transport};
 use crate::pcap::Pcap;
 use crate::report::Counts;
 use crate::rng::{Rng, Stream};
@@ -17,6 +17,7 @@ use crate::scenario::{Action, Moment, Scenario, Step};
 use crate::segment::{Delivery, Frame, Segment};
 use crate::site;
 use crate::tcp::{Effects, Tuple};
+use covey_filter::Reason;
 use covey_proto::Connection;
 use covey_proto::Output;
 use covey_proto::event::Event;
@@ -347,11 +348,40 @@ impl World {
         }
     }
 
-    fn note_happening(&mut self, happening: Happening) {
+    /// Whether some host would take a connection if it had it, but leaves it to others that may.
+    fn is_unclaimed(&self, tuple: Tuple) -> bool {
+        let goes_on = Tcp {
+            sequence: 0,
+            acknowledgement: 0,
+            flags: packet::ACK,
+            payload: &[],
+        };
+        let packet = Packet {
+            from: tuple.client,
+            to: tuple.service,
+            transport: Transport::Tcp(goes_on),
+        };
+        let frame = packet.emit(site::client(0).1, site::cluster());
+        let unclaimed = |machine: &Machine| {
+            machine
+                .kernel
+                .reason(machine.clock.coarse(self.now), &frame)
+                == Some(Reason::Unclaimed)
+        };
+        self.machines.iter().any(unclaimed)
+    }
+
+    fn note_happening(&mut self, mut happening: Happening) {
+        if let Happening::Hung(key) = happening
+            && self.is_unclaimed(key.0)
+        {
+            happening = Happening::Unclaimed(key);
+        }
         let trouble = matches!(
             happening,
             Happening::Reset(..)
                 | Happening::Hung(..)
+                | Happening::Unclaimed(..)
                 | Happening::Refused(..)
                 | Happening::WrongMac(..)
         );

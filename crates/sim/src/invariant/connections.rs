@@ -22,6 +22,8 @@ const HUNG_FOR: Duration = Duration::from_secs(35);
 #[derive(Clone, Copy, Debug)]
 struct Connection {
     opened_at: Time,
+    /// How often anybody's connections could have broken before.
+    breaks: u32,
     last_syn_at: Time,
     /// The host that has completed the handshake, and how often its connections could have broken before.
     host: Option<(usize, u32)>,
@@ -134,6 +136,7 @@ impl Connections {
                 counts.opened += 1;
                 let connection = Connection {
                     opened_at: now,
+                    breaks: self.breaks.iter().sum(),
                     last_syn_at: now,
                     host: None,
                     split: fencing.is_split(),
@@ -187,6 +190,14 @@ impl Connections {
                 }
                 Ok(())
             }
+            Happening::Unclaimed(key) => {
+                // A gap that is known: nobody tells the owner that no lingering host has this connection, so its client
+                // waits until none has any in that bucket. Counted, to be seen.
+                counts.broken += 1;
+                counts.unclaimed += 1;
+                self.open.remove(&key);
+                Ok(())
+            }
             Happening::Answered {
                 sent_at,
                 from,
@@ -236,7 +247,11 @@ impl Connections {
         let split = connection.split || fencing.is_split();
         let broke = match connection.host {
             Some((host, breaks)) => self.breaks[host] != breaks,
-            None => self.troubled_at >= connection.opened_at,
+            // Half-open somewhere, or lost on the way.
+            None => {
+                let breaks = self.breaks.iter().sum::<u32>() != connection.breaks;
+                breaks || self.troubled_at >= connection.opened_at
+            }
         };
         if connection.cut || split || broke {
             return Ok(());

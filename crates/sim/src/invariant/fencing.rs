@@ -10,68 +10,79 @@ use crate::machine::Machine;
 pub(crate) struct Fencing {
     /// With a quorum no two parts may serve.
     quorum: bool,
-    machines: usize,
-    /// Whether two hosts hear each other, by index.
-    sound: Vec<bool>,
-    /// Whether they have done so ever since the cluster was whole.
-    always: Vec<bool>,
-    /// The part in which each host may have been.
-    part: Vec<usize>,
+    /// For each machine, as bits: with whom it hears each other.
+    sound: Vec<u128>,
+    /// With whom it has done so ever since the cluster was whole.
+    always: Vec<u128>,
+    /// Machines that have taken part ever since: only those can tell two others of each other.
+    steady: u128,
+    active: u128,
 }
 
 impl Fencing {
     pub(crate) fn new(machines: usize, quorum: bool) -> Self {
-        let all = vec![true; machines * machines];
+        let all = vec![u128::MAX; machines];
         Self {
             quorum,
-            machines,
             sound: all.clone(),
             always: all,
-            part: vec![0; machines],
+            steady: 0,
+            active: 0,
         }
     }
 
     /// The links have changed.
     pub(crate) fn links_changed(&mut self, sound: impl Fn(usize, usize) -> bool) {
-        for one in 0..self.machines {
-            for other in 0..self.machines {
-                let mutual = sound(one, other) && sound(other, one);
-                self.sound[one * self.machines + other] = mutual;
-                self.always[one * self.machines + other] &= mutual;
-            }
+        let machines = self.sound.len();
+        for one in 0..machines {
+            let hears = |other: &usize| sound(one, *other) && sound(*other, one);
+            self.sound[one] = (0..machines)
+                .filter(hears)
+                .fold(0, |bits, other| bits | 1 << other);
+            self.always[one] &= self.sound[one];
         }
-        self.divide();
+    }
+
+    /// Hosts have come or gone.
+    pub(crate) fn look(&mut self, machines: &[Machine]) {
+        let takes_part = |machine: &&Machine| {
+            let state = &machine.state;
+            state.daemon && !state.stalled && !state.misfit && (state.wants || state.draining)
+        };
+        let active = machines.iter().filter(takes_part);
+        self.active = active.fold(0, |bits, machine| bits | 1 << (machine.number - 1));
+        self.steady &= self.active;
     }
 
     /// All hosts are in one view again.
     pub(crate) fn merged(&mut self) {
         self.always.clone_from(&self.sound);
-        self.divide();
+        self.steady = self.active;
     }
 
-    /// Finds the parts: hosts that are connected by pairs that have always heard each other.
-    fn divide(&mut self) {
-        self.part = (0..self.machines).collect();
-        for one in 0..self.machines {
-            for other in 0..one {
-                if self.always[one * self.machines + other] && self.part[one] != self.part[other] {
-                    let (kept, gone) = (self.part[other], self.part[one]);
-                    for part in self.part.iter_mut().filter(|part| **part == gone) {
-                        *part = kept;
-                    }
+    /// Whether two hosts may be in different parts of a split: no chain of hosts that have always heard each other
+    /// connects them.
+    pub(crate) fn are_apart(&self, one: usize, other: usize) -> bool {
+        if self.quorum {
+            return false;
+        }
+        let (mut reached, mut before) = (1u128 << one, 0);
+        while reached != before {
+            before = reached;
+            for (machine, hears) in self.always.iter().enumerate() {
+                let passes_on = machine == one || self.steady >> machine & 1 != 0;
+                if passes_on && reached >> machine & 1 != 0 {
+                    reached |= hears;
                 }
             }
         }
-    }
-
-    /// Whether two hosts may be in different parts of a split.
-    pub(crate) fn are_apart(&self, one: usize, other: usize) -> bool {
-        !self.quorum && self.part[one] != self.part[other]
+        reached >> other & 1 == 0
     }
 
     /// Whether the cluster may be split.
     pub(crate) fn is_split(&self) -> bool {
-        !self.quorum && self.part.iter().any(|part| *part != self.part[0])
+        let hosts = || (0..self.always.len()).filter(|host| self.active >> host & 1 != 0);
+        hosts().any(|one| hosts().any(|other| self.are_apart(one, other)))
     }
 
     /// Nobody serves who was left out.
@@ -106,9 +117,16 @@ impl Fencing {
 mod tests {
     use super::*;
 
+    fn whole() -> Fencing {
+        let mut fencing = Fencing::new(4, false);
+        fencing.active = 0b1111;
+        fencing.merged();
+        fencing
+    }
+
     #[test]
     fn hosts_are_apart_only_if_no_others_connect_them() {
-        let mut fencing = Fencing::new(4, false);
+        let mut fencing = whole();
         fencing.links_changed(|from, to| (from, to) != (0, 1));
         assert!(!fencing.are_apart(0, 1) && !fencing.is_split());
         fencing.links_changed(|from, to| (from < 2) == (to < 2));
@@ -119,5 +137,15 @@ mod tests {
         assert!(fencing.are_apart(0, 2));
         fencing.merged();
         assert!(!fencing.is_split());
+    }
+
+    #[test]
+    fn a_host_that_was_away_connects_nobody() {
+        let mut fencing = whole();
+        fencing.steady = 0b0011;
+        fencing.links_changed(|from, to| (from, to) != (0, 1));
+        assert!(fencing.are_apart(0, 1));
+        assert!(!fencing.are_apart(0, 2));
+        assert!(!Fencing::new(4, true).are_apart(0, 1));
     }
 }

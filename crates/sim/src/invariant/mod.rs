@@ -281,6 +281,7 @@ impl Watch {
         if !self.enabled {
             return;
         }
+        self.fencing.look(machines);
         if newly_settled {
             counts.settled += 1;
             self.fencing.merged();

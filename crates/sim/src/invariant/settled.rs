@@ -172,7 +172,9 @@ impl Settling {
             .any(|machine| machine.state.powered && !machine.state.daemon);
         let inquorate = 2 * wanting.len() <= usize::from(self.quorum);
         // Hosts that have just come cannot tell which of two with one ID is the right one.
-        let twins = machines.iter().any(|machine| machine.state.misfit && machine.state.wants);
+        let twins = machines
+            .iter()
+            .any(|machine| machine.state.misfit && machine.state.wants);
         self.excused = twins
             || !sound
             || stalled
