@@ -58,8 +58,8 @@ pub(crate) enum Happening {
     SynAgain { key: Key, stale: bool },
     /// A SYN-ACK has come.
     Established,
-    /// The last SYN was not answered either, or refused.
-    Refused(Key),
+    /// The last SYN was not answered either (`stale`: as above), or refused.
+    Refused { key: Key, stale: bool },
     /// It ended as the client wanted.
     Finished(Key),
     /// A reset has come, though the client wanted more.
@@ -112,6 +112,8 @@ struct Connection {
     requests_left: u8,
     pause: Duration,
     aborts: bool,
+    /// The server has closed, so nothing more is to come.
+    complete: bool,
     /// A host has answered a SYN for an earlier connection of these ends.
     stale: bool,
 }
@@ -237,6 +239,7 @@ impl Client {
             requests_left: requests,
             pause,
             aborts: service != site::SHORT && self.rng.percent(20.0),
+            complete: false,
             stale: false,
         };
         results.happenings.push(Happening::Syn((tuple, isn)));
@@ -420,7 +423,10 @@ impl Connection {
         let (tuple, isn) = (self.tuple, self.isn);
         match self.state {
             State::SynSent if self.tries == SYNS => {
-                wire.happens(Happening::Refused((tuple, isn)));
+                wire.happens(Happening::Refused {
+                    key: (tuple, isn),
+                    stale: self.stale,
+                });
                 return false;
             }
             State::SynSent => {
@@ -465,7 +471,10 @@ impl Connection {
             let ours = segment.has(ACK) && segment.acknowledgement == self.sent;
             if segment.has(RST) {
                 if ours {
-                    wire.happens(Happening::Refused((tuple, isn)));
+                    wire.happens(Happening::Refused {
+                        key: (tuple, isn),
+                        stale: self.stale,
+                    });
                 }
                 return !ours;
             }
@@ -486,7 +495,10 @@ impl Connection {
         }
         if segment.has(RST) {
             let exact = segment.sequence == self.received;
-            if exact {
+            if exact && self.complete {
+                // All has been said; only the last acknowledgement was lost, and TIME_WAIT stays where it is.
+                wire.happens(Happening::Finished((tuple, isn)));
+            } else if exact {
                 wire.happens(Happening::Reset((tuple, isn)));
             }
             return !exact;
@@ -512,6 +524,7 @@ impl Connection {
                 if segment.has(FIN) {
                     // The server has closed: so does the client, and is done when that arrives.
                     self.state = State::Closing;
+                    self.complete = true;
                     self.tries = 1;
                     self.speak(wire);
                 } else {

@@ -382,7 +382,7 @@ impl World {
             Happening::Reset(..)
                 | Happening::Hung(..)
                 | Happening::Unclaimed(..)
-                | Happening::Refused(..)
+                | Happening::Refused { .. }
                 | Happening::WrongMac(..)
         );
         if trouble {

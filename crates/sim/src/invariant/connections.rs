@@ -163,8 +163,12 @@ impl Connections {
                 counts.established += 1;
                 Ok(())
             }
-            Happening::Refused(key) => {
-                let verdict = self.check_syn(&key, settling);
+            Happening::Refused { key, stale } => {
+                let verdict = if stale {
+                    Ok(())
+                } else {
+                    self.check_syn(&key, settling)
+                };
                 self.open.remove(&key);
                 verdict
             }

@@ -139,24 +139,6 @@ impl Coverage {
         }
     }
 
-    /// Promise 1, when the cluster has just settled: everything has an owner, and one only.
-    pub(crate) fn check_settled(&self) -> Result<(), String> {
-        if self.dark != 0 {
-            return Err(format!(
-                "the cluster has settled, but nobody takes {} of 64 probes",
-                self.dark.count_ones()
-            ));
-        }
-        match self.overlaps.first() {
-            Some(Overlap { hosts: (a, b), .. }) => Err(format!(
-                "the cluster has settled, but hosts {} and {} take the same traffic",
-                a + 1,
-                b + 1
-            )),
-            None => Ok(()),
-        }
-    }
-
     /// Promises 2 and 3: nothing is dark for longer than it may be.
     pub(crate) fn check_darkness(&self, now: Time, settling: &Settling) -> Result<(), String> {
         let suspects = match settling.mode() {

@@ -17,6 +17,8 @@ pub(crate) struct Fencing {
     /// Machines that have taken part ever since: only those can tell two others of each other.
     steady: u128,
     active: u128,
+    /// Machines whose daemons take part, rightly or not.
+    present: u128,
 }
 
 impl Fencing {
@@ -28,6 +30,7 @@ impl Fencing {
             always: all,
             steady: 0,
             active: 0,
+            present: 0,
         }
     }
 
@@ -45,12 +48,16 @@ impl Fencing {
 
     /// Hosts have come or gone.
     pub(crate) fn look(&mut self, machines: &[Machine]) {
-        let takes_part = |machine: &&Machine| {
-            let state = &machine.state;
-            state.daemon && !state.stalled && !state.misfit && (state.wants || state.draining)
-        };
-        let active = machines.iter().filter(takes_part);
-        self.active = active.fold(0, |bits, machine| bits | 1 << (machine.number - 1));
+        (self.active, self.present) = (0, 0);
+        for machine in machines {
+            let (state, bit) = (&machine.state, 1 << (machine.number - 1));
+            if state.daemon && (state.wants || state.draining) {
+                self.present |= bit;
+                if !state.stalled && !state.misfit {
+                    self.active |= bit;
+                }
+            }
+        }
         self.steady &= self.active;
     }
 
@@ -81,7 +88,7 @@ impl Fencing {
 
     /// Whether the cluster may be split.
     pub(crate) fn is_split(&self) -> bool {
-        let hosts = || (0..self.always.len()).filter(|host| self.active >> host & 1 != 0);
+        let hosts = || (0..self.always.len()).filter(|host| self.present >> host & 1 != 0);
         hosts().any(|one| hosts().any(|other| self.are_apart(one, other)))
     }
 

@@ -290,9 +290,6 @@ impl Watch {
         if let Err(what) = self.fencing.check(machines) {
             self.report(now, "a sick host is silent", what);
         }
-        if newly_settled && let Err(what) = self.coverage.check_settled() {
-            self.report(now, "one owner", what);
-        }
         if let Some(port) = segment.learnt(site::cluster()) {
             let what = format!("the switch has learnt the cluster MAC at port {port}");
             self.report(now, "the switch is never taught the cluster MAC", what);
