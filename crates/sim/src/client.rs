@@ -66,8 +66,10 @@ pub(crate) enum Happening {
     Reset(Key),
     /// Repeats are not answered.
     Hung(Key),
-    /// Likewise, because the owner of the bucket shares it and does not know whose the connection is. (The world turns
-    /// [`Happening::Hung`] into this one.)
+    /// Something is repeated that was not answered.
+    Again(Key),
+    /// Likewise, while the owner of the bucket shares it and leaves the connection to whoever has it. (The world turns
+    /// [`Happening::Again`] into this one.)
     Unclaimed(Key),
     /// A datagram was answered so often.
     Answered {
@@ -443,6 +445,7 @@ impl Connection {
             }
             State::Asking | State::Closing => {
                 self.tries += 1;
+                wire.happens(Happening::Again((tuple, isn)));
                 self.speak(wire);
             }
             State::Idle if self.requests_left == 0 && self.aborts => {

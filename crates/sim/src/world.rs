@@ -372,7 +372,7 @@ impl World {
     }
 
     fn note_happening(&mut self, mut happening: Happening) {
-        if let Happening::Hung(key) = happening
+        if let Happening::Again(key) = happening
             && self.is_unclaimed(key.0)
         {
             happening = Happening::Unclaimed(key);
@@ -381,7 +381,6 @@ impl World {
             happening,
             Happening::Reset(..)
                 | Happening::Hung(..)
-                | Happening::Unclaimed(..)
                 | Happening::Refused { .. }
                 | Happening::WrongMac(..)
         );

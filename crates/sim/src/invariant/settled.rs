@@ -171,21 +171,17 @@ impl Settling {
             .iter()
             .any(|machine| machine.state.powered && !machine.state.daemon);
         let inquorate = 2 * wanting.len() <= usize::from(self.quorum);
+        let lonely = wanting.len() == 1 && daemonless;
         // Hosts that have just come cannot tell which of two with one ID is the right one.
         let twins = machines
             .iter()
             .any(|machine| machine.state.misfit && machine.state.wants);
-        self.excused = twins
-            || !sound
-            || stalled
-            || wanting.is_empty()
-            || inquorate
-            || (wanting.len() == 1 && daemonless);
+        self.excused = twins || !sound || stalled || wanting.is_empty() || inquorate || lonely;
         if self.excused || self.agreed {
             self.disturbed_at = now;
         }
         let given_up = self.excused && matches!(self.mode, Mode::Mourning { .. });
-        if wanting.is_empty() || inquorate || given_up {
+        if wanting.is_empty() || inquorate || lonely || given_up {
             (self.mode, self.troubled_at) = (Mode::Unsettled, now);
         }
         let calm = sound && !stalled && self.agreed;
