@@ -36,6 +36,7 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Accept => {
+            tables.note(decision.reason);
             frame.set_destination(tables.host_mac());
             xdp_action::XDP_PASS
         }

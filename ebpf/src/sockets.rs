@@ -149,26 +149,14 @@ unsafe fn is_cookie(listener: *mut bpf_sock, flow: &Flow, segment: &Segment) -> 
                     u32::from_ne_bytes(destination),
                 ];
                 let ip: *mut [u32; 5] = &raw mut ip;
-                bpf_tcp_check_syncookie(
-                    listener.cast(),
-                    ip.cast(),
-                    20,
-                    tcp.as_mut_ptr().cast(),
-                    20,
-                )
+                bpf_tcp_check_syncookie(listener.cast(), ip.cast(), 20, tcp.as_mut_ptr().cast(), 20)
             }
             _ => {
                 let [a, b] = source.words();
                 let [c, d] = destination.words();
                 let mut ip = [u64::from_ne_bytes([0x60, 0, 0, 0, 0, 0, 0, 0]), a, b, c, d];
                 let ip: *mut [u64; 5] = &raw mut ip;
-                bpf_tcp_check_syncookie(
-                    listener.cast(),
-                    ip.cast(),
-                    40,
-                    tcp.as_mut_ptr().cast(),
-                    20,
-                )
+                bpf_tcp_check_syncookie(listener.cast(), ip.cast(), 40, tcp.as_mut_ptr().cast(), 20)
             }
         }
     };

@@ -6,7 +6,7 @@
 use crate::frames::Mac;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use covey::datapath::Programs;
-use covey_filter::{Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
+use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
 use covey_proto::datapath::{Image, View, no_sockets};
 
 pub const HOST_MAC: Mac = [0x02, 0, 0, 0, 1, 2];
@@ -120,6 +120,19 @@ impl Bench {
     pub fn program(&mut self, image: Image) {
         self.programs.program(&image);
         self.image = image;
+    }
+
+    /// What covey-filter says of a frame under an image.
+    pub fn decide(&self, image: &Image, frame: &[u8]) -> Decision {
+        decide(frame, &self.view(image))
+    }
+
+    fn view<'a>(&'a self, image: &'a Image) -> View<'a> {
+        View {
+            image,
+            lease_holds: self.lease_holds,
+            sockets: &self.sockets,
+        }
     }
 
     /// Runs frames through both programs and compares with covey-filter; counters are compared over all of them.
