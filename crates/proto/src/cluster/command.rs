@@ -182,6 +182,11 @@ impl PortStates {
             .collect()
     }
 
+    /// The rules that are not enabled.
+    fn held_back(&self) -> Vec<(u32, PortState)> {
+        self.0.iter().map(|(rule, state)| (*rule, *state)).collect()
+    }
+
     pub(super) fn any_draining(&self) -> bool {
         self.0.values().any(|state| *state == PortState::Draining)
     }
@@ -211,6 +216,12 @@ impl Cluster {
         };
         self.review(now);
         answer
+    }
+
+    /// The port rules that are not enabled on this host, as [`crate::config::ClusterConfig::port_states`] takes
+    /// them: of rules that are not offered any more too.
+    pub fn port_states(&self) -> Vec<(u32, PortState)> {
+        self.port_states.held_back()
     }
 
     fn change_rules(&mut self, now: Time, change: RuleChange, scope: RuleScope) -> Answer {

@@ -299,6 +299,7 @@ impl Cluster {
 
     fn rest(&mut self, event: Event) {
         self.timers = TimerTable::default();
+        self.lingering.open = None;
         self.emit(event);
     }
 }

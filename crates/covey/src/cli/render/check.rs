@@ -71,6 +71,7 @@ impl CheckSummary {
             initial_state: match config.host.initial_state {
                 InitialState::Started => "started",
                 InitialState::Stopped => "stopped",
+                InitialState::Suspended => "suspended",
             },
             rules: config
                 .rules

@@ -45,6 +45,7 @@ pub(super) fn web_rules(port: u16) -> RuleSet {
         end: port,
         protocol: Protocol::Tcp,
         mode,
+        sticky: None,
     };
     RuleSet::new(vec![vip()], vec![web]).unwrap()
 }
@@ -67,6 +68,7 @@ pub(super) fn config(host: u8) -> ClusterConfig {
         port_states: Vec::new(),
         quorum: Quorum::None,
         unicast_fallback: true,
+        legacy: false,
         clock_granularity: Duration::from_millis(4),
         incarnation: Incarnation(u64::from(host) << 32),
     }
