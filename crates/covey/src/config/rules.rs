@@ -129,9 +129,7 @@ fn read_rule(
             ],
         )
     });
-    let sticky = problems.read_or(section.sticky.as_ref(), None, |text| {
-        sticky(text).map(Some)
-    });
+    let sticky = problems.read_or(section.sticky.as_ref(), None, |text| sticky(text).map(Some));
     let weight = problems.read_or(section.weight.as_ref(), Claim::EQUAL_WEIGHT, weight);
     let mode = mode?;
     let misplaced = report_misplaced(section, mode, problems);

@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::rules::{Claim, PortRule, RuleSet};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,15 +78,14 @@ pub enum VipScope {
 }
 
 impl RuleScope {
-    fn covers(&self, rule: &PortRule) -> bool {
-        let vip = match self.vip {
+    /// Whether a rule for this virtual IP (`None`: for all) and these ports is meant.
+    pub fn covers(&self, vip: Option<IpAddr>, ports: RangeInclusive<u16>) -> bool {
+        let vip_fits = match self.vip {
             VipScope::Every => true,
-            VipScope::Common => rule.vip.is_none(),
-            VipScope::One(vip) => rule.vip == Some(vip),
+            VipScope::Common => vip.is_none(),
+            VipScope::One(meant) => vip == Some(meant),
         };
-        vip && self
-            .port
-            .is_none_or(|port| (rule.start..=rule.end).contains(&port))
+        vip_fits && self.port.is_none_or(|port| ports.contains(&port))
     }
 }
 
@@ -237,7 +237,8 @@ impl Cluster {
             RuleChange::Drain => PortState::Draining,
         };
         let rules = Arc::clone(&self.offered);
-        let covered = || rules.rules().iter().filter(|rule| scope.covers(rule));
+        let meant = |rule: &&PortRule| scope.covers(rule.vip, rule.start..=rule.end);
+        let covered = || rules.rules().iter().filter(meant);
         if covered().next().is_none() {
             return Answer::NotFound;
         }
