@@ -72,8 +72,8 @@ fn covey(socket: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn starting_what_is_started_is_done() {
     let scratch = Scratch::new("start");
-    let answer = r#"{"ok":{"answer":"WLBS_ALREADY","code":1001,"text":"already started"}}"#;
-    let socket = scratch.daemon(&[answer]);
+    let socket = scratch
+        .daemon(&[r#"{"ok":{"answer":"WLBS_ALREADY","code":1001,"text":"already started"}}"#]);
     assert_eq!(
         covey(&socket, &["start"]),
         (Some(0), "already started\n".to_owned(), String::new())

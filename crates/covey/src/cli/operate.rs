@@ -5,6 +5,7 @@
 
 use super::args::Format;
 use super::output::{print, print_json};
+use super::render::connections;
 use super::run::connect;
 use crate::control::client::Client;
 use crate::control::{Outcome, Request};
@@ -75,9 +76,12 @@ fn watch(client: &mut Client, before: u64, aloud: bool) -> anyhow::Result<Outcom
         let (id, left) = (host.id, host.connections);
         let converged = match host.state {
             HostState::Draining => {
-                if aloud && left.is_some() && left != shown {
+                if let Some(count) = left
+                    && aloud
+                    && left != shown
+                {
+                    eprintln!("{} left", connections(count));
                     shown = left;
-                    eprintln!("{}", connections_left(left.unwrap_or(0)));
                 }
                 thread::sleep(LOOK_EVERY);
                 continue;
@@ -106,12 +110,5 @@ fn watch(client: &mut Client, before: u64, aloud: bool) -> anyhow::Result<Outcom
             converged,
             format!("connection draining was interrupted: host {id} stays in the cluster"),
         ));
-    }
-}
-
-fn connections_left(count: usize) -> String {
-    match count {
-        1 => "1 connection left".to_owned(),
-        count => format!("{count} connections left"),
     }
 }

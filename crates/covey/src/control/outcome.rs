@@ -5,8 +5,8 @@
 //! "Command line"; codes: powershell.md §2.
 
 use super::{Ports, Request};
-use covey_proto::Answer;
 use covey_proto::ids::HostId;
+use covey_proto::{Answer, VipScope};
 use serde::{Deserialize, Serialize};
 
 /// The answer to a command.
@@ -144,10 +144,7 @@ fn rules(host: HostId, ports: &Ports, answer: Answer, does: &str, are: &str) -> 
 }
 
 fn named(ports: &Ports) -> String {
-    let whose = match ports.vip {
-        Some(vip) => format!(" for {vip}"),
-        None => String::new(),
-    };
+    let whose = whose(ports);
     match ports.port {
         Some(port) => format!("the port rule{whose} that holds port {port}"),
         None => format!("all port rules{whose}"),
@@ -155,15 +152,20 @@ fn named(ports: &Ports) -> String {
 }
 
 fn not_found(ports: &Ports) -> String {
-    let holds = match ports.port {
-        Some(port) => format!("holds port {port}"),
-        None => "is there".to_owned(),
-    };
-    match ports.vip {
-        Some(vip) => {
-            format!("no port rule for {vip} alone {holds}: \"covey rules\" shows them all")
+    let whose = whose(ports);
+    match ports.port {
+        Some(port) => {
+            format!("no port rule{whose} holds port {port}: \"covey rules\" shows them all")
         }
-        None => format!("no port rule {holds}: \"covey rules\" shows them all"),
+        None => format!("there is no port rule{whose}: \"covey rules\" shows them all"),
+    }
+}
+
+fn whose(ports: &Ports) -> String {
+    match ports.scope().vip {
+        VipScope::Every => String::new(),
+        VipScope::Common => " for no virtual IP in particular".to_owned(),
+        VipScope::One(vip) => format!(" for {vip} alone"),
     }
 }
 

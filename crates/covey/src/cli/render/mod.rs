@@ -83,6 +83,14 @@ fn affinity(affinity: Option<&str>, sticky_s: Option<u64>) -> String {
     }
 }
 
+/// `1 connection`, `17 connections`.
+pub(super) fn connections(count: usize) -> String {
+    match count {
+        1 => "1 connection".to_owned(),
+        count => format!("{count} connections"),
+    }
+}
+
 fn percent(part: f64) -> String {
     format!("{:.1} %", part * 100.0)
 }

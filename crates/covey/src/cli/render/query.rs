@@ -1,7 +1,7 @@
 //! `covey query`: the state of this host in one line.
 
 use super::table::{Paint, Tone};
-use super::{companions, list};
+use super::{companions, connections, list};
 use crate::status::{HostState, Status};
 use serde::Serialize;
 
@@ -67,8 +67,8 @@ pub(in crate::cli) fn query(summary: &QuerySummary, paint: Paint) -> String {
         [_] => line.push_str(", alone"),
         hosts => line.push_str(&format!(", with hosts {}", list(hosts, ","))),
     }
-    if let Some(connections) = summary.connections {
-        line.push_str(&format!(", {connections} connection(s) open"));
+    if let Some(count) = summary.connections {
+        line.push_str(&format!(", {} open", connections(count)));
     }
     if let Some(reason) = &summary.waiting_for {
         line.push_str(&format!(" ({reason})"));

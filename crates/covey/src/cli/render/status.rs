@@ -5,7 +5,7 @@
 
 use super::query::state_words;
 use super::table::{Align, Cell, Paint, Table, Tone, labelled};
-use super::{percent, ranges, rules};
+use super::{connections, percent, ranges, rules};
 use crate::duration;
 use crate::status::{HostState, MemberStatus, RuleStatus, Status};
 use covey_filter::BUCKETS;
@@ -70,8 +70,8 @@ fn overview(status: &Status, paint: Paint) -> String {
         paint.tone(tone, words),
         duration::format(Duration::from_millis(host.uptime_ms))
     );
-    if let Some(connections) = host.connections {
-        this.push_str(&format!("; {connections} connection(s) open"));
+    if let Some(count) = host.connections {
+        this.push_str(&format!(", {} open", connections(count)));
     }
     if let Some(reason) = &host.waiting_for {
         this.push_str(&format!("; {reason}"));
