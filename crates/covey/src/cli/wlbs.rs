@@ -267,7 +267,6 @@ fn reach(target: &Target, status: &Status) -> Result<Reach, String> {
         ));
     }
     match host_named {
-        None if status.cluster.view.iter().all(|id| *id == host.id) => Ok(Reach::ThisHost),
         None => Ok(Reach::OneOfCluster),
         Some(named) if is_this_host(named, host) => Ok(Reach::ThisHost),
         Some(named) => Err(format!(
