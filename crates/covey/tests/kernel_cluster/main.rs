@@ -8,6 +8,7 @@
 //!   crash      a crash costs the dead host's share alone, for the detection time; a minimum of buckets moves
 //!   fencing    a stalled or dead daemon's host is silent before the others take over
 //!   change     leaving, returning, reloading: nothing fails
+//!   operate    stop, suspend, drain, disable with NLB's answers; what was wanted last outlives the daemon
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -23,6 +24,7 @@ mod fencing;
 mod heartbeat;
 mod lab;
 mod netns;
+mod operate;
 mod sharing;
 mod web;
 mod wire;

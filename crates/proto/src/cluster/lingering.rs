@@ -63,6 +63,8 @@ pub(super) struct Lingering {
     /// An answer is outstanding.
     counting: bool,
     count_at: Option<Time>,
+    /// Open connections in the last scan, while it matters how many there are.
+    pub(super) open: Option<usize>,
     /// Rules with connections in the last scan and in the one before: bit 0 is the default rule.
     in_use: u128,
     in_use_before: u128,
@@ -102,6 +104,7 @@ impl Cluster {
             .iter()
             .filter(|connection| connection.socket.is_open() && !own(connection))
             .collect();
+        self.lingering.open = Some(open.len());
         self.cut(&rules, &open);
         let mut found = BucketSet::EMPTY;
         let mut in_use = 0u128;
@@ -202,6 +205,7 @@ impl Cluster {
             mine,
             shared: self.shared_now(),
             counting: self.lingering.counting,
+            open: self.lingering.open,
             ..Lingering::default()
         };
     }
@@ -335,6 +339,7 @@ impl Cluster {
             !state.looked || someone_waits || is_any_sticky(&map.rules)
         });
         if !wanted && !matches!(self.role, Role::Draining { .. }) {
+            self.lingering.open = None;
             return;
         }
         match state.count_at {
