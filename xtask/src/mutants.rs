@@ -95,8 +95,8 @@ pub(crate) fn run(only: Option<&str>) -> Result<bool> {
         step::run(&format!("build: {}", mutant.name), || build(&tree))?;
         let began = Instant::now();
         match hunt()? {
-            Some(seed) => println!(
-                "noticed   {:58} seed {seed:6}  after {:4.1} s",
+            Some(broken) => println!(
+                "noticed   {:58} after {:4.1} s, seed {broken}",
                 mutant.name,
                 began.elapsed().as_secs_f64()
             ),
@@ -122,4 +122,60 @@ impl Mutant {
         fs::write(&path, source.replace(self.old, self.new))?;
         Ok(())
     }
+}
+
+/// Copies what git has into `tree`, anew; what has not changed keeps its time, so that little is built again.
+fn copy_sources(tree: &Path) -> Result<()> {
+    let listed = Command::new("git").args(["ls-files", "-z"]).output();
+    let listed = listed.context("git cannot be run")?.stdout;
+    let files = String::from_utf8(listed).context("a file name is not UTF-8")?;
+    for file in files.split_terminator('\0') {
+        let (from, to) = (Path::new(file), tree.join(file));
+        let source = fs::read(from).with_context(|| file.to_owned())?;
+        if fs::read(&to).is_ok_and(|there| there == source) {
+            continue;
+        }
+        let dir = to.parent().expect("a file in the tree has a directory");
+        fs::create_dir_all(dir)?;
+        fs::write(&to, source)?;
+    }
+    Ok(())
+}
+
+fn build(tree: &Path) -> Result<()> {
+    let status = crate::cargo::command()
+        .args(["build", "--quiet", "--release", "--package", "covey-sim"])
+        .args(["--target-dir", "../build"])
+        .current_dir(tree)
+        .env("RUSTFLAGS", "--cap-lints allow")
+        .status()
+        .context("cargo cannot be run")?;
+    if !status.success() {
+        bail!("the mutant does not compile");
+    }
+    Ok(())
+}
+
+/// The first seed that breaks a promise, if one is found in time.
+fn hunt() -> Result<Option<String>> {
+    let output = Command::new("target/mutants/build/release/covey-sim")
+        .args([
+            "soak",
+            "--first",
+            "--seconds",
+            &PATIENCE.as_secs().to_string(),
+        ])
+        .output()
+        .context("the simulator cannot be run")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let broken = text.lines().find_map(|line| {
+        let (seed, what) = line.strip_prefix("broken, with seed ")?.split_once(':')?;
+        Some(format!("{seed:>6}: {}", what.trim()))
+    });
+    ensure!(
+        output.status.success() == broken.is_none(),
+        "the simulator failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(broken)
 }
