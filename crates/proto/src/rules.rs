@@ -9,6 +9,7 @@ pub use covey_filter::Affinity;
 use covey_filter::{MAX_VIPS, USER_RULES};
 use sha2::{Digest as _, Sha256};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Which transport protocols a rule covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,9 @@ pub struct PortRule {
     pub protocol: Protocol,
     /// Filtering mode.
     pub mode: FilterMode,
+    /// For how long a client that has gone quiet still finds its host: a bucket that is to move waits until it has
+    /// been idle for this long. Whole seconds, a day at most.
+    pub sticky: Option<Duration>,
 }
 
 impl PortRule {
@@ -216,6 +220,8 @@ fn digest(vips: &[IpAddr], rules: &[PortRule]) -> Digest {
             FilterMode::Disabled => (3, 0),
         };
         hash.update([rule.protocol as u8, mode, affinity]);
+        let sticky = rule.sticky.map_or(0, |sticky| sticky.as_secs());
+        hash.update(sticky.to_be_bytes());
     }
     truncated(hash)
 }
@@ -250,6 +256,7 @@ mod tests {
             mode: FilterMode::Multiple {
                 affinity: Affinity::None,
             },
+            sticky: None,
         }
     }
 
@@ -283,6 +290,11 @@ mod tests {
     #[test]
     fn the_digest_tells_sets_apart() {
         let one = set(vec![rule(None, 80, 80, Protocol::Tcp)]).unwrap();
+        let sticky = PortRule {
+            sticky: Some(Duration::from_secs(1)),
+            ..rule(None, 80, 80, Protocol::Tcp)
+        };
+        assert_ne!(one.digest(), set(vec![sticky]).unwrap().digest());
         let two = set(vec![rule(None, 80, 80, Protocol::Both)]).unwrap();
         assert_ne!(one.digest(), two.digest());
         assert_eq!(

@@ -4,3 +4,4 @@ mod agreement;
 mod faults;
 mod operate;
 mod segment;
+mod sticky;

@@ -11,8 +11,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const DRAINSTOP: Command = Command::Drainstop { within: None };
-/// Two counts, a second apart, and a little more.
-const COUNTED: Duration = Duration::from_millis(2300);
+/// Two counts, a second apart, another second until the owners take note, and a little more.
+const COUNTED: Duration = Duration::from_millis(3300);
 
 fn rules(change: RuleChange, port: u16) -> Command {
     let (vip, port) = (VipScope::Every, Some(port));
@@ -26,7 +26,7 @@ fn state(segment: &Segment, host: u8) -> HostState {
     segment.host(host).cluster.state()
 }
 
-fn connection(port: u16) -> Connection {
+pub(super) fn connection(port: u16) -> Connection {
     let client = SocketAddr::from((Ipv4Addr::new(10, 77, 0, 200), port));
     Connection {
         client,
@@ -186,6 +186,42 @@ fn a_join_moves_buckets_but_no_connection() {
     for host in 1..=4 {
         assert_eq!(overlap(&segment, host), (0, 0), "host {host}");
     }
+}
+
+#[test]
+fn a_host_that_has_not_counted_yet_lingers_in_all_that_it_gives_up() {
+    let mut segment = Segment::new((1..=2).map(config));
+    segment.command_to(1, Command::Start);
+    segment.run_until_converged(&[1]);
+    open(&mut segment, 40_000..40_200);
+    segment.run(COUNTED);
+    segment.hosts[0].counts = false;
+    segment.command_to(2, Command::Start);
+    segment.run_until_converged(&[1, 2]);
+    segment.run(COUNTED);
+    check_connections(&segment, &[1, 2]);
+    assert_eq!(overlap(&segment, 1).1, segment.share(2));
+    assert_eq!(overlap(&segment, 2).0, segment.share(2));
+}
+
+#[test]
+fn one_count_without_a_connection_proves_nothing() {
+    let mut segment = Segment::new((1..=2).map(config));
+    segment.command_to(1, Command::Start);
+    segment.run_until_converged(&[1]);
+    open(&mut segment, 40_000..40_200);
+    segment.command_to(2, Command::Start);
+    segment.run_until_converged(&[1, 2]);
+    segment.run(COUNTED);
+    // The sockets were between two states when they were counted.
+    let connections = std::mem::take(&mut segment.hosts[0].connections);
+    let before = overlap(&segment, 1);
+    segment.run(Duration::from_secs(1));
+    segment.hosts[0].connections = connections;
+    assert_eq!(overlap(&segment, 1), before);
+    check_connections(&segment, &[1, 2]);
+    segment.run(COUNTED);
+    assert_eq!(overlap(&segment, 1), before);
 }
 
 #[test]
