@@ -11,13 +11,12 @@
 //! | `SEEN`       | u32 x 4096   | one per rule   | these programs: last second with traffic      |
 
 use crate::sockets;
-use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
-use core::cell::Cell;
-use core::ffi::c_void;
+use aya_ebpf::programs::XdpContext;
+use core::cell::UnsafeCell;
 use covey_filter::{
     BUCKETS, Flow, Generation, MacBytes, RULE_SLOTS, Reason, Row, RuleEntry, Segment, Settings,
     Socket, Tables, VipSlot,
@@ -45,23 +44,23 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.le
 /// The tables of the generation that was in force when the frame came.
 pub(crate) struct InForce {
     tables: &'static Generation,
-    /// The running program's: the kernel asks for it with a question to its socket table.
-    ctx: *mut c_void,
+    /// The context of the running program if it is the filter, which alone asks for sockets.
+    xdp: Option<Kept<*mut xdp_md>>,
     /// The rule and the bucket that were looked up last. A decision holds them too, but only if it came that far;
     /// the compiler then leaves a register unset that the verifier wants set.
-    rule: Cell<u8>,
-    bucket: Cell<u16>,
+    rule: Kept<u8>,
+    bucket: Kept<u16>,
 }
 
 impl InForce {
     #[inline(always)]
-    pub(crate) fn load(ctx: &impl EbpfContext) -> Option<Self> {
+    pub(crate) fn load(xdp: Option<&XdpContext>) -> Option<Self> {
         let index = read_word(&IN_FORCE)?;
         Some(Self {
             tables: TABLES.get(index as u32)?,
-            ctx: ctx.as_ptr(),
-            rule: Cell::new(0),
-            bucket: Cell::new(0),
+            xdp: xdp.map(|ctx| Kept::new(ctx.ctx)),
+            rule: Kept::new(0),
+            bucket: Kept::new(0),
         })
     }
 
@@ -97,6 +96,29 @@ impl InForce {
     }
 }
 
+/// A value that stays on the stack until it is asked for. Few packets need it, and registers are few: what the compiler
+/// would keep in them pushes out what every packet needs.
+struct Kept<T>(UnsafeCell<T>);
+
+impl<T: Copy> Kept<T> {
+    #[inline(always)]
+    fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    fn set(&self, value: T) {
+        // SAFETY: valid and aligned, and nobody else is here.
+        unsafe { self.0.get().write_volatile(value) };
+    }
+
+    #[inline(always)]
+    fn get(&self) -> T {
+        // SAFETY: as in `set`.
+        unsafe { self.0.get().read_volatile() }
+    }
+}
+
 impl Tables for InForce {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
@@ -121,8 +143,12 @@ impl Tables for InForce {
         self.tables.row(map, bucket)
     }
     #[inline(always)]
-    fn socket(&self, flow: &Flow, segment: &Segment) -> Socket {
-        sockets::find(self.ctx, flow, segment)
+    fn socket(&self, _flow: &Flow, _segment: &Segment) -> Socket {
+        // Which of the sockets that take a segment it is makes no difference.
+        match &self.xdp {
+            Some(ctx) if sockets::take(ctx.get()) => Socket::Connected,
+            Some(_) | None => Socket::None,
+        }
     }
     #[inline(always)]
     fn lease_holds(&self) -> bool {

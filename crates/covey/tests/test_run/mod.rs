@@ -90,13 +90,15 @@ fn update_checksum(sum: &mut [u8], old: Mac, new: Mac) {
     sum.copy_from_slice(&(!(total as u16)).to_be_bytes());
 }
 
+pub type SocketTable = Box<dyn Fn(&Flow, &Segment) -> Socket>;
+
 /// The programs and the image that is in force in them.
 pub struct Bench {
     pub programs: Programs,
     image: Image,
     lease_holds: bool,
     /// What the socket table of this thread's network namespace has.
-    pub sockets: Box<dyn Fn(&Flow, &Segment) -> Socket>,
+    pub sockets: SocketTable,
 }
 
 impl Bench {
