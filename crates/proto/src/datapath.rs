@@ -237,6 +237,8 @@ fn rule_table(
             affinity: 0,
             map: 0,
             cut: 0,
+            sticky: 0,
+            pad: [0; 3],
         };
         RULE_SLOTS
     ];
@@ -246,6 +248,8 @@ fn rule_table(
             affinity: affinity as u8,
             map: placement.map_of(index),
             cut: u8::from(cut),
+            sticky: 0,
+            pad: [0; 3],
         };
     };
     put(DEFAULT_RULE, false, Affinity::Single, false);

@@ -59,7 +59,8 @@ pub struct PortRule {
     pub protocol: Protocol,
     /// Filtering mode.
     pub mode: FilterMode,
-    /// How long a client stays with its host after its last connection there; whole seconds, a day at most.
+    /// For how long a client that has gone quiet still finds its host: a bucket that is to move waits until it has
+    /// been idle for this long. Whole seconds.
     pub sticky: Option<Duration>,
 }
 

@@ -12,6 +12,7 @@
 //! before it goes. On SIGHUP it reads its configuration again; a bad one changes nothing. Everything that was
 //! changed on the machine is put back at the end. Specification: docs/design.md, "Layout" and "Membership".
 
+mod census;
 mod journal;
 mod keep;
 mod link_watch;
@@ -26,6 +27,7 @@ use crate::control::server::{Call, Server};
 use crate::datapath::{Attach, DataPath, pin_dir};
 use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
+use census::Census;
 use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
@@ -114,6 +116,7 @@ struct Daemon {
     data_path: DataPath,
     setup: HostSetup,
     journal: Journal,
+    census: Census,
     waiting: Vec<Waiting>,
     keeper: Keeper,
     /// What the operator wants the host to be.
@@ -166,6 +169,7 @@ impl Daemon {
             data_path,
             setup,
             journal: Journal::default(),
+            census: Census::new(),
             waiting: Vec::new(),
             keeper: Keeper::default(),
             will: restored.will,
@@ -187,7 +191,7 @@ impl Daemon {
 
     /// The loop. Ends when the host has left after a signal.
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
-        while !(self.ending && self.is_stopped()) {
+        while !(self.ending && self.is_stopped() && !self.census.is_running()) {
             let wake = tokio::time::sleep(self.wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
@@ -210,6 +214,11 @@ impl Daemon {
                     self.look_at_link()?;
                 }
                 written = self.keeper.written() => self.note_kept(written),
+                connections = self.census.finished() => {
+                    if let Some(connections) = connections {
+                        self.input(Input::Connections(&connections));
+                    }
+                }
                 () = wake => {
                     // What the others have said comes before what their silence would mean.
                     self.read_frames();
@@ -263,11 +272,8 @@ impl Daemon {
                 Output::Lease(until) => self
                     .data_path
                     .set_lease(until.as_micros().saturating_mul(1000)),
-                Output::CountConnections => {
-                    self.cluster
-                        .handle_input(sys::now(), Input::Connections(&[]));
-                }
-                Output::Cut(_) => {}
+                Output::CountConnections => self.census.count(self.config.rules.vips()),
+                Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
                     self.wake_at = until;

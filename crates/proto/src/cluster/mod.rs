@@ -12,7 +12,7 @@
 //!   view.rs  who hears whom                      isolation.rs nobody is heard: what now?
 //!   outlook.rs  which view, which coordinator, which rules
 //!   convergence.rs  propose, compute, acknowledge, commit      transfer.rs  a map for a host that lacks it
-//!   lingering.rs connections that stay where they were opened
+//!   lingering.rs connections that stay where they were opened    sticky.rs buckets that do
 //!   command.rs, role.rs   what the operator asks: taking part, draining, leaving
 //!   announce.rs  what I tell the others
 //! ```
@@ -27,6 +27,7 @@ mod outlook;
 mod peer;
 mod role;
 mod snapshot;
+mod sticky;
 mod transfer;
 mod view;
 
@@ -34,6 +35,7 @@ pub use command::{Answer, Command, PortState, RuleChange, RuleScope, VipScope};
 pub use lingering::Connection;
 pub use snapshot::{HostState, MemberSnapshot, Snapshot};
 
+use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
 use crate::datapath::{Identity, Image};
 use crate::event::Event;
@@ -55,6 +57,7 @@ use peer::{Heard, Peers};
 use role::{Role, Trigger};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use sticky::Sticky;
 use transfer::Transfer;
 
 /// What the world tells the core.
@@ -64,6 +67,9 @@ pub enum Input<'a> {
     Frame(&'a [u8]),
     /// The time that [`Output::Wait`] named has come (or any other time).
     Timer,
+    /// In which buckets the sticky rules with these numbers (from 1) have had traffic within their time; given before
+    /// [`Input::Connections`].
+    Seen(&'a [(u8, BucketSet)]),
     /// The TCP sockets that are bound to virtual IPs and have a client, after [`Output::CountConnections`].
     Connections(&'a [Connection]),
     /// The NIC's link came up (true) or went down.
@@ -141,6 +147,7 @@ pub struct Cluster {
     transfer: Option<Transfer>,
     lease: Time,
     lingering: Lingering,
+    sticky: Sticky,
 
     converging_since: Option<Time>,
     times_converging: u64,
@@ -186,6 +193,7 @@ impl Cluster {
             transfer: None,
             lease: Time::ZERO,
             lingering: Lingering::default(),
+            sticky: Sticky::default(),
             converging_since: None,
             times_converging: 0,
             last_announced: None,
@@ -207,6 +215,7 @@ impl Cluster {
                 }
             }
             Input::Timer => self.on_timer(now),
+            Input::Seen(seen) => self.lingering.note_seen(seen),
             Input::Connections(connections) => self.on_connections(now, connections),
             Input::Link(up) => {
                 if up && !self.link_up {
@@ -359,8 +368,10 @@ impl Cluster {
     fn on_chunk(&mut self, from: HostId, chunk: &Chunk) {
         match chunk.subject {
             Subject::Map(base) => self.on_map_chunk(from, base, chunk),
-            Subject::Lingering(digest) => self.on_bucket_chunk(from, digest, chunk),
-            Subject::Rules(_) | Subject::Sticky(_) | Subject::Held(_) => {}
+            Subject::Lingering(digest) | Subject::Sticky(digest) | Subject::Held(digest) => {
+                self.on_bucket_chunk(from, digest, chunk);
+            }
+            Subject::Rules(_) => {}
         }
     }
 
@@ -435,6 +446,7 @@ impl Cluster {
         self.report_blocked_heartbeats(now);
         self.report_odd_hosts();
         self.follow_commits(now);
+        self.review_sticky(now);
         self.propose(now);
         self.acknowledge(now);
         self.commit(now);
@@ -499,7 +511,11 @@ impl Cluster {
             .chain(lease)
             .chain(leaving)
             .chain([listening])
-            .chain(self.lingering.count_at)
+            .chain(self.next_lingering_review())
+            .chain(
+                self.looks_after_sticky_rules()
+                    .then_some(self.sticky.look_at),
+            )
             .filter(|at| *at > now)
             .min();
         match next {

@@ -20,6 +20,7 @@ use super::convergence::Prepared;
 use super::lingering::Lingering;
 use super::outlook::Outlook;
 use super::peer::Peers;
+use super::sticky::Sticky;
 use super::{Cluster, announce};
 use crate::event::Event;
 use crate::ids::HostSet;
@@ -289,6 +290,7 @@ impl Cluster {
         self.odd_hosts = HostSet::EMPTY;
         self.outlook = Outlook::default();
         self.lingering = Lingering::default();
+        self.sticky = Sticky::default();
         (self.repeats, self.declined, self.last_announced) = (0, None, None);
         self.listening_since = now;
         (self.converging_since, self.times_converging) = (None, 0);

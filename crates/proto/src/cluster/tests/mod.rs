@@ -2,4 +2,6 @@
 
 mod agreement;
 mod faults;
+mod operate;
 mod segment;
+mod sticky;
