@@ -60,7 +60,7 @@ pub struct PortRule {
     /// Filtering mode.
     pub mode: FilterMode,
     /// For how long a client that has gone quiet still finds its host: a bucket that is to move waits until it has
-    /// been idle for this long. Whole seconds.
+    /// been idle for this long. Whole seconds, a day at most.
     pub sticky: Option<Duration>,
 }
 

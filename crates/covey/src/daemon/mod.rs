@@ -28,10 +28,12 @@ use crate::datapath::{Attach, DataPath, pin_dir};
 use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
 use census::Census;
+use covey_filter::BUCKETS;
+use covey_proto::buckets::BucketSet;
 use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
-use covey_proto::ids::{Incarnation, Mac};
+use covey_proto::ids::{Digest, Incarnation, Mac};
 use covey_proto::time::Time;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
 use journal::Journal;
@@ -117,6 +119,8 @@ struct Daemon {
     setup: HostSetup,
     journal: Journal,
     census: Census,
+    /// The rules under which the data path has noted traffic.
+    seen_under: Digest,
     waiting: Vec<Waiting>,
     keeper: Keeper,
     /// What the operator wants the host to be.
@@ -170,6 +174,7 @@ impl Daemon {
             setup,
             journal: Journal::default(),
             census: Census::new(),
+            seen_under: Digest(0),
             waiting: Vec::new(),
             keeper: Keeper::default(),
             will: restored.will,
@@ -213,12 +218,13 @@ impl Daemon {
                     changed.context("link changes cannot be watched any more")?;
                     self.look_at_link()?;
                 }
-                written = self.keeper.written() => self.note_kept(written),
                 connections = self.census.finished() => {
                     if let Some(connections) = connections {
+                        self.tell_busy_buckets();
                         self.input(Input::Connections(&connections));
                     }
                 }
+                written = self.keeper.written() => self.note_kept(written),
                 () = wake => {
                     // What the others have said comes before what their silence would mean.
                     self.read_frames();
@@ -255,6 +261,36 @@ impl Daemon {
     fn input(&mut self, input: Input<'_>) {
         self.cluster.handle_input(sys::now(), input);
         self.carry_out();
+    }
+
+    /// Tells the core which buckets of sticky rules have had traffic within their time.
+    fn tell_busy_buckets(&mut self) {
+        let now = sys::now();
+        let rules = self.cluster.snapshot(now).rules;
+        let sticky = (1u8..)
+            .zip(rules.rules())
+            .filter_map(|(index, rule)| Some((index, rule.sticky?)));
+        if self.seen_under != rules.digest() {
+            // The numbers of the rules mean other ones.
+            self.seen_under = rules.digest();
+            sticky
+                .clone()
+                .for_each(|(index, _)| self.data_path.forget(index));
+        }
+        let second = now.since(Time::ZERO).as_secs();
+        let busy: Vec<(u8, BucketSet)> = sticky
+            .map(|(index, time)| {
+                let seen = self.data_path.seen(index);
+                let recent = |bucket: &usize| {
+                    let at = u64::from(seen[*bucket]);
+                    at != 0 && second.saturating_sub(at) <= time.as_secs()
+                };
+                (index, (0..BUCKETS).filter(recent).collect())
+            })
+            .collect();
+        if !busy.is_empty() {
+            self.input(Input::Seen(&busy));
+        }
     }
 
     fn command(&mut self, command: Command) -> Answer {

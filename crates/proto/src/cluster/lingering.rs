@@ -305,10 +305,19 @@ impl Cluster {
         shared
     }
 
+    /// From here on a commit may be on its way, which the others may hear first: a SYN can then be answered by two
+    /// hosts, and the one that the client has not chosen must not reset the connection of the other.
+    pub(super) fn expect_new_map(&mut self) {
+        if self.committed.is_some() && self.lingering.shared != BucketSet::ALL {
+            self.lingering.shared = BucketSet::ALL;
+            self.reprogram();
+        }
+    }
+
     /// Lets the data path know what others have reported. What is shared no more can wait a little: with many hosts,
     /// one of them has cleared some bucket at every moment.
     fn review_shared(&mut self, now: Time) {
-        if !self.lingering.news {
+        if !self.lingering.news || self.staged.is_some() {
             return;
         }
         let (before, shared) = (self.lingering.shared, self.shared_now());
