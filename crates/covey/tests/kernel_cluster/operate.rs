@@ -183,7 +183,9 @@ fn a_drainstop_waits_for_the_last_connection_or_for_its_time() {
     assert!(progress.any(|line| line.unwrap() == "1 connection left"));
     child.kill().unwrap();
     child.wait().unwrap();
-    lab.await_status(1, |status| share(status, WEB, 2) == 0);
+    for host in [1, 2] {
+        lab.await_status(host, |status| share(status, WEB, 2) == 0);
+    }
     let requests = web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 100);
     web::assert_none_failed(&requests);
     assert!(requests.iter().all(|request| request.outcome == Ok(1)));
@@ -300,6 +302,8 @@ fn a_new_daemon_begins_with_what_was_wanted_last() {
     fs::write(&kept.config, &keeping).unwrap();
     kept.restart("TERM", Converged);
     assert_eq!(kept.first_event(), (76, "info".to_owned()));
+    assert_eq!(ask(&lab, 2, &["drain", "81"]), (1, 1004));
+    assert!(!kept.file.exists(), "nothing was changed");
 
     assert_eq!(ask(&lab, 2, &["disable", "80"]), (0, 1000));
     kept.await_file("disabled");
