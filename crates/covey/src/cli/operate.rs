@@ -63,13 +63,18 @@ pub(super) fn drainstop(
         if !format.json {
             print(&format!("{}\n", outcome.text))?;
         }
-        outcome = watch(client, before, !format.json)?;
+        outcome = watch(client, before, |count| {
+            if !format.json {
+                eprintln!("{} left", connections(count));
+            }
+        })?;
     }
     tell(&outcome, &command, format)
 }
 
-/// Waits until the host does not drain any more. `before` is the number of the last event before it did.
-fn watch(client: &mut Client, before: u64, aloud: bool) -> anyhow::Result<Outcome> {
+/// Waits until the host does not drain any more, and tells `show` how many connections are left when that changes.
+/// `before` is the number of the last event before it did.
+fn watch(client: &mut Client, before: u64, mut show: impl FnMut(usize)) -> anyhow::Result<Outcome> {
     let mut shown = None;
     loop {
         let host = client.status()?.host;
@@ -77,10 +82,9 @@ fn watch(client: &mut Client, before: u64, aloud: bool) -> anyhow::Result<Outcom
         let converged = match host.state {
             HostState::Draining => {
                 if let Some(count) = left
-                    && aloud
                     && left != shown
                 {
-                    eprintln!("{} left", connections(count));
+                    show(count);
                     shown = left;
                 }
                 thread::sleep(LOOK_EVERY);
@@ -110,5 +114,95 @@ fn watch(client: &mut Client, before: u64, aloud: bool) -> anyhow::Result<Outcom
             converged,
             format!("connection draining was interrupted: host {id} stays in the cluster"),
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::converged;
+    use super::*;
+    use crate::control::Response;
+    use crate::status::EventRecord;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+
+    /// Watches a host that says these things one after the other; what came of it, and what was shown.
+    fn watched(name: &str, answers: Vec<Response>) -> (Outcome, Vec<usize>) {
+        let path = std::env::temp_dir().join(format!("covey-watch-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let daemon = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut stream = BufReader::new(stream);
+            for answer in answers {
+                stream.read_line(&mut String::new()).unwrap();
+                let answer = serde_json::to_string(&answer).unwrap();
+                writeln!(stream.get_mut(), "{answer}").unwrap();
+            }
+        });
+        let mut shown = Vec::new();
+        let mut client = Client::connect(&path).unwrap();
+        let outcome = watch(&mut client, 7, |count| shown.push(count)).unwrap();
+        daemon.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        (outcome, shown)
+    }
+
+    fn host(state: HostState, connections: Option<usize>) -> Response {
+        let mut status = converged();
+        status.host.state = state;
+        status.host.connections = connections;
+        Response::ok(status)
+    }
+
+    fn events(ids: &[u16]) -> Response {
+        let event = |id: &u16| EventRecord {
+            number: 8,
+            time: String::new(),
+            id: *id,
+            severity: "info".to_owned(),
+            text: String::new(),
+        };
+        Response::ok(ids.iter().map(event).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_drain_is_watched_to_its_end() {
+        use HostState::{Converged, Draining, Stopped, Suspended};
+        let begin = || {
+            [None, Some(2), Some(2), Some(1)]
+                .map(|count| host(Draining, count))
+                .to_vec()
+        };
+        for (name, end, code, text) in [
+            (
+                "done",
+                vec![host(Stopped, None), events(&[44, 6])],
+                1000,
+                "host 1 has left the cluster and is stopped",
+            ),
+            (
+                "stopped",
+                vec![host(Stopped, None), events(&[44, 45, 1009, 6])],
+                1000,
+                "connection draining was interrupted: host 1 has left the cluster and is stopped",
+            ),
+            (
+                "suspended",
+                vec![host(Suspended, None), events(&[45])],
+                1000,
+                "connection draining was interrupted: host 1 has left the cluster and is suspended",
+            ),
+            (
+                "started",
+                vec![host(Converged, None)],
+                1007,
+                "connection draining was interrupted: host 1 stays in the cluster",
+            ),
+        ] {
+            let (outcome, shown) = watched(name, [begin(), end].concat());
+            assert_eq!((outcome.code, outcome.text.as_str()), (code, text));
+            assert_eq!(shown, [2, 1], "{name}");
+        }
     }
 }

@@ -321,7 +321,10 @@ impl Daemon {
 
     fn note(&mut self, event: &Event) {
         self.journal.note(sys::now().since(self.started_at), event);
-        if matches!(event, Event::RuleDrained { .. }) {
+        if matches!(
+            event,
+            Event::RulesChanged { .. } | Event::RuleDrained { .. }
+        ) {
             self.keep_state();
         }
     }

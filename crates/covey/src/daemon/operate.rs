@@ -67,8 +67,10 @@ impl Daemon {
             },
         };
         let given = self.command(command);
-        self.will = will_after(&request, given).unwrap_or(self.will);
-        self.keep_state();
+        if let Some(will) = will_after(&request, given) {
+            self.will = will;
+            self.keep_state();
+        }
         match self.goal_of(&request, given) {
             Some(goal) => self.waiting.push(Waiting {
                 answer,

@@ -7,7 +7,7 @@ use crate::web::{self, FIRST_PORT};
 use covey::status::{HostState, RuleState, Status};
 use serde_json::Value;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -109,21 +109,18 @@ impl Visit {
         })
     }
 
-    /// Who answers on it, if somebody does.
-    fn ask(&mut self) -> Option<u8> {
+    /// Who answers on it.
+    fn ask(&mut self) -> io::Result<u8> {
         let request = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n";
-        self.stream.write_all(request).ok()?;
+        self.stream.write_all(request)?;
         let mut answer = String::new();
         let mut part = [0; 512];
         while !answer.contains("\r\n\r\nh") {
-            let length = self
-                .stream
-                .read(&mut part)
-                .ok()
-                .filter(|length| *length > 0)?;
-            answer.push_str(std::str::from_utf8(&part[..length]).ok()?);
+            let length = self.stream.read(&mut part)?;
+            assert!(length > 0, "closed after {answer:?}");
+            answer.push_str(std::str::from_utf8(&part[..length]).unwrap());
         }
-        answer.rsplit_once('h')?.1.parse().ok()
+        Ok(answer.rsplit_once('h').unwrap().1.parse().unwrap())
     }
 }
 
@@ -137,13 +134,19 @@ fn a_disabled_rule_is_cut_off_on_one_host_and_a_drained_one_takes_nothing_new() 
     lab.await_status(1, |status| share(status, WEB, 2) == 0);
     lab.await_agreement(&[1, 2, 3]);
     assert_eq!(lab.status(2).rules[WEB].state, RuleState::Disabled);
-    assert_eq!(first.ask(), Some(1), "host 1 keeps what it has");
-    assert_eq!(second.ask(), None, "host 2 has given its connection up");
+    assert_eq!(first.ask().unwrap(), 1, "host 1 keeps what it has");
+    let reset = second.ask().unwrap_err().kind();
+    assert_eq!(
+        reset,
+        ErrorKind::ConnectionReset,
+        "host 2 has given its connection up"
+    );
     // Its other rule goes on.
     assert!(share(&lab.status(1), ECHO, 2) > 1300);
 
     assert_eq!(ask(&lab, 2, &["enable", "80"]), (0, 1000));
     lab.await_status(1, |status| share(status, WEB, 2) > 1300);
+    let mut second = Visit::to(&lab, 2);
     assert_eq!(
         ask(&lab, 2, &["drain", "80", "--vip", "0.0.0.0"]),
         (0, 1000)
@@ -153,11 +156,68 @@ fn a_disabled_rule_is_cut_off_on_one_host_and_a_drained_one_takes_nothing_new() 
     let requests = web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 300);
     web::assert_none_failed(&requests);
     assert!(requests.iter().all(|request| request.outcome != Ok(2)));
-    // Nobody is connected to it, so the rule comes to its end.
+    assert_eq!(second.ask().unwrap(), 2, "host 2 finishes what it has");
+    lab.await_status(2, |status| status.host.connections == Some(1));
+    assert_eq!(lab.status(2).rules[WEB].state, RuleState::Draining);
+    drop(second);
     lab.await_status(2, |status| status.rules[WEB].state == RuleState::Disabled);
     assert_eq!(ask(&lab, 2, &["drain", "80"]), (0, 1001));
     assert_eq!(ask(&lab, 2, &["enable", "all"]), (0, 1000));
     lab.await_status(1, |status| share(status, WEB, 2) > 1300);
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and eBPF"]
+fn a_drainstop_waits_for_the_last_connection_or_for_its_time() {
+    let lab = Lab::up("drain", 2, FAST);
+    let mut visit = Visit::to(&lab, 2);
+    let draining = |words: &[&str]| {
+        let mut command = lab.command(&["exec", "h2", "--", COVEY, "drainstop"]);
+        let command = command.args(words).stdout(Stdio::piped());
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+
+    // Whoever waits sees how many are left; that he goes does not matter.
+    let mut child = draining(&[]);
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(progress.any(|line| line.unwrap() == "1 connection left"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for host in [1, 2] {
+        lab.await_status(host, |status| share(status, WEB, 2) == 0);
+    }
+    let requests = web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 100);
+    web::assert_none_failed(&requests);
+    assert!(requests.iter().all(|request| request.outcome == Ok(1)));
+    assert_eq!(lab.status(2).host.state, HostState::Draining);
+    assert_eq!(visit.ask().unwrap(), 2);
+    assert_eq!(ask(&lab, 2, &["drain", "80"]), (1, 1009));
+
+    // A start interrupts.
+    assert_eq!(ask(&lab, 2, &["start"]), (0, 1002));
+    assert_eq!(visit.ask().unwrap(), 2);
+    lab.await_agreement(&[1, 2]);
+
+    // When the time is up, what is left is reset.
+    assert_eq!(
+        ask(&lab, 2, &["drainstop", "--timeout", "500ms"]),
+        (0, 1000)
+    );
+    assert_eq!(lab.status(2).host.state, HostState::Stopped);
+    assert_eq!(visit.ask().unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+    assert_eq!(ask(&lab, 2, &["start"]), (0, 1000));
+    let visit = Visit::to(&lab, 2);
+    let child = draining(&[]);
+    lab.await_status(2, |status| status.host.connections == Some(1));
+    drop(visit);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.ends_with("\nhost 2 has left the cluster and is stopped\n"),
+        "{text}"
+    );
 }
 
 /// A host whose state is kept, and whose daemon ends and begins.
@@ -242,6 +302,8 @@ fn a_new_daemon_begins_with_what_was_wanted_last() {
     fs::write(&kept.config, &keeping).unwrap();
     kept.restart("TERM", Converged);
     assert_eq!(kept.first_event(), (76, "info".to_owned()));
+    assert_eq!(ask(&lab, 2, &["drain", "81"]), (1, 1004));
+    assert!(!kept.file.exists(), "nothing was changed");
 
     assert_eq!(ask(&lab, 2, &["disable", "80"]), (0, 1000));
     kept.await_file("disabled");

@@ -350,14 +350,22 @@ fn a_draining_host_stops_after_its_last_connection() {
                 .contains(id(2))
     );
     check_connections(&segment, &[1, 2, 3]);
+    let counted = |segment: &Segment| {
+        let snapshot = segment.host(2).cluster.snapshot(segment.now);
+        snapshot.connections
+    };
     let index = segment.index(2);
+    let open = segment.hosts[index].connections.len();
+    assert_eq!(counted(&segment), Some(open));
     segment.hosts[index].connections.truncate(1);
     segment.run(Duration::from_secs(5));
     assert_eq!(state(&segment, 2), HostState::Draining);
+    assert_eq!(counted(&segment), Some(1));
     check_connections(&segment, &[1, 2, 3]);
     segment.hosts[index].connections.clear();
     segment.run(COUNTED + Duration::from_secs(1));
     assert_eq!(state(&segment, 2), HostState::Stopped);
+    assert_eq!(counted(&segment), None, "a stopped host counts no more");
     assert!(segment.host(2).saw(|event| event.id() == 44));
     assert!(segment.host(2).saw(|event| event.id() == 6));
     segment.run_until_converged(&[1, 3]);
