@@ -8,16 +8,18 @@
 //! | `IN_FORCE`   | u64          | 1              | user space: one aligned store flips           |
 //! | `LEASE`      | u64, ns      | 1              | user space: end of the lease                  |
 //! | `COUNTERS`   | u64          | one per reason | these programs, per CPU                       |
+//! | `SEEN`       | u32 x 4096   | one per rule   | these programs: last second with traffic      |
 
 use crate::sockets;
-use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
-use core::ffi::c_void;
+use aya_ebpf::programs::XdpContext;
+use core::cell::UnsafeCell;
 use covey_filter::{
-    Flow, Generation, MacBytes, Reason, Row, RuleEntry, Segment, Settings, Socket, Tables, VipSlot,
+    BUCKETS, Flow, Generation, MacBytes, RULE_SLOTS, Reason, Row, RuleEntry, Segment, Settings,
+    Socket, Tables, VipSlot,
 };
 
 #[map]
@@ -31,29 +33,89 @@ static IN_FORCE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// For each bucket of a sticky rule the second of CLOCK_MONOTONIC in which it last had traffic that this host took;
+/// 0: not yet. User space sets it back.
+#[map]
+static SEEN: Array<[u32; BUCKETS]> = Array::with_max_entries(RULE_SLOTS as u32, BPF_F_MMAPABLE);
+
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
 
 /// The tables of the generation that was in force when the frame came.
 pub(crate) struct InForce {
     tables: &'static Generation,
-    /// The running program's: the kernel asks for it with a question to its socket table.
-    ctx: *mut c_void,
+    /// The context of the running program if it is the filter, which alone asks for sockets.
+    xdp: Option<Kept<*mut xdp_md>>,
+    /// The rule and the bucket that were looked up last. A decision holds them too, but only if it came that far;
+    /// the compiler then leaves a register unset that the verifier wants set.
+    rule: Kept<u8>,
+    bucket: Kept<u16>,
 }
 
 impl InForce {
     #[inline(always)]
-    pub(crate) fn load(ctx: &impl EbpfContext) -> Option<Self> {
+    pub(crate) fn load(xdp: Option<&XdpContext>) -> Option<Self> {
         let index = read_word(&IN_FORCE)?;
         Some(Self {
             tables: TABLES.get(index as u32)?,
-            ctx: ctx.as_ptr(),
+            xdp: xdp.map(|ctx| Kept::new(ctx.ctx)),
+            rule: Kept::new(0),
+            bucket: Kept::new(0),
         })
     }
 
     #[inline(always)]
     pub(crate) fn host_mac(&self) -> MacBytes {
         self.tables.settings.host_mac
+    }
+
+    /// Notes when a bucket of a sticky rule had traffic that this host took.
+    #[inline(always)]
+    pub(crate) fn note(&self, reason: Reason) {
+        let rule = self.rule.get();
+        let (Reason::Mine | Reason::Lingering, Some(entry)) = (reason, self.tables.rule(rule))
+        else {
+            return;
+        };
+        if entry.sticky == 0 {
+            return;
+        }
+        let Some(seen) = SEEN.get_ptr_mut(u32::from(rule)) else {
+            return;
+        };
+        let bucket = usize::from(self.bucket.get()) % BUCKETS;
+        let now = (coarse_ns() / 1_000_000_000) as u32;
+        // SAFETY: the pointer is to a map value, and the index lies within it. Other CPUs and user space store whole
+        // words too. All CPUs share the line, so it is written only once a second.
+        unsafe {
+            let place = seen.cast::<u32>().add(bucket);
+            if place.read_volatile() != now {
+                place.write_volatile(now);
+            }
+        }
+    }
+}
+
+/// A value that stays on the stack until it is asked for. Few packets need it, and registers are few: what the compiler
+/// would keep in them pushes out what every packet needs.
+struct Kept<T>(UnsafeCell<T>);
+
+impl<T: Copy> Kept<T> {
+    #[inline(always)]
+    fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    fn set(&self, value: T) {
+        // SAFETY: valid and aligned, and nobody else is here.
+        unsafe { self.0.get().write_volatile(value) };
+    }
+
+    #[inline(always)]
+    fn get(&self) -> T {
+        // SAFETY: as in `set`.
+        unsafe { self.0.get().read_volatile() }
     }
 }
 
@@ -72,22 +134,34 @@ impl Tables for InForce {
     }
     #[inline(always)]
     fn rule(&self, index: u8) -> Option<&RuleEntry> {
+        self.rule.set(index);
         self.tables.rule(index)
     }
     #[inline(always)]
     fn row(&self, map: u8, bucket: u16) -> Option<Row> {
+        self.bucket.set(bucket);
         self.tables.row(map, bucket)
     }
     #[inline(always)]
-    fn socket(&self, flow: &Flow, segment: &Segment) -> Socket {
-        sockets::find(self.ctx, flow, segment)
+    fn socket(&self, _flow: &Flow, _segment: &Segment) -> Socket {
+        // Which of the sockets that take a segment it is makes no difference.
+        match &self.xdp {
+            Some(ctx) if sockets::take(ctx.get()) => Socket::Connected,
+            Some(_) | None => Socket::None,
+        }
     }
     #[inline(always)]
     fn lease_holds(&self) -> bool {
-        // SAFETY: the helper takes nothing and returns a number.
-        let now = unsafe { bpf_ktime_get_coarse_ns() };
+        let now = coarse_ns();
         read_word(&LEASE).is_some_and(|until| now < until)
     }
+}
+
+/// CLOCK_MONOTONIC as of the last tick.
+#[inline(always)]
+fn coarse_ns() -> u64 {
+    // SAFETY: the helper takes nothing and returns a number.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// Counts a frame on this CPU.

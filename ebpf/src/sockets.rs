@@ -5,14 +5,15 @@
 //! kernels: user space (`crates/covey/src/datapath/btf.rs`) takes the offsets from the running kernel's own
 //! description of its types. Where there is none they are 0, and the filter does without.
 
-use aya_ebpf::Global;
-use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple};
+use crate::packet::Bytes;
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple, xdp_md};
 use aya_ebpf::helpers::generated::{
     bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_timewait_sock,
     bpf_tcp_check_syncookie,
 };
-use core::ffi::c_void;
-use covey_filter::{Flow, Ports, Segment, Socket};
+use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{EbpfContext, Global};
+use covey_filter::{Flow, Frame, Ports, Segment, Socket, Transport};
 
 /// Offset of `snt_isn`, the number of this host's SYN, in `tcp_request_sock`.
 #[unsafe(no_mangle)]
@@ -37,16 +38,32 @@ mod state {
     pub(super) const NEW_SYN_RECV: u32 = 12;
 }
 
-/// What the socket table of this interface's network namespace has for the connection of a segment. `ctx` is the
-/// context of the running program.
+/// Whether the socket table of this interface's network namespace has a socket that takes the TCP segment in a frame.
+///
+/// A function of its own that parses the frame once more, so that the many packets that never come here need not carry
+/// what is asked for. It returns no more than a bit, because the verifier wants every part of a value to be set.
+#[inline(never)]
+pub(crate) fn take(ctx: *mut xdp_md) -> bool {
+    let ctx = XdpContext::new(ctx);
+    match Frame::parse(&Bytes::of_xdp(&ctx)) {
+        Ok(Frame::Ip(
+            flow @ Flow {
+                transport: Transport::Tcp(segment),
+                ..
+            },
+        )) => look_up(&ctx, &flow, &segment).takes(&segment),
+        Ok(_) | Err(_) => false,
+    }
+}
+
 #[inline(always)]
-pub(crate) fn find(ctx: *mut c_void, flow: &Flow, segment: &Segment) -> Socket {
+fn look_up(ctx: &XdpContext, flow: &Flow, segment: &Segment) -> Socket {
     const SAME_NAMESPACE: u64 = u64::MAX;
     let (mut tuple, size) = tuple(flow, segment.ports);
     // SAFETY: the context is the running program's, and the tuple is at least as long as is said.
     let socket = unsafe {
         bpf_skc_lookup_tcp(
-            ctx,
+            ctx.as_ptr(),
             tuple.as_mut_ptr().cast::<bpf_sock_tuple>(),
             size,
             SAME_NAMESPACE,
@@ -136,10 +153,9 @@ unsafe fn is_cookie(listener: *mut bpf_sock, flow: &Flow, segment: &Segment) -> 
         u32::from_ne_bytes(LENGTH_AND_ACK),
         0,
     ];
-    let (source, destination) = (flow.source, flow.destination);
     // SAFETY: the headers are as long as is said.
     let result = unsafe {
-        match (source.as_v4(), destination.as_v4()) {
+        match (flow.source.as_v4(), flow.destination.as_v4()) {
             (Some(source), Some(destination)) => {
                 let mut ip = [
                     u32::from_ne_bytes([0x45, 0, 0, 0]),
@@ -149,26 +165,14 @@ unsafe fn is_cookie(listener: *mut bpf_sock, flow: &Flow, segment: &Segment) -> 
                     u32::from_ne_bytes(destination),
                 ];
                 let ip: *mut [u32; 5] = &raw mut ip;
-                bpf_tcp_check_syncookie(
-                    listener.cast(),
-                    ip.cast(),
-                    20,
-                    tcp.as_mut_ptr().cast(),
-                    20,
-                )
+                bpf_tcp_check_syncookie(listener.cast(), ip.cast(), 20, tcp.as_mut_ptr().cast(), 20)
             }
             _ => {
-                let [a, b] = source.words();
-                let [c, d] = destination.words();
+                let [a, b] = flow.source.words();
+                let [c, d] = flow.destination.words();
                 let mut ip = [u64::from_ne_bytes([0x60, 0, 0, 0, 0, 0, 0, 0]), a, b, c, d];
                 let ip: *mut [u64; 5] = &raw mut ip;
-                bpf_tcp_check_syncookie(
-                    listener.cast(),
-                    ip.cast(),
-                    40,
-                    tcp.as_mut_ptr().cast(),
-                    20,
-                )
+                bpf_tcp_check_syncookie(listener.cast(), ip.cast(), 40, tcp.as_mut_ptr().cast(), 20)
             }
         }
     };

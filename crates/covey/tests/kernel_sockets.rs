@@ -14,10 +14,10 @@ mod test_run;
 
 use cluster::*;
 use connections::*;
-use covey_filter::{Reason, Row};
+use covey_filter::{BUCKETS, RULE_SLOTS, Reason, Row};
 use covey_proto::datapath::Image;
 use frames::{ACK, RST, SYN};
-use segment::Segment;
+use segment::{Segment, monotonic_ns};
 use test_run::{Bench, HOST_MAC, counts};
 
 const FIN: u8 = 0x01;
@@ -76,6 +76,58 @@ fn a_connection_is_kept_by_the_host_that_has_it_and_by_no_other() {
                         connection.stage
                     );
                 }
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn the_last_traffic_of_a_bucket_is_known_if_its_rule_is_sticky() {
+    let network = Segment::new();
+    network.on_host(|| {
+        let made = in_every_stage(&network);
+        let of = |stage| {
+            let mut found = made.iter().filter(|it| it.stage == stage);
+            found.next().expect("every stage is there")
+        };
+        let held = of(Stage::Established).frame(ACK, 0, b"");
+        let foreign = of(Stage::Nothing).frame(ACK, 0, b"");
+        let mut bench = Bench::new(all(0));
+        for (row, frame, sticky, noted) in [
+            (Row::MINE, &foreign, 1, true),
+            (Row::MINE, &foreign, 0, false),
+            (0, &foreign, 1, false),
+            (Row::LINGERING, &held, 1, true),
+            (Row::LINGERING, &foreign, 1, false),
+            (Row::MINE | Row::SHARED, &foreign, 1, false),
+        ] {
+            let mut image = all(row);
+            image.rules.iter_mut().for_each(|rule| rule.sticky = sticky);
+            let decision = bench.decide(&image, frame);
+            bench.program(image);
+            let earliest = monotonic_ns() / 1_000_000_000 - 1;
+            test_run::run(bench.programs.ingress(), frame);
+            let latest = monotonic_ns() / 1_000_000_000;
+            let mut seen: Vec<(u8, usize, u32)> = Vec::new();
+            for rule in 0..RULE_SLOTS as u8 {
+                let buckets = bench.programs.seen(rule).into_iter().enumerate();
+                let met = buckets.filter(|(_, second)| *second != 0);
+                seen.extend(met.map(|(bucket, second)| (rule, bucket, second)));
+                bench.programs.forget(rule);
+                assert_eq!(bench.programs.seen(rule), [0; BUCKETS]);
+            }
+            match &seen[..] {
+                [(rule, bucket, second)] if noted => {
+                    assert!((earliest..=latest).contains(&u64::from(*second)));
+                    assert_eq!(Some(*rule), decision.rule);
+                    let expected = decision.bucket.map(|it| usize::from(it.get()));
+                    assert_eq!(Some(*bucket), expected);
+                }
+                _ => assert!(
+                    !noted && seen.is_empty(),
+                    "row {row}, sticky {sticky}: {seen:?}"
+                ),
             }
         }
     });

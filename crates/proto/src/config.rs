@@ -111,6 +111,8 @@ pub struct ClusterConfig {
     pub quorum: Quorum,
     /// Whether hosts that cannot broadcast to each other go on by unicast.
     pub unicast_fallback: bool,
+    /// Whether heartbeats go out under the EtherType of the previous generation (0xBF01).
+    pub legacy: bool,
     /// How late the clock that the data path reads may be (the tick of CLOCK_MONOTONIC_COARSE).
     pub clock_granularity: Duration,
     /// Drawn at random by the caller, once per daemon start.

@@ -28,6 +28,7 @@
 //!     port_states: vec![],
 //!     quorum: Quorum::None,
 //!     unicast_fallback: true,
+//!     legacy: false,
 //!     clock_granularity: Duration::from_millis(4),
 //!     incarnation: Incarnation(7),
 //! });

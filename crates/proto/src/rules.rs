@@ -60,7 +60,7 @@ pub struct PortRule {
     /// Filtering mode.
     pub mode: FilterMode,
     /// For how long a client that has gone quiet still finds its host: a bucket that is to move waits until it has
-    /// been idle for this long. Whole seconds.
+    /// been idle for this long. Whole seconds, a day at most.
     pub sticky: Option<Duration>,
 }
 
@@ -290,6 +290,11 @@ mod tests {
     #[test]
     fn the_digest_tells_sets_apart() {
         let one = set(vec![rule(None, 80, 80, Protocol::Tcp)]).unwrap();
+        let sticky = PortRule {
+            sticky: Some(Duration::from_secs(1)),
+            ..rule(None, 80, 80, Protocol::Tcp)
+        };
+        assert_ne!(one.digest(), set(vec![sticky]).unwrap().digest());
         let two = set(vec![rule(None, 80, 80, Protocol::Both)]).unwrap();
         assert_ne!(one.digest(), two.digest());
         assert_eq!(

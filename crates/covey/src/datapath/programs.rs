@@ -11,12 +11,12 @@ use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
 use aya::maps::{Map, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use covey_filter::{Generation, Reason};
+use covey_filter::{BUCKETS, Generation, RULE_SLOTS, Reason};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// The object that build.rs made of `ebpf/`.
@@ -28,6 +28,7 @@ pub struct Programs {
     tables: Mapped<[Generation; 2]>,
     in_force: Mapped<AtomicU64>,
     lease: Mapped<AtomicU64>,
+    seen: Mapped<[[AtomicU32; BUCKETS]; RULE_SLOTS]>,
     settling: Option<JoinHandle<()>>,
 }
 
@@ -67,6 +68,7 @@ impl Programs {
             tables,
             in_force: mapped(&ebpf, "IN_FORCE")?,
             lease: mapped(&ebpf, "LEASE")?,
+            seen: mapped(&ebpf, "SEEN")?,
             ebpf,
             settling: None,
         })
@@ -87,6 +89,26 @@ impl Programs {
     /// Lets this host serve until then: nanoseconds of CLOCK_MONOTONIC.
     pub fn set_lease(&self, until_ns: u64) {
         self.lease.get().store(until_ns, Ordering::Release);
+    }
+
+    /// For each bucket of a sticky rule the second of CLOCK_MONOTONIC in which it last had traffic that this host took;
+    /// 0 if it has had none since the programs were loaded, or since [`Self::forget`].
+    ///
+    /// # Panics
+    /// If there can be no rule with that index (from [`RULE_SLOTS`] on).
+    pub fn seen(&self, rule: u8) -> [u32; BUCKETS] {
+        let seen = &self.seen.get()[usize::from(rule)];
+        std::array::from_fn(|bucket| seen[bucket].load(Ordering::Relaxed))
+    }
+
+    /// Forgets when buckets of a rule had traffic: its index means another rule from now on.
+    ///
+    /// # Panics
+    /// As [`Self::seen`].
+    pub fn forget(&self, rule: u8) {
+        for bucket in &self.seen.get()[usize::from(rule)] {
+            bucket.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Frames by reason since the programs were loaded, over all CPUs; every reason is listed.

@@ -6,7 +6,7 @@
 use crate::frames::Mac;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use covey::datapath::Programs;
-use covey_filter::{Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
+use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
 use covey_proto::datapath::{Image, View, no_sockets};
 
 pub const HOST_MAC: Mac = [0x02, 0, 0, 0, 1, 2];
@@ -90,13 +90,15 @@ fn update_checksum(sum: &mut [u8], old: Mac, new: Mac) {
     sum.copy_from_slice(&(!(total as u16)).to_be_bytes());
 }
 
+pub type SocketTable = Box<dyn Fn(&Flow, &Segment) -> Socket>;
+
 /// The programs and the image that is in force in them.
 pub struct Bench {
     pub programs: Programs,
     image: Image,
     lease_holds: bool,
     /// What the socket table of this thread's network namespace has.
-    pub sockets: Box<dyn Fn(&Flow, &Segment) -> Socket>,
+    pub sockets: SocketTable,
 }
 
 impl Bench {
@@ -120,6 +122,19 @@ impl Bench {
     pub fn program(&mut self, image: Image) {
         self.programs.program(&image);
         self.image = image;
+    }
+
+    /// What covey-filter says of a frame under an image.
+    pub fn decide(&self, image: &Image, frame: &[u8]) -> Decision {
+        decide(frame, &self.view(image))
+    }
+
+    fn view<'a>(&'a self, image: &'a Image) -> View<'a> {
+        View {
+            image,
+            lease_holds: self.lease_holds,
+            sockets: &self.sockets,
+        }
     }
 
     /// Runs frames through both programs and compares with covey-filter; counters are compared over all of them.

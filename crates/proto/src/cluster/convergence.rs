@@ -216,6 +216,7 @@ impl Cluster {
             .map(|staged| staged.proposal.ballot)
             .filter(|b| self.may_be_committed(b));
         if bound_to.is_none() && self.staged.take().is_some() {
+            self.lingering.news = true;
             self.hurry(now);
         }
         let own = self.proposed.as_ref().map(|own| own.proposal);
@@ -319,6 +320,7 @@ impl Cluster {
         }
         self.staged = Some(prepared);
         self.staged_until = until;
+        self.expect_new_map();
         true
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Lingering {
     /// An answer is outstanding.
     counting: bool,
     count_at: Option<Time>,
+    /// Open connections in the last scan, while it matters how many there are.
+    pub(super) open: Option<usize>,
     /// Rules with connections in the last scan and in the one before: bit 0 is the default rule.
     in_use: u128,
     in_use_before: u128,
@@ -102,6 +104,7 @@ impl Cluster {
             .iter()
             .filter(|connection| connection.socket.is_open() && !own(connection))
             .collect();
+        self.lingering.open = Some(open.len());
         self.cut(&rules, &open);
         let mut found = BucketSet::EMPTY;
         let mut in_use = 0u128;
@@ -202,6 +205,7 @@ impl Cluster {
             mine,
             shared: self.shared_now(),
             counting: self.lingering.counting,
+            open: self.lingering.open,
             ..Lingering::default()
         };
     }
@@ -301,10 +305,19 @@ impl Cluster {
         shared
     }
 
+    /// From here on a commit may be on its way, which the others may hear first: a SYN can then be answered by two
+    /// hosts, and the one that the client has not chosen must not reset the connection of the other.
+    pub(super) fn expect_new_map(&mut self) {
+        if self.committed.is_some() && self.lingering.shared != BucketSet::ALL {
+            self.lingering.shared = BucketSet::ALL;
+            self.reprogram();
+        }
+    }
+
     /// Lets the data path know what others have reported. What is shared no more can wait a little: with many hosts,
     /// one of them has cleared some bucket at every moment.
     fn review_shared(&mut self, now: Time) {
-        if !self.lingering.news {
+        if !self.lingering.news || self.staged.is_some() {
             return;
         }
         let (before, shared) = (self.lingering.shared, self.shared_now());
@@ -335,6 +348,7 @@ impl Cluster {
             !state.looked || someone_waits || is_any_sticky(&map.rules)
         });
         if !wanted && !matches!(self.role, Role::Draining { .. }) {
+            self.lingering.open = None;
             return;
         }
         match state.count_at {

@@ -526,4 +526,12 @@ impl Cluster {
 }
 
 #[cfg(test)]
+impl Cluster {
+    /// Whether it has acknowledged a map that is not in force.
+    fn is_bound(&self) -> bool {
+        self.staged.is_some()
+    }
+}
+
+#[cfg(test)]
 mod tests;

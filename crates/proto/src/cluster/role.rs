@@ -301,6 +301,7 @@ impl Cluster {
 
     fn rest(&mut self, event: Event) {
         self.timers = TimerTable::default();
+        self.lingering.open = None;
         self.emit(event);
     }
 }

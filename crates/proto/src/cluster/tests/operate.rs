@@ -276,6 +276,63 @@ fn an_owner_that_has_not_heard_a_report_shares_everything() {
 }
 
 #[test]
+fn nobody_resets_a_connection_that_another_may_have_accepted_across_a_change() {
+    let mut segment = Segment::converged(3);
+    segment.run(COUNTED);
+    assert_eq!(overlap(&segment, 2), (0, 0));
+    // Host 2 acknowledges a map without it, and the commit does not reach it for a while.
+    let silent = std::rc::Rc::new(std::cell::Cell::new(true));
+    let lost = silent.clone();
+    segment.loss = Box::new(move |from, to, _| lost.get() && from != id(2) && to == id(2));
+    silent.set(false);
+    segment.command_to(2, DRAINSTOP);
+    segment.run_until(TIMING.budget(), |segment| {
+        segment.host(2).cluster.is_bound()
+    });
+    silent.set(true);
+    segment.run_until(TIMING.budget(), |segment| {
+        !segment
+            .host(1)
+            .cluster
+            .snapshot(segment.now)
+            .owners
+            .contains(id(2))
+    });
+    let taken_by_both = (40_000..41_000).map(connection).find(|connection| {
+        let takes = |host| reason(&segment, host, connection, true) == Reason::Mine;
+        takes(1) && takes(2)
+    });
+    let connection = taken_by_both.expect("a bucket of host 2 that is host 1's by now");
+    for host in [1, 2] {
+        assert_eq!(
+            reason(&segment, host, &connection, false),
+            Reason::Unclaimed,
+            "host {host}"
+        );
+    }
+    silent.set(false);
+    segment.run_until(TIMING.budget(), |segment| {
+        !segment.host(2).cluster.owns_buckets()
+    });
+}
+
+#[test]
+fn a_ballot_that_comes_to_nothing_leaves_nothing_shared() {
+    let mut segment = Segment::converged(3);
+    segment.run(COUNTED);
+    segment.loss = Box::new(|from, _, _| from == id(3));
+    segment.command_to(1, DRAINSTOP);
+    segment.run_until(TIMING.budget(), |segment| {
+        segment.host(2).cluster.is_bound()
+    });
+    assert_eq!(overlap(&segment, 2).0, segment.share(2));
+    segment.command_to(1, Command::Start);
+    segment.loss = Box::new(|_, _, _| false);
+    segment.run(COUNTED);
+    assert_eq!(overlap(&segment, 2), (0, 0));
+}
+
+#[test]
 fn a_draining_host_stops_after_its_last_connection() {
     let mut segment = Segment::converged(3);
     open(&mut segment, 40_000..40_300);
@@ -293,14 +350,22 @@ fn a_draining_host_stops_after_its_last_connection() {
                 .contains(id(2))
     );
     check_connections(&segment, &[1, 2, 3]);
+    let counted = |segment: &Segment| {
+        let snapshot = segment.host(2).cluster.snapshot(segment.now);
+        snapshot.connections
+    };
     let index = segment.index(2);
+    let open = segment.hosts[index].connections.len();
+    assert_eq!(counted(&segment), Some(open));
     segment.hosts[index].connections.truncate(1);
     segment.run(Duration::from_secs(5));
     assert_eq!(state(&segment, 2), HostState::Draining);
+    assert_eq!(counted(&segment), Some(1));
     check_connections(&segment, &[1, 2, 3]);
     segment.hosts[index].connections.clear();
     segment.run(COUNTED + Duration::from_secs(1));
     assert_eq!(state(&segment, 2), HostState::Stopped);
+    assert_eq!(counted(&segment), None, "a stopped host counts no more");
     assert!(segment.host(2).saw(|event| event.id() == 44));
     assert!(segment.host(2).saw(|event| event.id() == 6));
     segment.run_until_converged(&[1, 3]);

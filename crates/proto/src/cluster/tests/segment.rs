@@ -69,6 +69,7 @@ pub(super) fn config(host: u8) -> ClusterConfig {
         port_states: Vec::new(),
         quorum: Quorum::None,
         unicast_fallback: true,
+        legacy: false,
         clock_granularity: Duration::from_millis(4),
         incarnation: Incarnation(u64::from(host) << 32),
     }
