@@ -72,7 +72,12 @@ impl Cluster {
 
     pub(super) fn transmit(&mut self, message: &Message, destination: Mac) {
         let primary = four_bytes(self.config.rules.primary());
-        let frame = message.emit(destination, primary, &self.config.auth);
+        let frame = message.emit(
+            destination,
+            crate::wire::ethernet::HEARTBEAT,
+            primary,
+            &self.config.auth,
+        );
         self.outputs.push_back(Output::Transmit(frame));
     }
 
@@ -131,6 +136,7 @@ impl Cluster {
             proposal: self.proposed.as_ref().map(|map| map.proposal),
             wanted: self.wanted,
             report: self.report(),
+            kept_out: None,
         }
     }
 

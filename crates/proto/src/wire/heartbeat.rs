@@ -20,10 +20,11 @@
 //! and takes Covey's records as one blob. Specification: docs/design.md, "On the wire".
 
 mod records;
+mod tomorrow;
 
 use super::Reject;
 use super::auth::TAG_LEN;
-use super::ethernet::{self, Ethernet};
+use super::ethernet::Ethernet;
 use super::reader::Reader;
 use crate::config::{Auth, ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
@@ -201,6 +202,17 @@ pub struct Heartbeat {
     pub wanted: Option<Base>,
     /// Where it has connections, once it has looked under the map in force.
     pub report: Option<Report>,
+    /// Whom it, as coordinator, does not let join for a while.
+    pub kept_out: Option<KeptOut>,
+}
+
+/// Hosts that were lost again and again and may not join yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptOut {
+    /// Which.
+    pub hosts: HostSet,
+    /// For how long at most, in milliseconds.
+    pub millis: u32,
 }
 
 impl Heartbeat {
@@ -254,6 +266,43 @@ pub enum Body {
     Chunk(Chunk),
 }
 
+/// The header that all messages have in common, Covey's and NLB's. Nothing vouches for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    signature: u32,
+    version: u16,
+    host: u32,
+    primary: [u8; 4],
+    /// The dedicated IP.
+    pub dip: Ipv4Addr,
+}
+
+impl Header {
+    /// Reads the first 20 bytes of a payload.
+    ///
+    /// # Errors
+    /// [`Reject::TooShort`].
+    pub fn parse(payload: &[u8]) -> Result<Self, Reject> {
+        Self::read(&mut Reader::new(payload, Reject::TooShort))
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Reject> {
+        Ok(Self {
+            signature: reader.u32()?,
+            version: (reader.u32()? >> 16) as u16,
+            host: reader.u32()?,
+            primary: reader.array()?,
+            dip: Ipv4Addr::from(reader.array::<4>()?),
+        })
+    }
+
+    /// The host ID, if it is one of the cluster with this primary virtual IP.
+    pub fn host_of(&self, primary: [u8; 4]) -> Option<HostId> {
+        let host = u8::try_from(self.host).ok().and_then(HostId::new);
+        host.filter(|_| self.primary == primary)
+    }
+}
+
 /// A message of one Covey host to the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -264,8 +313,10 @@ pub struct Message {
 }
 
 impl Message {
-    /// The message as a whole frame from the sender's NIC to `destination`, signed as `auth` says.
-    pub fn emit(&self, destination: Mac, primary: [u8; 4], auth: &Auth) -> Vec<u8> {
+    /// The message as a whole frame from the sender's NIC to `destination`, signed as `auth` says. `ethertype` is
+    /// one of the two of [`super::ethernet`]. A sender of a later version than this one says more than this one
+    /// understands.
+    pub fn emit(&self, destination: Mac, ethertype: u16, primary: [u8; 4], auth: &Auth) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(&SIGNATURE.to_le_bytes());
         let version = u32::from(self.sender.version) << 16 | NLB_VERSION;
@@ -274,6 +325,7 @@ impl Message {
         out.extend_from_slice(&primary);
         out.extend_from_slice(&self.sender.dip.octets());
         emit_name(&mut out, &self.sender.name);
+        let name_end = out.len();
         record(&mut out, kind::VITALS, |value| {
             value.extend_from_slice(&self.sender.mac.0);
             value.extend_from_slice(&self.sender.incarnation.0.to_le_bytes());
@@ -282,6 +334,9 @@ impl Message {
         match &self.body {
             Body::Heartbeat(heartbeat) => heartbeat.emit(&mut out),
             Body::Chunk(chunk) => chunk.emit(&mut out),
+        }
+        if self.sender.version > PROTOCOL_VERSION {
+            tomorrow::extend(&mut out, name_end);
         }
         if let Some(key) = auth.signing() {
             out.extend_from_slice(&[kind::SIGNATURE, 0]);
@@ -293,7 +348,7 @@ impl Message {
         Ethernet {
             destination,
             source: self.sender.mac,
-            ethertype: ethernet::HEARTBEAT,
+            ethertype,
             payload: &out,
         }
         .emit()
@@ -306,34 +361,30 @@ impl Message {
     /// The first reason not to use it.
     pub fn parse(payload: &[u8], primary: [u8; 4], auth: &Auth) -> Result<Self, Reject> {
         let mut reader = Reader::new(payload, Reject::TooShort);
-        let signature = reader.u32()?;
-        if NLB_SIGNATURES.contains(&signature) {
+        let header = Header::read(&mut reader)?;
+        if NLB_SIGNATURES.contains(&header.signature) {
             return Err(Reject::ForeignNlb);
         }
-        if signature != SIGNATURE {
+        if header.signature != SIGNATURE {
             return Err(Reject::BadSignature);
         }
-        let version = (reader.u32()? >> 16) as u16;
-        if version == 0 {
+        if header.version == 0 {
             return Err(Reject::ForeignNlb);
         }
-        let host = u8::try_from(reader.u32()?)
-            .ok()
-            .and_then(HostId::new)
-            .ok_or(Reject::BadHostId)?;
-        if reader.array::<4>()? != primary {
+        let host = u8::try_from(header.host).ok().and_then(HostId::new);
+        let host = host.ok_or(Reject::BadHostId)?;
+        if header.primary != primary {
             return Err(Reject::OtherCluster);
         }
-        let dip = Ipv4Addr::from(reader.array::<4>()?);
         let name = parse_name(&mut reader)?;
         check_signature(payload, payload.len() - reader.remaining(), auth)?;
         parse_records(
             reader,
             Head {
                 host,
-                dip,
+                dip: header.dip,
                 name,
-                version,
+                version: header.version,
             },
         )
     }
@@ -419,7 +470,7 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
     let mut echoes = (Vec::new(), HostSet::EMPTY);
     let mut offers = Vec::new();
     let (mut committed, mut staged, mut proposal) = (None, None, None);
-    let (mut wanted, mut report) = (None, None);
+    let (mut wanted, mut report, mut kept_out) = (None, None, None);
     let mut chunk = None;
     while !reader.is_empty() {
         let kind = reader.u8()?;
@@ -452,6 +503,12 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
             kind::PROPOSAL => proposal = Some(records::parse_proposal(&mut value)?),
             kind::WANTED => wanted = Some(records::parse_base(&mut value)?),
             kind::REPORT => report = Some(records::parse_report(&mut value)?),
+            kind::KEPT_OUT => {
+                kept_out = Some(KeptOut {
+                    hosts: HostSet::from_bits(value.u64()?),
+                    millis: value.u32()?,
+                });
+            }
             kind::CHUNK => chunk = Some(records::parse_chunk(&mut value)?),
             kind::SIGNATURE => break,
             _ => continue,
@@ -491,6 +548,7 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
         proposal,
         wanted,
         report,
+        kept_out,
     };
     Ok(Message {
         sender,
