@@ -28,6 +28,7 @@ use crate::config::problem::Problems;
 use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Claim, RuleSet};
+use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -224,6 +225,8 @@ impl Config {
             rules: self.rules.clone(),
             claims: self.claims.clone(),
             quorum: self.cluster.quorum,
+            legacy: false,
+            version: PROTOCOL_VERSION,
             unicast_fallback: self.cluster.unicast_fallback,
             clock_granularity,
             incarnation,

@@ -35,7 +35,7 @@ pub(super) struct Prepared {
     /// What this host would bring to the rules if it took its share of all of them.
     pub(super) own_claims: Vec<Claim>,
     pub(super) placement: Arc<Placement>,
-    claims: Claims,
+    pub(super) claims: Claims,
 }
 
 impl Prepared {
@@ -189,8 +189,10 @@ impl Cluster {
 
     /// Whether hosts that hear each other already form a cluster, though they do not hear this host.
     fn a_cluster_is_there(&self) -> bool {
-        self.peers.alive().any(|(_, peer)| {
-            peer.heartbeat.committed.is_some() && !peer.heartbeat.hears().is_empty()
+        self.peers.alive().any(|(host, peer)| {
+            // Not its rival with the same ID.
+            let hears = peer.heartbeat.hears().without(HostSet::only(host));
+            peer.heartbeat.committed.is_some() && !hears.is_empty()
         })
     }
 
@@ -435,7 +437,7 @@ impl Cluster {
         }
     }
 
-    fn rule_set(&self, digest: Digest) -> Option<Arc<RuleSet>> {
+    pub(super) fn rule_set(&self, digest: Digest) -> Option<Arc<RuleSet>> {
         let in_force = self.committed.as_ref().map(|map| &map.rules);
         [&self.offered]
             .into_iter()

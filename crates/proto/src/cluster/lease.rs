@@ -5,6 +5,7 @@
 //! would make two owners: of a mute host, and of one whose last heartbeat was lost before it stalled.
 
 use super::lingering::Lingering;
+use super::peer::Peer;
 use super::{Cluster, Output};
 use crate::config::{Quorum, Timing};
 use crate::datapath::Image;
@@ -60,10 +61,6 @@ impl SentLog {
         self.0.get(index).map(|sent| sent.at)
     }
 
-    fn newest_serves_until(&self) -> Option<Time> {
-        self.0.back().map(|sent| sent.at + sent.budget)
-    }
-
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -82,7 +79,7 @@ impl Cluster {
             .filter(|host| {
                 self.peers
                     .alive_peer(*host)
-                    .is_some_and(|peer| now < peer.overdue_at())
+                    .is_some_and(|peer| now < peer.heard_at + self.patience_with(peer))
             })
             .collect();
         let mutual: HostSet = heard
@@ -90,7 +87,7 @@ impl Cluster {
             .filter(|host| {
                 self.peers
                     .alive_peer(*host)
-                    .is_some_and(|peer| self.echoes_me(now, peer))
+                    .is_some_and(|peer| self.echoes_me(now, peer, self.patience_with(peer)))
             })
             .collect();
         let deaf = heard.without(mutual);
@@ -102,12 +99,18 @@ impl Cluster {
             Quorum::Majority(_) | Quorum::None => {}
         }
         if view.without(self.me()).is_empty() {
-            return self.sent.newest_serves_until().map(|until| until - margin);
+            // Not by what it announced: nobody has heard that it asks for a longer tolerance.
+            return Some(self.last_heartbeat_at + self.config.timing.budget() - margin);
         }
         let confirmed = confirming
             .iter()
             .filter_map(|host| self.peers.alive_peer(host));
         confirmed.map(|peer| peer.renews_until - margin).min()
+    }
+
+    /// The age up to which a peer's word counts for the lease: not longer than the lease lasts without it.
+    fn patience_with(&self, peer: &Peer) -> Duration {
+        peer.patience().min(self.config.timing.patience())
     }
 
     /// Gives up the map for good if the lease has run out, and likewise a map that is only acknowledged.
@@ -157,15 +160,6 @@ impl Cluster {
             self.outputs.push_back(Output::Lease(until));
         }
     }
-
-    /// A host that did not run for a while has not listened either: it must not take the silence that it
-    /// finds for the silence of the others.
-    pub(super) fn notice_lateness(&mut self, now: Time) {
-        let due = self.timers.next().unwrap_or(Time::NEVER);
-        if now > due + self.config.timing.period {
-            self.listening_since = now;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -185,9 +179,6 @@ mod tests {
         assert_eq!(log.0.len(), MAX_SENT);
         assert_eq!(log.serves_until(900), None);
         assert_eq!(log.serves_until(2500), Some(Time::from_micros(2_530_000)));
-        assert_eq!(
-            log.newest_serves_until(),
-            Some(Time::from_micros(3_030_000))
-        );
+        assert_eq!(log.serves_until(3000), Some(Time::from_micros(3_030_000)));
     }
 }

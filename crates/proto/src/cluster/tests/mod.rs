@@ -1,5 +1,8 @@
 //! The state machine as a whole: hosts joined by a virtual segment.
 
 mod agreement;
+mod conflicts;
 mod faults;
+mod generations;
 mod segment;
+mod trouble;
