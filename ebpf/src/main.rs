@@ -14,6 +14,7 @@
 
 mod maps;
 mod packet;
+mod sockets;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
@@ -26,7 +27,7 @@ use packet::Bytes;
 #[xdp(frags)]
 pub fn covey_ingress(ctx: XdpContext) -> u32 {
     let mut frame = Bytes::of_xdp(&ctx);
-    let Some(tables) = InForce::load() else {
+    let Some(tables) = InForce::load(Some(&ctx)) else {
         return xdp_action::XDP_DROP;
     };
     let decision = decide(&frame, &tables);
@@ -35,6 +36,7 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Accept => {
+            tables.note(decision.reason);
             frame.set_destination(tables.host_mac());
             xdp_action::XDP_PASS
         }
@@ -50,7 +52,7 @@ pub fn covey_promote(ctx: TcContext) -> i32 {
     const PACKET_HOST: u32 = 0;
     const PACKET_OTHERHOST: u32 = 3;
     if packet::kind(&ctx) == PACKET_OTHERHOST
-        && let Some(tables) = InForce::load()
+        && let Some(tables) = InForce::load(None)
         && Bytes::of_tc(&ctx).destination() == Some(tables.host_mac())
     {
         // It fails only for kinds that do not exist.
@@ -62,7 +64,7 @@ pub fn covey_promote(ctx: TcContext) -> i32 {
 /// The egress guard.
 #[classifier]
 pub fn covey_guard(ctx: TcContext) -> i32 {
-    let Some(tables) = InForce::load() else {
+    let Some(tables) = InForce::load(None) else {
         return TC_ACT_UNSPEC;
     };
     match guard(&Bytes::of_tc(&ctx), &tables) {

@@ -8,13 +8,18 @@
 //! | `IN_FORCE`   | u64          | 1              | user space: one aligned store flips           |
 //! | `LEASE`      | u64, ns      | 1              | user space: end of the lease                  |
 //! | `COUNTERS`   | u64          | one per reason | these programs, per CPU                       |
+//! | `SEEN`       | u32 x 4096   | one per rule   | these programs: last second with traffic      |
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use crate::sockets;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
+use aya_ebpf::programs::XdpContext;
+use core::cell::UnsafeCell;
 use covey_filter::{
-    Flow, Generation, MacBytes, Reason, Row, RuleEntry, Segment, Settings, Socket, Tables, VipSlot,
+    BUCKETS, Flow, Generation, MacBytes, RULE_SLOTS, Reason, Row, RuleEntry, Segment, Settings,
+    Socket, Tables, VipSlot,
 };
 
 #[map]
@@ -28,56 +33,135 @@ static IN_FORCE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// For each bucket of a sticky rule the second of CLOCK_MONOTONIC in which it last had traffic that this host took;
+/// 0: not yet. User space sets it back.
+#[map]
+static SEEN: Array<[u32; BUCKETS]> = Array::with_max_entries(RULE_SLOTS as u32, BPF_F_MMAPABLE);
+
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
 
 /// The tables of the generation that was in force when the frame came.
-pub(crate) struct InForce(&'static Generation);
+pub(crate) struct InForce {
+    tables: &'static Generation,
+    /// The context of the running program if it is the filter, which alone asks for sockets.
+    xdp: Option<Kept<*mut xdp_md>>,
+    /// The rule and the bucket that were looked up last. A decision holds them too, but only if it came that far;
+    /// the compiler then leaves a register unset that the verifier wants set.
+    rule: Kept<u8>,
+    bucket: Kept<u16>,
+}
 
 impl InForce {
     #[inline(always)]
-    pub(crate) fn load() -> Option<Self> {
+    pub(crate) fn load(xdp: Option<&XdpContext>) -> Option<Self> {
         let index = read_word(&IN_FORCE)?;
-        TABLES.get(index as u32).map(Self)
+        Some(Self {
+            tables: TABLES.get(index as u32)?,
+            xdp: xdp.map(|ctx| Kept::new(ctx.ctx)),
+            rule: Kept::new(0),
+            bucket: Kept::new(0),
+        })
     }
 
     #[inline(always)]
     pub(crate) fn host_mac(&self) -> MacBytes {
-        self.0.settings.host_mac
+        self.tables.settings.host_mac
+    }
+
+    /// Notes when a bucket of a sticky rule had traffic that this host took.
+    #[inline(always)]
+    pub(crate) fn note(&self, reason: Reason) {
+        let rule = self.rule.get();
+        let (Reason::Mine | Reason::Lingering, Some(entry)) = (reason, self.tables.rule(rule))
+        else {
+            return;
+        };
+        if entry.sticky == 0 {
+            return;
+        }
+        let Some(seen) = SEEN.get_ptr_mut(u32::from(rule)) else {
+            return;
+        };
+        let bucket = usize::from(self.bucket.get()) % BUCKETS;
+        let now = (coarse_ns() / 1_000_000_000) as u32;
+        // SAFETY: the pointer is to a map value, and the index lies within it. Other CPUs and user space store whole
+        // words too. All CPUs share the line, so it is written only once a second.
+        unsafe {
+            let place = seen.cast::<u32>().add(bucket);
+            if place.read_volatile() != now {
+                place.write_volatile(now);
+            }
+        }
+    }
+}
+
+/// A value that stays on the stack until it is asked for. Few packets need it, and registers are few: what the compiler
+/// would keep in them pushes out what every packet needs.
+struct Kept<T>(UnsafeCell<T>);
+
+impl<T: Copy> Kept<T> {
+    #[inline(always)]
+    fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    fn set(&self, value: T) {
+        // SAFETY: valid and aligned, and nobody else is here.
+        unsafe { self.0.get().write_volatile(value) };
+    }
+
+    #[inline(always)]
+    fn get(&self) -> T {
+        // SAFETY: as in `set`.
+        unsafe { self.0.get().read_volatile() }
     }
 }
 
 impl Tables for InForce {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        Some(&self.0.settings)
+        Some(&self.tables.settings)
     }
     #[inline(always)]
     fn vip(&self, slot: usize) -> Option<&VipSlot> {
-        self.0.vip(slot)
+        self.tables.vip(slot)
     }
     #[inline(always)]
     fn rule_at(&self, table: u16, port: u16) -> Option<u8> {
-        self.0.rule_at(table, port)
+        self.tables.rule_at(table, port)
     }
     #[inline(always)]
     fn rule(&self, index: u8) -> Option<&RuleEntry> {
-        self.0.rule(index)
+        self.rule.set(index);
+        self.tables.rule(index)
     }
     #[inline(always)]
     fn row(&self, map: u8, bucket: u16) -> Option<Row> {
-        self.0.row(map, bucket)
+        self.bucket.set(bucket);
+        self.tables.row(map, bucket)
     }
     #[inline(always)]
     fn socket(&self, _flow: &Flow, _segment: &Segment) -> Socket {
-        Socket::None
+        // Which of the sockets that take a segment it is makes no difference.
+        match &self.xdp {
+            Some(ctx) if sockets::take(ctx.get()) => Socket::Connected,
+            Some(_) | None => Socket::None,
+        }
     }
     #[inline(always)]
     fn lease_holds(&self) -> bool {
-        // SAFETY: the helper takes nothing and returns a number.
-        let now = unsafe { bpf_ktime_get_coarse_ns() };
+        let now = coarse_ns();
         read_word(&LEASE).is_some_and(|until| now < until)
     }
+}
+
+/// CLOCK_MONOTONIC as of the last tick.
+#[inline(always)]
+fn coarse_ns() -> u64 {
+    // SAFETY: the helper takes nothing and returns a number.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// Counts a frame on this CPU.

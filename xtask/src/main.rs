@@ -4,9 +4,11 @@
 //! ```text
 //!   setup.rs   install what the build and the tests need     test.rs   run all tests, print one line for each
 //!   step.rs    name and time what is done                    cargo.rs  cargo as a child
+//!   mutants.rs break the core's rules, to see that the simulator notices
 //! ```
 
 mod cargo;
+mod mutants;
 mod setup;
 mod step;
 mod test;
@@ -39,6 +41,11 @@ enum Task {
     Test,
     /// Run the benchmarks; the filter's needs root
     Bench,
+    /// Break the core's safety rules one at a time, and see whether the simulator notices
+    Mutants {
+        /// Only those with this in their name
+        only: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -48,6 +55,7 @@ fn main() -> ExitCode {
         Task::Lab { options } => lab(&options),
         Task::Test => Ok(test::run()),
         Task::Bench => bench().map(|()| true),
+        Task::Mutants { only } => mutants::run(only.as_deref()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

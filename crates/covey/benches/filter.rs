@@ -104,6 +104,7 @@ fn image(pairs: usize, rules: usize, hosts: u8) -> Image {
             mode: FilterMode::Multiple {
                 affinity: Affinity::None,
             },
+            sticky: None,
         })
         .collect();
     let rules = RuleSet::new(vips, rules).expect("the rules do not overlap");

@@ -13,4 +13,5 @@ pub mod datapath;
 pub mod duration;
 pub mod host;
 pub mod lab;
+pub mod sockets;
 pub mod status;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Version of the read model.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// NLB's host states (KB242242), in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub const SCHEMA: u32 = 1;
 pub enum HostState {
     /// Not taking part.
     Stopped,
+    /// Not taking part, and heeding no command but resume.
+    Suspended,
     /// Taking part, but not (yet) in a committed map that it may serve.
     Converging,
     /// Finishing its connections before it stops.
@@ -25,11 +27,25 @@ pub enum HostState {
     Converged,
 }
 
+/// NLB's states of a port rule on one host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleState {
+    /// The host takes its share.
+    Enabled,
+    /// The host takes nothing.
+    Disabled,
+    /// The host takes no new connections, and finishes those it has.
+    Draining,
+}
+
 /// One host's account of itself and its cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// [`SCHEMA`].
     pub schema: u32,
+    /// When this was said: wall-clock time, RFC 3339, UTC.
+    pub time: String,
     /// What all hosts share.
     pub cluster: ClusterStatus,
     /// This host.
@@ -55,6 +71,8 @@ pub struct ClusterStatus {
     pub name: String,
     /// Virtual IPs; the first is the primary.
     pub vips: Vec<IpAddr>,
+    /// Length of the primary virtual IP's network prefix.
+    pub prefix: u8,
     /// `unicast`, `multicast` or `igmp`.
     pub mode: String,
     /// The shared MAC.
@@ -92,6 +110,13 @@ pub struct HostStatus {
     pub state: HostState,
     /// Whether it is the default host.
     pub is_default: bool,
+    /// What it is once its daemon runs: `started`, `stopped` or `suspended`.
+    pub initial_state: String,
+    /// Whether what the operator last wanted goes before that.
+    pub persist_state: bool,
+    /// Open connections to virtual IPs in the last count, while the host counts them: when it or a rule drains, or
+    /// when it has connections in buckets of others.
+    pub connections: Option<usize>,
     /// How often it has entered a converging state since it joined.
     pub times_converging: u64,
     /// Why it is not converged, in words, if there is something to say.
@@ -150,6 +175,10 @@ pub struct RuleStatus {
     pub mode: String,
     /// `none`, `single` or `network`, for multiple-host rules.
     pub affinity: Option<String>,
+    /// How long a client stays with its host after its last connection, s; none if it does not.
+    pub sticky_s: Option<u64>,
+    /// How this host handles it.
+    pub state: RuleState,
     /// This host's load weight, for multiple-host rules.
     pub weight: Option<u8>,
     /// This host's handling priority, for single-host rules.

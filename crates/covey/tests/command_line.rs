@@ -72,11 +72,53 @@ fn covey(socket: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn starting_what_is_started_is_done() {
     let scratch = Scratch::new("start");
-    let socket = scratch.daemon(&[r#"{"ok":"already started"}"#]);
+    let socket = scratch
+        .daemon(&[r#"{"ok":{"answer":"WLBS_ALREADY","code":1001,"text":"already started"}}"#]);
     assert_eq!(
         covey(&socket, &["start"]),
         (Some(0), "already started\n".to_owned(), String::new())
     );
+}
+
+#[test]
+fn what_the_host_does_not_do_is_exit_1_and_json_all_the_same() {
+    let scratch = Scratch::new("suspended");
+    const SUSPENDED: &str =
+        r#"{"ok":{"answer":"WLBS_SUSPENDED","code":1013,"text":"resume it first"}}"#;
+    let socket = scratch.daemon(&[SUSPENDED]);
+    assert_eq!(
+        covey(&socket, &["drain", "80", "--vip", "10.0.0.1"]),
+        (
+            Some(1),
+            String::new(),
+            "covey: resume it first\n".to_owned()
+        )
+    );
+    let scratch = Scratch::new("suspended-json");
+    let socket = scratch.daemon(&[SUSPENDED]);
+    let (code, stdout, stderr) = covey(&socket, &["enable", "all", "--json"]);
+    assert_eq!((code, stderr.as_str()), (Some(1), ""));
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        answer,
+        serde_json::json!({"answer": "WLBS_SUSPENDED", "code": 1013, "text": "resume it first"})
+    );
+}
+
+#[test]
+fn only_a_suspend_is_done_when_the_host_is_stopped() {
+    for (verb, code) in [("suspend", 0), ("drainstop", 1)] {
+        let scratch = Scratch::new(verb);
+        let answers: &[&str] = match verb {
+            "suspend" => &[r#"{"ok":{"answer":"WLBS_STOPPED","code":1005,"text":"so be it"}}"#],
+            _ => &[
+                r#"{"ok":[]}"#,
+                r#"{"ok":{"answer":"WLBS_STOPPED","code":1005,"text":"so be it"}}"#,
+            ],
+        };
+        let socket = scratch.daemon(answers);
+        assert_eq!(covey(&socket, &[verb]).0, Some(code), "{verb}");
+    }
 }
 
 #[test]
@@ -147,8 +189,22 @@ fn a_bad_configuration_is_exit_2_and_so_is_bad_usage() {
         &["check", "--config", "/nonexistent.toml"],
     );
     assert_eq!(code, Some(2), "{stderr}");
-    let (code, _, stderr) = covey(Path::new(NOBODY), &["dance"]);
-    assert_eq!(code, Some(2), "{stderr}");
+    for words in [
+        &["dance"][..],
+        &["drain"],
+        &["drain", "http"],
+        &["drainstop", "--timeout", "5"],
+        &["wlbs"],
+        &["wlbs", "dance"],
+        &["wlbs", "stop", "all"],
+    ] {
+        let (code, stdout, stderr) = covey(Path::new(NOBODY), words);
+        assert_eq!(
+            (code, stdout.as_str()),
+            (Some(2), ""),
+            "{words:?}: {stderr}"
+        );
+    }
     let (code, stdout, _) = covey(Path::new(NOBODY), &["--help"]);
     assert_eq!(code, Some(0));
     assert!(stdout.contains("Usage: covey"));
@@ -173,7 +229,10 @@ fn under_the_name_wlbs_it_speaks_as_wlbs_does() {
     let scratch = Scratch::new("wlbs");
     let link = scratch.path("wlbs");
     std::os::unix::fs::symlink(COVEY, &link).unwrap();
-    let (code, stdout, _) = ask(&link, Path::new(NOBODY), &["query", "--help"]);
+    let (code, stdout, _) = ask(&link, Path::new(NOBODY), &["QUERY", "/?"]);
     assert_eq!(code, Some(0));
-    assert!(stdout.contains("Usage: covey wlbs query"), "{stdout}");
+    assert!(stdout.contains("Usage: wlbs <verb>"), "{stdout}");
+    let (code, stdout, _) = ask(&link, Path::new(NOBODY), &["ip2mac", "10.165.2.19"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("02-bf-0a-a5-02-13"), "{stdout}");
 }

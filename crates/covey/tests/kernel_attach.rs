@@ -11,9 +11,9 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use cluster::*;
 use covey::datapath::{Attach, DataPath, DataPathError};
-use covey_filter::Reason;
+use covey_filter::{Reason, Row};
 use segment::*;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -94,6 +94,39 @@ fn clients_reach_the_host_through_the_cluster_mac_in_both_modes() {
         }
         assert!(count(&path, Reason::QuestionMine) >= 2);
         assert!(count(&path, Reason::Advertised) >= 2);
+        path.close().expect("the data path closes");
+    }
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_connection_goes_on_after_its_bucket_has_moved_and_a_new_one_does_not_begin() {
+    for mode in [Attach::Native, Attach::Generic] {
+        let (segment, mut path) = serving(mode);
+        for vip in [IpAddr::from(VIP4), VIP6.into()] {
+            let image = |owner| image(1, HOST_MAC, move |_| owner);
+            path.program(&image(1));
+            let service = SocketAddr::new(vip, 80);
+            let listener = segment.on_host(|| TcpListener::bind(service).expect("it is local"));
+            let client = segment.on_client(|| TcpStream::connect_timeout(&service, PATIENCE));
+            let mut client = client.expect("the bucket is this host's");
+            let (mut server, _) = listener.accept().expect("the client has connected");
+
+            let mut moved = image(2);
+            moved.rows[1].fill(Row::LINGERING | Row::ANSWERS);
+            path.program(&moved);
+            client.write_all(b"ping").expect("the connection stands");
+            server
+                .set_read_timeout(Some(PATIENCE))
+                .expect("a time is a time");
+            let mut said = [0; 4];
+            let heard = server.read_exact(&mut said);
+            assert!(heard.is_ok(), "{vip} in {mode:?} mode: {heard:?}");
+            assert!(count(&path, Reason::Lingering) > 0);
+            let second = segment.on_client(|| TcpStream::connect_timeout(&service, PATIENCE));
+            let error = second.expect_err("the bucket is another host's").kind();
+            assert_eq!(error, ErrorKind::TimedOut, "{vip} in {mode:?} mode");
+        }
         path.close().expect("the data path closes");
     }
 }

@@ -1,170 +1,28 @@
-//! The programs in the kernel against the rule they are compiled from: packets go through BPF_PROG_TEST_RUN and
-//! through `covey_filter`, over the same image, and verdict, reason and bytes must be equal. No interface is
-//! touched. Specification: docs/design.md, "Tests".
+//! The programs in the kernel against the rule they are compiled from: frames of each kind and random ones go
+//! through both, and verdict, reason and bytes must be equal. Specification: docs/design.md, "Tests".
 //!
 //! COVEY_PACKETS sets how many random packets are compared (default 300000), COVEY_SEED which.
 
 #[path = "cluster/mod.rs"]
 mod cluster;
+#[path = "connections/mod.rs"]
+mod connections;
 #[path = "../../filter/tests/frames/mod.rs"]
 mod frames;
+#[path = "segment/mod.rs"]
+mod segment;
+#[path = "test_run/mod.rs"]
+mod test_run;
 
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use cluster::*;
-use covey::datapath::Programs;
-use covey_filter::{Egress, Reason, Verdict, decide, guard};
-use covey_proto::datapath::{Image, View, no_sockets};
+use connections::{Connection, WRONG};
+use covey_filter::{Reason, Row};
+use covey_proto::datapath::Image;
 use frames::*;
+use segment::Segment;
 use std::net::{Ipv4Addr, Ipv6Addr};
-
-const HOST_MAC: Mac = [0x02, 0, 0, 0, 1, 2];
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const TC_ACT_UNSPEC: u32 = u32::MAX;
-const TC_ACT_SHOT: u32 = 2;
-
-fn run<P>(program: &P, frame: &[u8]) -> (u32, Vec<u8>)
-where
-    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = aya::programs::TestRunResult>,
-{
-    let mut out = vec![0; 2048];
-    let mut options = TestRunOptions::new();
-    options.data_in = Some(frame);
-    options.data_out = Some(&mut out);
-    let result = program
-        .test_run(options)
-        .unwrap_or_else(|error| panic!("{error} for {frame:02x?}"));
-    out.truncate(result.data_size_out as usize);
-    (result.return_value, out)
-}
-
-/// What the programs must do, according to covey-filter.
-struct Expected {
-    ingress: (u32, Vec<u8>),
-    egress: (u32, Vec<u8>),
-    ingress_reason: Reason,
-    egress_reason: Option<Reason>,
-}
-
-fn expected(frame: &[u8], view: &View) -> Expected {
-    let decision = decide(frame, view);
-    let ingress = match decision.verdict {
-        Verdict::Pass => (XDP_PASS, frame.to_vec()),
-        Verdict::Drop => (XDP_DROP, frame.to_vec()),
-        Verdict::Accept => (XDP_PASS, [&HOST_MAC, &frame[6..]].concat()),
-    };
-    let (egress, egress_reason) = match guard(frame, view) {
-        Egress::Pass => ((TC_ACT_UNSPEC, frame.to_vec()), None),
-        Egress::Drop => ((TC_ACT_SHOT, frame.to_vec()), Some(Reason::SourceMac)),
-        Egress::Correct(correction) => {
-            let mut corrected = frame.to_vec();
-            corrected[correction.at..correction.at + 6].copy_from_slice(&correction.new);
-            if let Some(at) = correction.checksum {
-                update_checksum(&mut corrected[at..at + 2], correction.old, correction.new);
-            }
-            ((TC_ACT_UNSPEC, corrected), Some(Reason::Advertised))
-        }
-    };
-    Expected {
-        ingress,
-        egress,
-        ingress_reason: decision.reason,
-        egress_reason,
-    }
-}
-
-/// Whether BPF_PROG_TEST_RUN makes an skb of the frame: it refuses half an IP header.
-fn makes_an_skb(frame: &[u8]) -> bool {
-    frame.len()
-        >= 14
-            + match frame[12..14] {
-                [0x08, 0x00] => 20,
-                [0x86, 0xDD] => 40,
-                _ => 1,
-            }
-}
-
-/// RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
-fn update_checksum(sum: &mut [u8], old: Mac, new: Mac) {
-    let word = |bytes: &[u8]| u32::from(u16::from_be_bytes([bytes[0], bytes[1]]));
-    let mut total = u32::from(!(word(sum) as u16));
-    for (old, new) in old.chunks(2).zip(new.chunks(2)) {
-        total += u32::from(!(word(old) as u16)) + word(new);
-    }
-    while total > 0xFFFF {
-        total = (total & 0xFFFF) + (total >> 16);
-    }
-    sum.copy_from_slice(&(!(total as u16)).to_be_bytes());
-}
-
-/// The programs and the image that is in force in them.
-struct Bench {
-    programs: Programs,
-    image: Image,
-    lease_holds: bool,
-}
-
-impl Bench {
-    fn new(image: Image) -> Self {
-        let programs = Programs::load(&image).expect("the kernel loads the programs");
-        let mut bench = Self {
-            programs,
-            image,
-            lease_holds: true,
-        };
-        bench.lease(true);
-        bench
-    }
-
-    fn lease(&mut self, holds: bool) {
-        self.lease_holds = holds;
-        self.programs.set_lease(if holds { u64::MAX } else { 1 });
-    }
-
-    fn program(&mut self, image: Image) {
-        self.programs.program(&image);
-        self.image = image;
-    }
-
-    /// Runs frames through both programs and compares with covey-filter; counters are compared over all of them.
-    fn compare(&mut self, frames: &[Vec<u8>]) {
-        let view = View {
-            image: &self.image,
-            lease_holds: self.lease_holds,
-            sockets: &no_sockets,
-        };
-        let before = counts(&self.programs);
-        let mut reasons = vec![0; Reason::ALL.len()];
-        for frame in frames {
-            let expected = expected(frame, &view);
-            let ingress: &Xdp = self.programs.ingress();
-            assert_eq!(run(ingress, frame), expected.ingress, "{frame:02x?}");
-            reasons[expected.ingress_reason as usize] += 1;
-            if makes_an_skb(frame) {
-                let egress: &SchedClassifier = self.programs.guard();
-                assert_eq!(run(egress, frame), expected.egress, "{frame:02x?}");
-                if let Some(reason) = expected.egress_reason {
-                    reasons[reason as usize] += 1;
-                }
-            }
-        }
-        let counted: Vec<u64> = std::iter::zip(counts(&self.programs), before)
-            .map(|(after, before)| after - before)
-            .collect();
-        if counted != reasons {
-            if let [frame] = frames {
-                panic!("reasons {reasons:?}, but counted {counted:?}, for {frame:02x?}");
-            }
-            frames.chunks(1).for_each(|frame| self.compare(frame));
-            panic!("the counters differ only when many frames are run");
-        }
-    }
-}
-
-fn counts(programs: &Programs) -> Vec<u64> {
-    let counters = programs.counters().expect("counters can be read");
-    counters.into_iter().map(|(_, count)| count).collect()
-}
+use std::rc::Rc;
+use test_run::*;
 
 fn third(bucket: usize) -> u8 {
     (bucket % 3) as u8 + 1
@@ -284,24 +142,34 @@ fn kernel_and_user_space_agree_on_random_packets() {
     let packets: u64 = variable("COVEY_PACKETS", 300_000);
     let seed = variable("COVEY_SEED", 1);
     println!("comparing {packets} packets, COVEY_SEED={seed}");
-    let mut random = Random(seed);
-    let mut bench = Bench::new(image(2, HOST_MAC, third));
-    for round in 0..packets.div_ceil(CHUNK as u64) {
-        if round % 16 == 0 {
-            match random.below(6) {
-                0 => bench.program(fenced(2, HOST_MAC)),
-                shift => bench.program(image(2, HOST_MAC, |b| ((b + shift) % 3) as u8 + 1)),
+    let network = Segment::new();
+    network.on_host(|| {
+        let mut random = Random(seed);
+        let mut bench = Bench::new(image(2, HOST_MAC, third));
+        let made = Rc::new(connections::in_every_stage(&network));
+        bench.sockets = Box::new(connections::table(made.clone()));
+        for round in 0..packets.div_ceil(CHUNK as u64) {
+            if round % 16 == 0 {
+                match random.below(6) {
+                    0 => bench.program(fenced(2, HOST_MAC)),
+                    _ => bench.program(random.image()),
+                }
+                let lease = random.below(4) != 0;
+                bench.lease(lease);
             }
-            let lease = random.below(4) != 0;
-            bench.lease(lease);
+            let frames: Vec<_> = (0..CHUNK)
+                .map(|_| match random.below(4) {
+                    0 => random.segment(&made),
+                    _ => random.frame(),
+                })
+                .collect();
+            bench.compare(&frames);
         }
-        let frames: Vec<_> = (0..CHUNK).map(|_| random.frame()).collect();
-        bench.compare(&frames);
-    }
-    let unmet: Vec<_> = std::iter::zip(Reason::ALL, counts(&bench.programs))
-        .filter(|(reason, count)| *count == 0 && *reason != Reason::BrokenTables)
-        .collect();
-    assert!(unmet.is_empty(), "the packets never met {unmet:?}");
+        let unmet: Vec<_> = std::iter::zip(Reason::ALL, counts(&bench.programs))
+            .filter(|(reason, count)| *count == 0 && *reason != Reason::BrokenTables)
+            .collect();
+        assert!(unmet.is_empty(), "the packets never met {unmet:?}");
+    });
 }
 
 /// A small generator (xorshift64*), so that a seed names a run.
@@ -329,6 +197,29 @@ impl Random {
 
     fn noise(&mut self, up_to: usize) -> Vec<u8> {
         (0..self.below(up_to)).map(|_| self.next() as u8).collect()
+    }
+
+    /// An image in which every bucket has a row of its own.
+    fn image(&mut self) -> Image {
+        let mut image = image(2, HOST_MAC, third);
+        for row in image.rows.iter_mut().flatten() {
+            let meanings = [0, Row::MINE, Row::MINE | Row::SHARED, Row::LINGERING];
+            *row = *row & Row::ANSWERS | self.pick(&meanings);
+        }
+        for rule in &mut image.rules {
+            rule.cut = self.pick(&[0, 0, 0, 1]);
+        }
+        image
+    }
+
+    /// A segment of one of these connections, or one that is almost so.
+    fn segment(&mut self, of: &[Connection]) -> Vec<u8> {
+        let flags = self.next() as u8;
+        let flags = self.pick(&[SYN, ACK, ACK, RST, flags]);
+        let shift = self.next() as u32;
+        let shift = self.pick(&[0, 0, WRONG, WRONG.wrapping_neg(), shift]);
+        let body = self.noise(8);
+        of[self.below(of.len())].frame(flags, shift, &body)
     }
 
     fn port(&mut self) -> u16 {

@@ -38,9 +38,18 @@ impl Address {
         }
     }
 
+    /// The four bytes of an IPv4 address; [`None`] if it is an IPv6 address.
+    #[inline(always)]
+    pub const fn as_v4(self) -> Option<[u8; 4]> {
+        match (self.words[0], self.words[1].to_ne_bytes()) {
+            (0, [0, 0, 0xFF, 0xFF, a, b, c, d]) => Some([a, b, c, d]),
+            _ => None,
+        }
+    }
+
     /// The two halves, as they lie in memory.
     #[inline(always)]
-    pub(crate) const fn words(self) -> [u64; 2] {
+    pub const fn words(self) -> [u64; 2] {
         self.words
     }
 }

@@ -93,6 +93,8 @@ pub struct Ports {
 pub struct Segment {
     /// The ports.
     pub ports: Ports,
+    /// Sequence number, host order.
+    pub sequence: u32,
     /// Acknowledgement number, host order.
     pub acknowledgement: u32,
     /// A SYN without ACK: the client opens a connection.
@@ -281,12 +283,13 @@ fn ports<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Ports, Malformed> 
 fn segment<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Segment, Malformed> {
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
-    let [a, b, c, d, _, _, _, _, e, f, g, h, _, flags] = read(packet, at)?;
+    let [a, b, c, d, s, t, u, v, e, f, g, h, _, flags] = read(packet, at)?;
     Ok(Segment {
         ports: Ports {
             source: u16::from_be_bytes([a, b]),
             destination: u16::from_be_bytes([c, d]),
         },
+        sequence: u32::from_be_bytes([s, t, u, v]),
         acknowledgement: u32::from_be_bytes([e, f, g, h]),
         opens: flags & (SYN | ACK) == SYN,
     })

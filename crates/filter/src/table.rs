@@ -8,7 +8,7 @@
 //!   destination IP --vip_slot()--> VipSlot { address, port tables }        perfect hash: no probing
 //!   port           --port_classes--> class of ports that all rules treat alike
 //!   table, class   --port_tables--> rule index (0 = default)               256 bytes per distinct table
-//!   rule index     --rules--> RuleEntry { disabled?, affinity, map }
+//!   rule index     --rules--> RuleEntry { disabled?, affinity, map, cut?, sticky? }
 //!   map, bucket    --rows--> Row { mine / not mine, shared / lingering, answers ARP }          4096 bytes per map
 //! ```
 //!
@@ -96,6 +96,10 @@ pub struct RuleEntry {
     pub map: u8,
     /// 1 if this host has given up the rule and its connections too: it does not linger.
     pub cut: u8,
+    /// 1 if the data path notes when each bucket last had traffic.
+    pub sticky: u8,
+    /// Explicit padding, zero.
+    pub pad: [u8; 3],
 }
 
 impl RuleEntry {

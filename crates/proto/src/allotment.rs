@@ -5,6 +5,7 @@
 //! two promises (docs/design.md, "Membership"): every host's share is within one bucket of the exact one,
 //! and no other assignment with such shares would move fewer buckets. Tests hold it to the lower bound.
 
+use crate::buckets::BucketSet;
 use crate::ids::{HostId, HostSet};
 use crate::placement::{Map, Placement};
 use crate::rules::{Claim, FilterMode, PortRule, RuleSet};
@@ -16,12 +17,13 @@ use std::sync::Arc;
 pub type Weight = (HostId, u8);
 
 /// The placement that follows `base` when `owners` share the traffic of `rules`. `claims` gives each owner's
-/// claim on the port rule with that index, from 0.
+/// claim on the port rule with that index, from 0; `held` are the buckets that sticky rules leave where they are.
 pub fn place(
     base: Option<&Placement>,
     rules: &RuleSet,
     owners: HostSet,
     claims: impl Fn(HostId, usize) -> Claim,
+    held: &BucketSet,
 ) -> Placement {
     let unowned = Arc::new(Map::unowned());
     let equal: Vec<Weight> = owners
@@ -29,7 +31,7 @@ pub fn place(
         .map(|host| (host, Claim::EQUAL_WEIGHT.0))
         .collect();
     let spread = base.map_or(&unowned, |base| base.map(NEIGHBOUR_RULE));
-    let neighbour = Arc::new(allot(spread, &equal));
+    let neighbour = Arc::new(allot(spread, &equal, &BucketSet::EMPTY));
     let only = |host: Option<HostId>| Arc::new(Map::all(host));
 
     let port_map = |index: usize, rule: &PortRule| match rule.mode {
@@ -49,7 +51,8 @@ pub fn place(
             let before = base
                 .and_then(|base| base.port_map(rule.fingerprint()))
                 .unwrap_or(spread);
-            Arc::new(allot(before, &weights))
+            let held = rule.sticky.map_or(&BucketSet::EMPTY, |_| held);
+            Arc::new(allot(before, &weights, held))
         }
     };
     let ports = rules.rules().iter().enumerate();
@@ -60,25 +63,36 @@ pub fn place(
 }
 
 /// The map that gives every host its share by weight and moves as few buckets as that allows. With no
-/// weight at all nobody owns anything.
-pub fn allot(base: &Map, weights: &[Weight]) -> Map {
+/// weight at all nobody owns anything. Buckets that are `held` stay with their owner even beyond its share, as long
+/// as it has a weight; the others then get less for a while.
+pub fn allot(base: &Map, weights: &[Weight], held: &BucketSet) -> Map {
     let mut quota = quotas(base, weights);
     let mut next = Map::unowned();
+    let (held, free): (Vec<usize>, Vec<usize>) =
+        (0..BUCKETS).partition(|bucket| held.contains(*bucket));
     let mut homeless = Vec::new();
-    // A bucket stays where it is as long as its owner's quota lasts.
-    for bucket in 0..BUCKETS {
-        match base
-            .owner(bucket)
-            .and_then(|owner| Some((owner, quota.get_mut(&owner)?)))
-        {
-            Some((owner, left)) if *left > 0 => {
-                *left -= 1;
-                next.set(bucket, owner);
+    for (buckets, beyond_quota) in [(held, true), (free, false)] {
+        for bucket in buckets {
+            let owner = base.owner(bucket);
+            match owner.and_then(|owner| Some((owner, quota.get_mut(&owner)?))) {
+                // A bucket stays where it is as long as its owner's quota lasts.
+                Some((owner, left)) if beyond_quota || *left > 0 => {
+                    *left = left.saturating_sub(1);
+                    next.set(bucket, owner);
+                }
+                Some(_) | None => homeless.push(bucket),
             }
-            Some(_) | None => homeless.push(bucket),
         }
     }
+    // Where some hold more than their share there is less for the others: those who lack most wait.
+    let mut lacking: usize = quota.values().sum();
+    while lacking > homeless.len() {
+        let most = quota.iter_mut().max_by_key(|(_, left)| **left);
+        *most.expect("somebody lacks something").1 -= 1;
+        lacking -= 1;
+    }
     // The others go to hosts below their quota, in order of ID.
+    homeless.sort_unstable();
     let places = quota
         .iter()
         .flat_map(|(host, left)| std::iter::repeat_n(*host, *left));
@@ -98,7 +112,8 @@ fn quotas(base: &Map, weights: &[Weight]) -> BTreeMap<HostId, usize> {
     }
     let mut quota = BTreeMap::new();
     let mut may_round_up = Vec::new();
-    for &(host, weight) in weights {
+    // A host without weight has no quota: it keeps nothing, not even what is held.
+    for &(host, weight) in weights.iter().filter(|(_, weight)| *weight > 0) {
         let exact = BUCKETS * usize::from(weight);
         let (whole, remainder) = (exact / total, exact % total);
         quota.insert(host, whole);
@@ -167,7 +182,7 @@ mod tests {
             let mut map = Map::unowned();
             for step in steps {
                 let weights: Vec<Weight> = step.into_iter().map(|(id, weight)| (host(id), weight)).collect();
-                let next = allot(&map, &weights);
+                let next = allot(&map, &weights, &BucketSet::EMPTY);
                 let total: usize = weights.iter().map(|(_, weight)| usize::from(*weight)).sum();
                 for &(host, weight) in &weights {
                     let share = next.count(host);
@@ -182,8 +197,41 @@ mod tests {
                     prop_assert!((0..BUCKETS).all(|bucket| next.owner(bucket).is_some()));
                 }
                 prop_assert_eq!(moved(&map, &next), least_moves(&map, &weights));
-                prop_assert_eq!(&allot(&next, &weights), &next, "a second time nothing moves");
+                prop_assert_eq!(&allot(&next, &weights, &BucketSet::EMPTY), &next, "a second time nothing moves");
                 map = next;
+            }
+        }
+
+        #[test]
+        fn what_is_held_stays_and_the_rest_comes_as_near_as_it_can(
+            before in proptest::collection::btree_map(1u8..=8, 1u8..=100, 1..8),
+            after in proptest::collection::btree_map(1u8..=8, 0u8..=100, 1..8),
+            held in proptest::collection::vec(0..BUCKETS, 0..3000),
+        ) {
+            let weights = |step: &std::collections::BTreeMap<u8, u8>| -> Vec<Weight> {
+                step.iter().map(|(id, weight)| (host(*id), *weight)).collect()
+            };
+            let map = allot(&Map::unowned(), &weights(&before), &BucketSet::EMPTY);
+            let held: BucketSet = held.into_iter().collect();
+            let (next, free) = (allot(&map, &weights(&after), &held), allot(&map, &weights(&after), &BucketSet::EMPTY));
+            let has_weight = |id: HostId| after.get(&id.get()).is_some_and(|weight| *weight > 0);
+            for bucket in (0..BUCKETS).filter(|bucket| held.contains(*bucket)) {
+                let owner = map.owner(bucket).unwrap();
+                if has_weight(owner) {
+                    prop_assert_eq!(next.owner(bucket), Some(owner));
+                }
+            }
+            prop_assert!(moved(&map, &next) <= moved(&map, &free), "holding never moves more");
+            let some_weight = after.values().any(|weight| *weight > 0);
+            prop_assert!((0..BUCKETS).all(|bucket| next.owner(bucket).is_some() == some_weight));
+            // Nobody has more than its share who does not hold it, and when nothing is held any more all is exact.
+            for (id, _) in weights(&after) {
+                let holds = (0..BUCKETS).filter(|b| held.contains(*b) && next.owner(*b) == Some(id)).count();
+                prop_assert!(next.count(id) <= free.count(id).max(holds));
+            }
+            let settled = allot(&next, &weights(&after), &BucketSet::EMPTY);
+            for (id, _) in weights(&after) {
+                prop_assert!(settled.count(id).abs_diff(free.count(id)) <= 1);
             }
         }
     }
@@ -191,6 +239,7 @@ mod tests {
     #[test]
     fn a_lost_host_moves_only_its_own_buckets_and_its_return_only_its_share() {
         let equal = |ids: &[u8]| ids.iter().map(|id| (host(*id), 50)).collect::<Vec<_>>();
+        let allot = |base: &Map, weights: &[Weight]| allot(base, weights, &BucketSet::EMPTY);
         let three = allot(&Map::unowned(), &equal(&[1, 2, 3]));
         let two = allot(&three, &equal(&[1, 3]));
         assert_eq!(moved(&three, &two), three.count(host(2)));

@@ -231,32 +231,36 @@ fn rule_table(
     placement: &Placement,
     cut: &dyn Fn(&PortRule) -> bool,
 ) -> Vec<RuleEntry> {
-    let mut table = vec![
-        RuleEntry {
-            disabled: 1,
-            affinity: 0,
-            map: 0,
-            cut: 0,
-        };
-        RULE_SLOTS
-    ];
-    let mut put = |index: u8, disabled: bool, affinity: Affinity, cut: bool| {
-        table[usize::from(index)] = RuleEntry {
-            disabled: u8::from(disabled),
-            affinity: affinity as u8,
-            map: placement.map_of(index),
-            cut: u8::from(cut),
-        };
+    let unused = RuleEntry {
+        disabled: 1,
+        affinity: 0,
+        map: 0,
+        cut: 0,
+        sticky: 0,
+        pad: [0; 3],
     };
-    put(DEFAULT_RULE, false, Affinity::Single, false);
-    put(NEIGHBOUR_RULE, false, Affinity::Single, false);
-    for (index, rule) in (1..).zip(rules) {
+    let entry = |index: u8, affinity: Affinity| RuleEntry {
+        disabled: 0,
+        affinity: affinity as u8,
+        map: placement.map_of(index),
+        ..unused
+    };
+    let mut table = vec![unused; RULE_SLOTS];
+    for index in [DEFAULT_RULE, NEIGHBOUR_RULE] {
+        table[usize::from(index)] = entry(index, Affinity::Single);
+    }
+    for (index, rule) in (1u8..).zip(rules) {
         let (disabled, affinity) = match rule.mode {
             FilterMode::Multiple { affinity } => (false, affinity),
             FilterMode::Single => (false, Affinity::Single),
             FilterMode::Disabled => (true, Affinity::Single),
         };
-        put(index, disabled, affinity, cut(rule));
+        table[usize::from(index)] = RuleEntry {
+            disabled: u8::from(disabled),
+            cut: u8::from(cut(rule)),
+            sticky: u8::from(rule.sticky.is_some()),
+            ..entry(index, affinity)
+        };
     }
     table
 }

@@ -13,9 +13,10 @@ use covey_filter::{MAX_VIPS, USER_RULES};
 pub use difference::RuleDifference;
 use sha2::{Digest as _, Sha256};
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
-/// Bytes of a rule: virtual IP, first port, last port, protocol, filtering mode, affinity.
-const RULE_LEN: usize = 23;
+/// Bytes of a rule: virtual IP, first port, last port, protocol, filtering mode, affinity, stickiness in seconds.
+const RULE_LEN: usize = 31;
 /// Stands for all virtual IPs.
 const NO_VIP: [u8; 16] = [0; 16];
 
@@ -67,6 +68,9 @@ pub struct PortRule {
     pub protocol: Protocol,
     /// Filtering mode.
     pub mode: FilterMode,
+    /// For how long a client that has gone quiet still finds its host: a bucket that is to move waits until it has
+    /// been idle for this long. Whole seconds, a day at most.
+    pub sticky: Option<Duration>,
 }
 
 impl PortRule {
@@ -246,6 +250,7 @@ fn encode(vips: &[IpAddr], rules: &[PortRule]) -> Vec<u8> {
             end,
             protocol,
             mode,
+            sticky,
         } = *rule;
         bytes.extend_from_slice(&vip.map_or(NO_VIP, mapped));
         bytes.extend_from_slice(&start.to_be_bytes());
@@ -256,6 +261,8 @@ fn encode(vips: &[IpAddr], rules: &[PortRule]) -> Vec<u8> {
             FilterMode::Disabled => (3, 0),
         };
         bytes.extend_from_slice(&[protocol as u8, mode, affinity]);
+        let sticky = sticky.map_or(0, |sticky| sticky.as_secs());
+        bytes.extend_from_slice(&sticky.to_be_bytes());
     }
     bytes
 }
@@ -266,7 +273,8 @@ fn decode_vip(bytes: &[u8; 16]) -> IpAddr {
 
 fn decode_rule(bytes: &[u8; RULE_LEN]) -> Option<PortRule> {
     let (vip, rest) = bytes.split_first_chunk::<16>()?;
-    let [s1, s0, e1, e0, protocol, mode, affinity] = *<&[u8; 7]>::try_from(rest).ok()?;
+    let (&[s1, s0, e1, e0, protocol, mode, affinity], sticky) = rest.split_first_chunk()?;
+    let sticky = u64::from_be_bytes(*sticky.first_chunk()?);
     let affinities = [Affinity::None, Affinity::Single, Affinity::Network];
     let affinity = affinities.into_iter().find(|a| *a as u8 == affinity)?;
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Both];
@@ -281,6 +289,7 @@ fn decode_rule(bytes: &[u8; RULE_LEN]) -> Option<PortRule> {
             3 => FilterMode::Disabled,
             _ => return None,
         },
+        sticky: (sticky != 0).then(|| Duration::from_secs(sticky)),
     })
 }
 

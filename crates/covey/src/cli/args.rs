@@ -2,10 +2,13 @@
 //!
 //! Parsed by [`super::main`]. Help texts are under golden tests. Specification: docs/design.md, "Command line".
 
+use crate::control::Ports;
 use crate::lab::LabArgs;
 use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 /// Network Load Balancing for Linux: many hosts, one address, no load balancer box.
 #[derive(Debug, Parser)]
@@ -70,14 +73,79 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Show the port rules: weights, states on this host, and who serves how much
+    Rules {
+        #[command(flatten)]
+        format: Format,
+    },
     /// Let this host join its cluster, and wait until it has
-    Start,
+    Start {
+        #[command(flatten)]
+        format: Format,
+    },
     /// Let this host leave its cluster, and wait until it has
-    Stop,
+    Stop {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let this host take no new connections, and leave its cluster when the last one has ended
+    #[command(after_help = "Ctrl-C ends the waiting, not the draining: start or stop does that.")]
+    Drainstop {
+        /// Reset what is left after this time, like 10m
+        #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
+        timeout: Option<Duration>,
+        /// Do not wait until the host has stopped
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let this host leave its cluster, and heed no command until it is resumed
+    Suspend {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let this host heed commands again; it stays stopped
+    Resume {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let the daemon read its configuration again
+    Reload {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let this host take its share of the traffic of port rules again
+    Enable {
+        #[command(flatten)]
+        ports: PortArgs,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let this host take no traffic of port rules, and reset the connections there are
+    Disable {
+        #[command(flatten)]
+        ports: PortArgs,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let this host take no new connections of port rules, and finish those there are
+    Drain {
+        #[command(flatten)]
+        ports: PortArgs,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Speak as NLB's wlbs.exe does; also under the names wlbs and nlb
+    #[command(after_help = "\"covey wlbs help\" lists the verbs.")]
     Wlbs {
-        #[command(subcommand)]
-        verb: WlbsVerb,
+        /// A verb and what belongs to it
+        #[arg(
+            value_name = "VERB",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        words: Vec<String>,
     },
     /// Show the cluster MACs that belong to a primary virtual IP
     Ip2mac {
@@ -90,11 +158,38 @@ pub(super) enum Command {
     Lab(LabArgs),
 }
 
-/// NLB's verbs.
-#[derive(Debug, Subcommand)]
-pub(super) enum WlbsVerb {
-    /// Show the state of this host and the members of its cluster
-    Query,
+#[derive(Debug, Args)]
+pub(super) struct PortArgs {
+    /// Any port of the rule, or all
+    #[arg(value_name = "PORT|all")]
+    port: PortOrAll,
+    /// Only rules for this virtual IP; 255.255.255.255 means those that are for none in particular
+    #[arg(long, value_name = "IP")]
+    vip: Option<IpAddr>,
+}
+
+impl PortArgs {
+    pub(super) fn ports(&self) -> Ports {
+        let (vip, port) = (self.vip, self.port.0);
+        Ports { vip, port }
+    }
+}
+
+/// A port, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PortOrAll(pub(super) Option<u16>);
+
+impl FromStr for PortOrAll {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("all") {
+            return Ok(Self(None));
+        }
+        let port = text.parse();
+        port.map(|port| Self(Some(port)))
+            .map_err(|_| format!("\"{text}\" is no port: write a number from 0 to 65535, or all"))
+    }
 }
 
 #[derive(Debug, Args)]

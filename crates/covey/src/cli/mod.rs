@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   arguments --args.rs--> Command --run.rs--> Config or Status --render/--> text or JSON --> stdout
+//!               wlbs.rs              operate.rs  or Outcome
 //! ```
 //!
 //! [`main`] is all that the binary calls. Called through a link named `wlbs` or `nlb` it is `covey wlbs`. Exit
@@ -9,11 +10,13 @@
 //! printed once, to stderr, as a sentence. Specification: docs/design.md, "Command line".
 
 mod args;
+mod operate;
 mod output;
 mod render;
 mod run;
 #[cfg(test)]
 mod tests;
+mod wlbs;
 
 use crate::config::ConfigError;
 use args::Cli;

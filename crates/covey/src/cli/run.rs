@@ -2,12 +2,13 @@
 //!
 //! Called by [`super::main`] with parsed arguments. Specification: docs/design.md, "Command line".
 
-use super::args::{Cli, Command, Format, WlbsVerb};
+use super::args::{Cli, Command, Format};
+use super::operate::{command, drainstop};
 use super::output::{print, print_json, print_json_line, wants_colours};
 use super::render::{self, CheckSummary, ClusterMacs, Paint, QuerySummary};
 use crate::config::{Config, Machine};
 use crate::control::client::Client;
-use crate::control::default_socket;
+use crate::control::{Request, default_socket};
 use crate::status::EventRecord;
 use anyhow::Context;
 use std::io::{self, IsTerminal};
@@ -38,11 +39,32 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             after,
             format,
         } => events(&mut connect(socket)?, after, follow, &format),
-        Command::Start => print(&(connect(socket)?.start()? + "\n")),
-        Command::Stop => print(&(connect(socket)?.stop()? + "\n")),
-        Command::Wlbs { verb } => match verb {
-            WlbsVerb::Query => print(&render::wlbs_query(&connect(socket)?.status()?)),
-        },
+        Command::Rules { format } => {
+            let status = connect(socket)?.status()?;
+            report(&format, &status.rules, |paint| {
+                render::rules(&status, paint)
+            })
+        }
+        Command::Start { format } => return command(socket, &Request::Start {}, &format),
+        Command::Stop { format } => return command(socket, &Request::Stop {}, &format),
+        Command::Drainstop {
+            timeout,
+            no_wait,
+            format,
+        } => return drainstop(socket, timeout, !no_wait, &format),
+        Command::Suspend { format } => return command(socket, &Request::Suspend {}, &format),
+        Command::Resume { format } => return command(socket, &Request::Resume {}, &format),
+        Command::Reload { format } => return command(socket, &Request::Reload {}, &format),
+        Command::Enable { ports, format } => {
+            return command(socket, &Request::Enable(ports.ports()), &format);
+        }
+        Command::Disable { ports, format } => {
+            return command(socket, &Request::Disable(ports.ports()), &format);
+        }
+        Command::Drain { ports, format } => {
+            return command(socket, &Request::Drain(ports.ports()), &format);
+        }
+        Command::Wlbs { words } => return super::wlbs::run(&words, socket),
         Command::Lab(args) => return crate::lab::run(args),
         Command::Ip2mac { ip, format } => {
             let macs = ClusterMacs::of(ip);
@@ -68,7 +90,7 @@ fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
     crate::daemon::run(path, config)
 }
 
-fn connect(socket: Option<&Path>) -> anyhow::Result<Client> {
+pub(super) fn connect(socket: Option<&Path>) -> anyhow::Result<Client> {
     let client = match socket {
         Some(path) => Client::connect(path)?,
         None => {

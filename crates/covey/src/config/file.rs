@@ -43,6 +43,8 @@ pub(super) struct HostSection {
     pub(super) interface: Option<Spanned<String>>,
     pub(super) dip: Option<Spanned<String>>,
     pub(super) initial_state: Option<Spanned<String>>,
+    pub(super) persist_state: Option<bool>,
+    pub(super) legacy_heartbeats: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +55,7 @@ pub(super) struct RuleSection {
     pub(super) vip: Option<Spanned<String>>,
     pub(super) mode: Option<Spanned<String>>,
     pub(super) affinity: Option<Spanned<String>>,
+    pub(super) sticky: Option<Spanned<String>>,
     pub(super) weight: Option<Spanned<NumberOrText>>,
     pub(super) handling_priority: Option<Spanned<i64>>,
 }
@@ -62,6 +65,7 @@ pub(super) struct RuleSection {
 pub(super) struct DaemonSection {
     pub(super) log: Option<Spanned<String>>,
     pub(super) socket: Option<Spanned<String>>,
+    pub(super) state_dir: Option<Spanned<String>>,
     pub(super) realtime: Option<bool>,
     pub(super) xdp: Option<Spanned<String>>,
 }

@@ -16,6 +16,9 @@ use std::path::PathBuf;
 use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
+/// Where state lies that outlives a reboot.
+const STATE_DIR: &str = "/var/lib/covey";
+
 /// Reads `[host]`. `vips` is missing if something is wrong with them, which has been said then.
 pub(super) fn read(
     file: &ConfigFile,
@@ -83,6 +86,7 @@ pub(super) fn read(
                 &[
                     ("started", InitialState::Started),
                     ("stopped", InitialState::Stopped),
+                    ("suspended", InitialState::Suspended),
                 ],
             )
         },
@@ -93,6 +97,8 @@ pub(super) fn read(
         interface: interface?.name,
         dip: dip?,
         initial_state: initial_state?,
+        persist_state: section.persist_state.unwrap_or(false),
+        legacy_heartbeats: section.legacy_heartbeats.unwrap_or(false),
     })
 }
 
@@ -181,10 +187,7 @@ pub(super) fn read_daemon(
         })
     });
     let socket = match &section.socket {
-        Some(socket) => problems.read(socket, |text| match PathBuf::from(text) {
-            path if path.is_absolute() => Ok(path),
-            _ => Err(format!("socket \"{text}\" is not an absolute path")),
-        }),
+        Some(socket) => problems.read(socket, |text| absolute("socket", text)),
         None => system
             .default_socket()
             .map_err(|error| {
@@ -192,6 +195,11 @@ pub(super) fn read_daemon(
             })
             .ok(),
     };
+    let state_dir = problems.read_or(
+        section.state_dir.as_ref(),
+        PathBuf::from(STATE_DIR),
+        |text| absolute("state_dir", text),
+    );
     let xdp = problems.read_or(section.xdp.as_ref(), XdpMode::Auto, |word| {
         choice(
             "xdp",
@@ -206,7 +214,15 @@ pub(super) fn read_daemon(
     Some(Daemon {
         log: log?,
         socket: socket?,
+        state_dir: state_dir?,
         realtime: section.realtime.unwrap_or(true),
         xdp: xdp?,
     })
+}
+
+fn absolute(key: &str, text: &str) -> Result<PathBuf, String> {
+    match PathBuf::from(text) {
+        path if path.is_absolute() => Ok(path),
+        _ => Err(format!("{key} \"{text}\" is not an absolute path")),
+    }
 }

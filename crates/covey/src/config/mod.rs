@@ -25,6 +25,7 @@ pub use system::{Machine, System, TextFile};
 
 use crate::config::file::ConfigFile;
 use crate::config::problem::Problems;
+use covey_proto::PortState;
 use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Claim, RuleSet};
@@ -89,6 +90,10 @@ pub struct Host {
     pub dip: Ipv4Addr,
     /// What it does once the daemon runs.
     pub initial_state: InitialState,
+    /// Whether a new daemon goes on in the state that the operator has last wished for (NLB: PersistedStates).
+    pub persist_state: bool,
+    /// Whether heartbeats go out under the EtherType of the previous generation.
+    pub legacy_heartbeats: bool,
 }
 
 /// NLB's ClusterModeOnStart.
@@ -98,6 +103,8 @@ pub enum InitialState {
     Started,
     /// Wait for `covey start`.
     Stopped,
+    /// Wait for `covey resume`.
+    Suspended,
 }
 
 /// `[daemon]`: how the daemon runs.
@@ -107,6 +114,8 @@ pub struct Daemon {
     pub log: String,
     /// Its control socket.
     pub socket: PathBuf,
+    /// Where it keeps what outlives a reboot.
+    pub state_dir: PathBuf,
     /// Whether it asks for SCHED_FIFO and locked memory.
     pub realtime: bool,
     /// How its filter is attached to the NIC.
@@ -191,6 +200,10 @@ impl Config {
             ("host.name", old_host.name != new_host.name),
             ("host.interface", old_host.interface != new_host.interface),
             ("host.dip", old_host.dip != new_host.dip),
+            (
+                "host.legacy_heartbeats",
+                old_host.legacy_heartbeats != new_host.legacy_heartbeats,
+            ),
         ];
         differs
             .into_iter()
@@ -204,16 +217,16 @@ impl Config {
         cluster_mac(self.cluster.mode, self.rules.primary())
     }
 
-    /// What the core is told: this configuration and the three things that only the running daemon knows. The
-    /// clock granularity is the tick of CLOCK_MONOTONIC_COARSE.
+    /// What the core is told: this configuration and the four things that only the running daemon knows. The
+    /// clock granularity is the tick of CLOCK_MONOTONIC_COARSE; the port states are those to begin with.
     pub fn cluster_config(
         &self,
         mac: Mac,
         clock_granularity: Duration,
         incarnation: Incarnation,
+        port_states: Vec<(u32, PortState)>,
     ) -> ClusterConfig {
         ClusterConfig {
-            port_states: Vec::new(),
             host: self.host.id,
             name: self.host.name.clone(),
             mac,
@@ -224,10 +237,11 @@ impl Config {
             auth: self.cluster.auth.clone(),
             rules: self.rules.clone(),
             claims: self.claims.clone(),
+            port_states,
             quorum: self.cluster.quorum,
-            legacy: false,
             version: PROTOCOL_VERSION,
             unicast_fallback: self.cluster.unicast_fallback,
+            legacy: self.host.legacy_heartbeats,
             clock_granularity,
             incarnation,
         }

@@ -7,11 +7,16 @@ use super::Vip;
 use super::cluster::in_range;
 use super::file::{NumberOrText, RuleSection};
 use super::problem::{Problems, choice};
+use crate::duration;
 use covey_filter::USER_RULES;
 use covey_proto::ids::MAX_HOSTS;
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 use toml::Spanned;
+
+/// The longest that a client may stay with a host without a connection.
+const LONGEST_STICKY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads all rules. `vips` is missing if something is wrong with them, which has been said then.
 pub(super) fn read(
@@ -65,6 +70,7 @@ fn everything_shared() -> PortRule {
         mode: FilterMode::Multiple {
             affinity: Affinity::Single,
         },
+        sticky: None,
     }
 }
 
@@ -123,12 +129,20 @@ fn read_rule(
             ],
         )
     });
+    let sticky = problems.read_or(section.sticky.as_ref(), None, |text| sticky(text).map(Some));
     let weight = problems.read_or(section.weight.as_ref(), Claim::EQUAL_WEIGHT, weight);
     let mode = mode?;
     let misplaced = report_misplaced(section, mode, problems);
     let (mode, claim) = match mode {
         Mode::Multiple => {
             let affinity = affinity?;
+            if let (Affinity::None, Some(sticky)) = (affinity, &section.sticky) {
+                problems.add(
+                    Some(sticky.span()),
+                    "sticky needs affinity \"single\" or \"network\": with \"none\" a client has no host of its own",
+                );
+                return None;
+            }
             (FilterMode::Multiple { affinity }, weight?)
         }
         Mode::Single => {
@@ -154,6 +168,7 @@ fn read_rule(
         end,
         protocol: protocol?,
         mode,
+        sticky: sticky?,
     };
     (!misplaced).then_some((rule, claim))
 }
@@ -169,6 +184,11 @@ fn report_misplaced(section: &RuleSection, mode: Mode, problems: &mut Problems<'
         (
             "weight",
             section.weight.as_ref().map(Spanned::span),
+            Mode::Multiple,
+        ),
+        (
+            "sticky",
+            section.sticky.as_ref().map(Spanned::span),
             Mode::Multiple,
         ),
         (
@@ -226,6 +246,18 @@ fn weight(value: &NumberOrText) -> Result<Claim, String> {
             "weight \"{word}\" is not known: use \"equal\", or a number from 0 to {}",
             Claim::MAX_WEIGHT
         )),
+    }
+}
+
+/// NLB's extended affinity: whole seconds, because that is what hosts compare.
+fn sticky(text: &str) -> Result<Duration, String> {
+    let sticky = duration::parse(text).map_err(|reason| format!("sticky {reason}"))?;
+    if sticky.subsec_nanos() == 0 && (Duration::from_secs(1)..=LONGEST_STICKY).contains(&sticky) {
+        Ok(sticky)
+    } else {
+        Err(format!(
+            "sticky \"{text}\" is not possible: it runs from 1s to 24h, in whole seconds; leave it out for none"
+        ))
     }
 }
 

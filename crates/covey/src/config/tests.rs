@@ -156,12 +156,17 @@ complains! {
     interface_without_address: with_line("eth0", "eth1");
     dip_not_on_interface: with_line("id = 1", "id = 1\ndip = \"10.77.0.9\"");
     dip_is_a_vip: with_line("id = 1", "id = 1\ndip = \"10.77.0.100\"");
-    initial_state_unknown: with_line("id = 1", "id = 1\ninitial_state = \"suspended\"");
-    socket_not_absolute: with_rules("[daemon]\nsocket = \"covey.sock\"\nxdp = \"fast\"\n");
+    initial_state_unknown: with_line("id = 1", "id = 1\ninitial_state = \"asleep\"");
+    persist_state_is_a_text: with_line("id = 1", "id = 1\npersist_state = \"yes\"");
+    paths_not_absolute: with_rules("[daemon]\nsocket = \"covey.sock\"\nstate_dir = \"state\"\nxdp = \"fast\"\n");
 
     overlapping_rules: with_rules("[[rule]]\nports = \"1-100\"\n\n[[rule]]\nports = \"80-90\"\nprotocol = \"tcp\"\n");
     weight_101: with_rules("[[rule]]\nports = 80\nweight = 101\n");
     weight_unknown: with_rules("[[rule]]\nports = 80\nweight = \"heavy\"\n");
+    sticky_without_affinity: with_rules("[[rule]]\nports = 80\naffinity = \"none\"\nsticky = \"20m\"\n");
+    sticky_for_a_single_host: with_rules("[[rule]]\nports = 80\nmode = \"single\"\nhandling_priority = 1\nsticky = \"20m\"\n");
+    sticky_values: with_rules("[[rule]]\nports = 80\nsticky = \"25h\"\n[[rule]]\nports = 81\nsticky = \"1.5s\"\n\
+        [[rule]]\nports = 82\nsticky = \"20\"\n[[rule]]\nports = 83\nsticky = \"0s\"\n");
     rule_for_unknown_vip: with_rules("[[rule]]\nports = 80\nvip = \"10.77.0.102\"\n");
     ports_backwards: with_rules("[[rule]]\nports = \"2000-1000\"\n");
     port_70000: with_rules("[[rule]]\nports = 70000\n");
@@ -221,12 +226,16 @@ fn what_is_left_out_has_nlbs_defaults() {
             mode: FilterMode::Multiple {
                 affinity: Affinity::Single
             },
+            sticky: None,
         }]
     );
     assert_eq!(config.claims, [Claim::EQUAL_WEIGHT]);
     assert_eq!(config.daemon.log, "info");
     assert_eq!(config.daemon.xdp, XdpMode::Auto);
     assert!(config.daemon.realtime);
+    assert!(!config.host.persist_state);
+    assert!(!config.host.legacy_heartbeats);
+    assert_eq!(config.daemon.state_dir, Path::new("/var/lib/covey"));
     assert_eq!(config.daemon.socket, Path::new("/run/covey/control-1.sock"));
 }
 
@@ -249,7 +258,9 @@ fn every_key_has_its_meaning() {
         name = "h64"
         interface = "eth0"
         dip = "10.77.0.2"
-        initial_state = "stopped"
+        initial_state = "suspended"
+        persist_state = true
+        legacy_heartbeats = true
         [[rule]]
         ports = "1000 - 2000"
         protocol = "tcp"
@@ -259,6 +270,7 @@ fn every_key_has_its_meaning() {
         [[rule]]
         ports = 1500
         affinity = "network"
+        sticky = "20m"
         weight = "equal"
         [[rule]]
         ports = "53"
@@ -271,6 +283,7 @@ fn every_key_has_its_meaning() {
         [daemon]
         log = "warn,covey=debug"
         socket = "/run/c.sock"
+        state_dir = "/srv/covey"
         realtime = false
         xdp = "generic"
         "#,
@@ -280,7 +293,10 @@ fn every_key_has_its_meaning() {
         Mac([2, 0, 0, 0, 0, 1]),
         Duration::from_millis(4),
         Incarnation(7),
+        vec![(9, PortState::Disabled)],
     );
+    assert_eq!(core.port_states, [(9, PortState::Disabled)]);
+    assert!(core.legacy);
     assert_eq!(core.host.get(), 64);
     assert_eq!(core.name, "h64");
     assert_eq!(core.dip, Ipv4Addr::new(10, 77, 0, 2));
@@ -299,6 +315,7 @@ fn every_key_has_its_meaning() {
         end,
         protocol,
         mode,
+        sticky: None,
     };
     let shared = |affinity| FilterMode::Multiple { affinity };
     assert_eq!(
@@ -311,13 +328,18 @@ fn every_key_has_its_meaning() {
                 Protocol::Tcp,
                 shared(Affinity::None)
             ),
-            rule(None, 1500, 1500, Protocol::Both, shared(Affinity::Network)),
+            PortRule {
+                sticky: Some(Duration::from_secs(20 * 60)),
+                ..rule(None, 1500, 1500, Protocol::Both, shared(Affinity::Network))
+            },
             rule(None, 53, 53, Protocol::Udp, FilterMode::Single),
             rule(None, 25, 25, Protocol::Both, FilterMode::Disabled),
         ]
     );
     assert_eq!(config.cluster.vips[1].prefix, 25);
-    assert_eq!(config.host.initial_state, InitialState::Stopped);
+    assert_eq!(config.host.initial_state, InitialState::Suspended);
+    assert!(config.host.persist_state);
+    assert_eq!(config.daemon.state_dir, Path::new("/srv/covey"));
     assert_eq!(config.daemon.log, "warn,covey=debug");
     assert_eq!(config.daemon.socket, Path::new("/run/c.sock"));
     assert!(!config.daemon.realtime);

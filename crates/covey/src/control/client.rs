@@ -2,7 +2,7 @@
 //!
 //! Used by the command line and by the lab. Specification: docs/design.md, "Command line".
 
-use super::{Code, Request, Response};
+use super::{Code, Outcome, Request, Response};
 use crate::duration;
 use crate::status::{EventRecord, Status};
 use serde::de::DeserializeOwned;
@@ -85,28 +85,12 @@ impl Client {
         self.ask(&Request::Events { after, follow })
     }
 
-    /// Lets the host join its cluster, and returns the daemon's sentence once it has.
+    /// Gives a command, and returns what came of it: NLB's answer, which may be that it was not carried out.
     ///
     /// # Errors
-    /// If the daemon refuses, or cannot.
-    pub fn start(&mut self) -> Result<String, ClientError> {
-        self.ask(&Request::Start {})
-    }
-
-    /// Lets the host leave its cluster, and returns the daemon's sentence once it has.
-    ///
-    /// # Errors
-    /// If the daemon refuses, or cannot.
-    pub fn stop(&mut self) -> Result<String, ClientError> {
-        self.ask(&Request::Stop {})
-    }
-
-    /// Lets the daemon read its configuration again, and returns its sentence once that is in force.
-    ///
-    /// # Errors
-    /// If the daemon refuses, or cannot.
-    pub fn reload(&mut self) -> Result<String, ClientError> {
-        self.ask(&Request::Reload {})
+    /// If the daemon does not take commands from this user, or says nothing.
+    pub fn command(&mut self, command: &Request) -> Result<Outcome, ClientError> {
+        self.ask(command)
     }
 
     fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {

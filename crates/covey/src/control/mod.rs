@@ -3,7 +3,7 @@
 //! ```text
 //!   -> {"command":"status"}                     <- {"ok":{...}}                     see crate::status
 //!   -> {"command":"events","after":7}           <- {"ok":[...]}                     see EventRecord
-//!   -> {"command":"stop"}                       <- {"ok":"host 1 has left the cluster"}
+//!   -> {"command":"stop"}                       <- {"ok":{"answer":"WLBS_OK","code":1000,"text":"..."}}    see Outcome
 //!   -> {"command":"start"}                      <- {"error":"...","code":"denied"}
 //! ```
 //!
@@ -12,11 +12,17 @@
 //! its own. Specification: docs/design.md, "Command line".
 
 pub mod client;
+mod outcome;
 pub mod server;
 
+pub use outcome::Outcome;
+pub(crate) use outcome::sentence;
+
 use crate::host::{RUN_DIR, network_namespace};
+use covey_proto::{RuleScope, VipScope};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,12 +51,55 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
-    /// Join the cluster: answered by a sentence once this host has.
+    /// Join the cluster: answered by an [`Outcome`], as all that follow, once this host has.
     Start {},
-    /// Leave the cluster: answered by a sentence once this host has.
+    /// Leave the cluster: answered once this host has.
     Stop {},
-    /// Read the configuration again: answered by a sentence once it is in force.
+    /// Take no new connections, and leave the cluster when the last one has ended: answered at once.
+    Drainstop {
+        /// Leave after this time at the latest, ms.
+        #[serde(default)]
+        within_ms: Option<u64>,
+    },
+    /// Leave the cluster, and heed nothing but resume: answered once this host has left.
+    Suspend {},
+    /// Heed commands again: answered at once.
+    Resume {},
+    /// Take a share of the traffic of port rules again: answered at once.
+    Enable(Ports),
+    /// Take no traffic of port rules, and reset the connections there are: answered at once.
+    Disable(Ports),
+    /// Take no new connections of port rules: answered at once.
+    Drain(Ports),
+    /// Read the configuration again: answered at once; it is in force when all hosts offer the same.
     Reload {},
+}
+
+/// Which port rules are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ports {
+    /// The rules for this virtual IP. As in NLB, 255.255.255.255 stands for the rules that are for no virtual IP in
+    /// particular, and 0.0.0.0, like none, for all.
+    #[serde(default)]
+    pub vip: Option<IpAddr>,
+    /// The rule that holds this port; none for all rules.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+impl Ports {
+    /// In the core's terms.
+    pub fn scope(&self) -> RuleScope {
+        let vip = match self.vip {
+            None => VipScope::Every,
+            Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => VipScope::Every,
+            Some(IpAddr::V4(Ipv4Addr::BROADCAST)) => VipScope::Common,
+            Some(vip) => VipScope::One(vip),
+        };
+        let port = self.port;
+        RuleScope { vip, port }
+    }
 }
 
 impl Request {
@@ -58,7 +107,15 @@ impl Request {
     pub const fn is_command(&self) -> bool {
         match self {
             Self::Status {} | Self::Events { .. } => false,
-            Self::Start {} | Self::Stop {} | Self::Reload {} => true,
+            Self::Start {}
+            | Self::Stop {}
+            | Self::Drainstop { .. }
+            | Self::Suspend {}
+            | Self::Resume {}
+            | Self::Enable(_)
+            | Self::Disable(_)
+            | Self::Drain(_)
+            | Self::Reload {} => true,
         }
     }
 
@@ -67,7 +124,15 @@ impl Request {
         match self {
             Self::Events { follow: true, .. } => FOLLOW_TIME,
             Self::Status {} | Self::Events { follow: false, .. } => REPORT_TIME,
-            Self::Start {} | Self::Stop {} | Self::Reload {} => COMMAND_TIME,
+            Self::Start {}
+            | Self::Stop {}
+            | Self::Drainstop { .. }
+            | Self::Suspend {}
+            | Self::Resume {}
+            | Self::Enable(_)
+            | Self::Disable(_)
+            | Self::Drain(_)
+            | Self::Reload {} => COMMAND_TIME,
         }
     }
 }
@@ -76,7 +141,7 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Response {
-    /// It is done, or this is how things are. Starting what is started is done too: `"already started"`.
+    /// The outcome of a command, or how things are.
     Ok {
         /// The answer.
         ok: serde_json::Value,

@@ -31,9 +31,13 @@ pub(super) struct Journal {
 impl Journal {
     /// Notes an event of the core, `uptime` after the daemon's start.
     pub(super) fn note(&mut self, uptime: Duration, event: &Event) {
-        let text = event.to_string();
-        let id = event.id();
-        let severity = match event.severity() {
+        self.note_convergence(uptime, event);
+        self.record(event.id(), event.severity(), event.to_string());
+    }
+
+    /// Notes something that happened to the daemon itself. IDs are NLB's, or Covey's own above 1100.
+    pub(super) fn record(&mut self, id: u16, severity: Severity, text: String) {
+        let severity = match severity {
             Severity::Info => {
                 tracing::info!(id, "{text}");
                 "info"
@@ -57,7 +61,6 @@ impl Journal {
             text,
         };
         push_bounded(&mut self.events, EVENTS, record);
-        self.note_convergence(uptime, event);
         for (after, answer) in std::mem::take(&mut self.followers) {
             // One who does not wait any more has no use for the answer.
             let _ = answer.send(Response::ok(self.events_after(after)));
@@ -154,7 +157,7 @@ fn push_bounded<T>(list: &mut VecDeque<T>, most: usize, item: T) {
 }
 
 /// RFC 3339, UTC.
-fn wall_clock() -> String {
+pub(super) fn wall_clock() -> String {
     let mut text = String::new();
     SystemTime
         .format_time(&mut Writer::new(&mut text))

@@ -12,33 +12,40 @@
 //! before it goes. On SIGHUP it reads its configuration again; a bad one changes nothing. Everything that was
 //! changed on the machine is put back at the end. Specification: docs/design.md, "Layout" and "Membership".
 
+mod census;
 mod journal;
+mod keep;
 mod link_watch;
+mod operate;
 mod packet;
 mod report;
 mod sys;
 
-use crate::config::{Config, InitialState, Machine, XdpMode};
+use crate::config::{Config, XdpMode};
+use crate::control::Request;
 use crate::control::server::{Call, Server};
-use crate::control::{Code, Request, Response};
 use crate::datapath::{Attach, DataPath, pin_dir};
 use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
+use census::Census;
+use covey_filter::BUCKETS;
+use covey_proto::buckets::BucketSet;
 use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
-use covey_proto::ids::{Incarnation, Mac};
+use covey_proto::ids::{Digest, Incarnation, Mac};
 use covey_proto::time::Time;
-use covey_proto::{Answer, Cluster, Command, HostState, Input, Output};
+use covey_proto::{Answer, Cluster, Command, Input, Output};
 use journal::Journal;
+use keep::{Keeper, Will};
 use link_watch::LinkWatch;
+use operate::Waiting;
 use packet::Segment;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Requests that may wait for the loop; it answers each within microseconds.
 const CALLS: usize = 64;
@@ -100,14 +107,6 @@ impl Sources {
     }
 }
 
-/// Who waits for what.
-enum Waiting {
-    /// For the host to have converged.
-    Start(oneshot::Sender<Response>, Time),
-    /// For the host to have left.
-    Stop(oneshot::Sender<Response>),
-}
-
 /// One host's daemon.
 struct Daemon {
     config_path: PathBuf,
@@ -119,7 +118,13 @@ struct Daemon {
     data_path: DataPath,
     setup: HostSetup,
     journal: Journal,
+    census: Census,
+    /// The rules under which the data path has noted traffic.
+    seen_under: Digest,
     waiting: Vec<Waiting>,
+    keeper: Keeper,
+    /// What the operator wants the host to be.
+    will: Will,
     /// The daemon ends when the host has left.
     ending: bool,
     /// When the core wants to be called again.
@@ -135,8 +140,13 @@ impl Daemon {
         let mac = interface
             .mac
             .ok_or_else(|| anyhow!("the network interface \"{name}\" is not Ethernet"))?;
-        let cluster_config =
-            config.cluster_config(mac, sys::coarse_clock_tick(), draw_incarnation()?);
+        let restored = keep::restore(&config);
+        let cluster_config = config.cluster_config(
+            mac,
+            sys::coarse_clock_tick(),
+            draw_incarnation()?,
+            restored.port_states,
+        );
         let segment = Segment::open(interface.index)?;
         let data_path = open_data_path(&config, &cluster_config)?;
         let plan = Plan {
@@ -163,21 +173,30 @@ impl Daemon {
             data_path,
             setup,
             journal: Journal::default(),
+            census: Census::new(),
+            seen_under: Digest(0),
             waiting: Vec::new(),
+            keeper: Keeper::default(),
+            will: restored.will,
             ending: false,
             wake_at: Time::NEVER,
             config,
         };
         daemon.input(Input::Link(interface.up));
-        if daemon.config.host.initial_state == InitialState::Started {
-            daemon.command(Command::Start);
+        if let Some(note) = restored.note {
+            daemon.journal.record(note.id, note.severity, note.text);
         }
+        match daemon.will {
+            Will::Started => daemon.command(Command::Start),
+            Will::Suspended => daemon.command(Command::Suspend),
+            Will::Stopped => Answer::Already,
+        };
         Ok(daemon)
     }
 
     /// The loop. Ends when the host has left after a signal.
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
-        while !(self.ending && self.is_stopped()) {
+        while !(self.ending && self.is_stopped() && !self.census.is_running()) {
             let wake = tokio::time::sleep(self.wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
@@ -188,23 +207,34 @@ impl Daemon {
                 _ = sources.terminate.recv() => self.end()?,
                 _ = sources.interrupt.recv() => self.end()?,
                 _ = sources.hang_up.recv() => {
-                    match self.reload() {
-                        Ok(sentence) => tracing::info!("{sentence}"),
-                        Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
+                    let outcome = self.reload();
+                    if outcome.is_done(&Request::Reload {}) {
+                        tracing::info!("{}", outcome.text);
+                    } else {
+                        tracing::error!("{}", outcome.text);
                     }
                 }
                 changed = sources.link.changed() => {
                     changed.context("link changes cannot be watched any more")?;
                     self.look_at_link()?;
                 }
+                connections = self.census.finished() => {
+                    if let Some(connections) = connections {
+                        self.tell_busy_buckets();
+                        self.input(Input::Connections(&connections));
+                    }
+                }
+                written = self.keeper.written() => self.note_kept(written),
                 () = wake => {
                     // What the others have said comes before what their silence would mean.
                     self.read_frames();
                     self.input(Input::Timer);
                 }
             }
-            self.answer_late_starters();
+            self.answer_waiting();
         }
+        let written = self.keeper.finish().await;
+        self.note_kept(written);
         Ok(())
     }
 
@@ -233,6 +263,36 @@ impl Daemon {
         self.carry_out();
     }
 
+    /// Tells the core which buckets of sticky rules have had traffic within their time.
+    fn tell_busy_buckets(&mut self) {
+        let now = sys::now();
+        let rules = self.cluster.snapshot(now).rules;
+        let sticky = (1u8..)
+            .zip(rules.rules())
+            .filter_map(|(index, rule)| Some((index, rule.sticky?)));
+        if self.seen_under != rules.digest() {
+            // The numbers of the rules mean other ones.
+            self.seen_under = rules.digest();
+            sticky
+                .clone()
+                .for_each(|(index, _)| self.data_path.forget(index));
+        }
+        let second = now.since(Time::ZERO).as_secs();
+        let busy: Vec<(u8, BucketSet)> = sticky
+            .map(|(index, time)| {
+                let seen = self.data_path.seen(index);
+                let recent = |bucket: &usize| {
+                    let at = u64::from(seen[*bucket]);
+                    at != 0 && second.saturating_sub(at) <= time.as_secs()
+                };
+                (index, (0..BUCKETS).filter(recent).collect())
+            })
+            .collect();
+        if !busy.is_empty() {
+            self.input(Input::Seen(&busy));
+        }
+    }
+
     fn command(&mut self, command: Command) -> Answer {
         let answer = self.cluster.command(sys::now(), command);
         self.carry_out();
@@ -248,11 +308,8 @@ impl Daemon {
                 Output::Lease(until) => self
                     .data_path
                     .set_lease(until.as_micros().saturating_mul(1000)),
-                Output::CountConnections => {
-                    self.cluster
-                        .handle_input(sys::now(), Input::Connections(&[]));
-                }
-                Output::Cut(_) => {}
+                Output::CountConnections => self.census.count(self.config.rules.vips()),
+                Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
                     self.wake_at = until;
@@ -264,100 +321,12 @@ impl Daemon {
 
     fn note(&mut self, event: &Event) {
         self.journal.note(sys::now().since(self.started_at), event);
-        let waiting = std::mem::take(&mut self.waiting);
-        for waiter in waiting {
-            match (waiter, event) {
-                (Waiting::Start(answer, _), Event::Converged { .. }) => {
-                    tell(answer, event.to_string())
-                }
-                (Waiting::Start(answer, _), Event::Leaving { .. }) => {
-                    tell(
-                        answer,
-                        "a stop came before the host had converged".to_owned(),
-                    );
-                }
-                (Waiting::Stop(answer), Event::Stopped { .. }) => tell(answer, event.to_string()),
-                (Waiting::Stop(answer), Event::LeavingInterrupted { .. }) => {
-                    tell(answer, event.to_string())
-                }
-                (waiter, _) => self.waiting.push(waiter),
-            }
+        if matches!(
+            event,
+            Event::RulesChanged { .. } | Event::RuleDrained { .. }
+        ) {
+            self.keep_state();
         }
-    }
-
-    fn answer(&mut self, request: Request, answer: oneshot::Sender<Response>) {
-        let id = self.config.host.id;
-        match request {
-            Request::Status {} => respond(answer, Response::ok(self.status())),
-            Request::Events { after, follow } => self.journal.tell(after, follow, answer),
-            Request::Start {} if self.ending => {
-                respond(
-                    answer,
-                    Response::error(Code::Ending, "the daemon is about to end"),
-                );
-            }
-            Request::Start {} if self.cluster.state() != HostState::Stopped => {
-                tell(answer, format!("host {id} is already started"))
-            }
-            Request::Start {} => {
-                // As long as joining takes when nothing is in the way, and a little more.
-                let patience = self.config.cluster.timing.expiry() * 2;
-                self.waiting
-                    .push(Waiting::Start(answer, sys::now() + patience));
-                self.command(Command::Start);
-            }
-            Request::Stop {} if self.is_stopped() => {
-                tell(answer, format!("host {id} is already stopped"))
-            }
-            Request::Stop {} => {
-                self.waiting.push(Waiting::Stop(answer));
-                self.command(Command::Stop);
-            }
-            Request::Reload {} => match self.reload() {
-                Ok(sentence) => tell(answer, sentence),
-                Err(error) => {
-                    let sentence = format!("the configuration stays as it was: {error:#}");
-                    respond(answer, Response::error(Code::Failed, sentence));
-                }
-            },
-        }
-    }
-
-    /// A start that does not lead to convergence is answered too, with what it waits for.
-    fn answer_late_starters(&mut self) {
-        let now = sys::now();
-        for waiter in std::mem::take(&mut self.waiting) {
-            match waiter {
-                Waiting::Start(answer, patience) if now >= patience => {
-                    let reason = self.cluster.snapshot(now).waiting_for;
-                    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-                    tell(
-                        answer,
-                        format!(
-                            "host {} is started and still converging{reason}",
-                            self.config.host.id
-                        ),
-                    );
-                }
-                waiter => self.waiting.push(waiter),
-            }
-        }
-    }
-
-    /// Reads the configuration again and offers its rules and weights to the cluster.
-    fn reload(&mut self) -> anyhow::Result<String> {
-        let new = Config::load(&self.config_path, &Machine)?;
-        let fixed = self.config.needs_restart_for(&new);
-        if !fixed.is_empty() {
-            bail!(
-                "{} can only be changed by a restart of the daemon",
-                fixed.join(", ")
-            );
-        }
-        let (rules, claims) = (Arc::new(new.rules.clone()), new.claims.clone());
-        self.config = new;
-        self.command(Command::Reload { rules, claims });
-        Ok("the configuration has been read again; it takes effect as soon as all hosts offer the same".to_owned())
     }
 
     fn look_at_link(&mut self) -> anyhow::Result<()> {
@@ -407,13 +376,4 @@ fn draw_incarnation() -> anyhow::Result<Incarnation> {
     let drawn = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
     drawn.context("/dev/urandom cannot be read")?;
     Ok(Incarnation(u64::from_ne_bytes(bytes)))
-}
-
-fn tell(answer: oneshot::Sender<Response>, sentence: String) {
-    respond(answer, Response::ok(sentence));
-}
-
-fn respond(answer: oneshot::Sender<Response>, response: Response) {
-    // One who does not wait any more has no use for the answer.
-    let _ = answer.send(response);
 }

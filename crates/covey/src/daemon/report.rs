@@ -1,12 +1,15 @@
 //! Fills the read model ([`crate::status`]) from what the core, the data path and the daemon know.
 
 use super::Daemon;
-use super::journal::ids;
+use super::journal::{ids, wall_clock};
 use super::sys;
+use crate::config::InitialState;
 use crate::status::{
-    ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleStatus, SCHEMA, Status,
+    ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState, RuleStatus,
+    SCHEMA, Status,
 };
 use covey_filter::{Affinity, DEFAULT_RULE};
+use covey_proto::PortState;
 use covey_proto::cluster::{MemberSnapshot, Snapshot};
 use covey_proto::config::{Auth, ClusterMode};
 use covey_proto::ids::HostId;
@@ -29,7 +32,15 @@ impl Daemon {
             dip: config.host.dip.into(),
             interface: config.host.interface.clone(),
             mac: self.mac.to_string(),
-            state: snapshot.announced.map_or(HostState::Stopped, state_of),
+            state: own_state(snapshot.state),
+            initial_state: match config.host.initial_state {
+                InitialState::Started => "started",
+                InitialState::Stopped => "stopped",
+                InitialState::Suspended => "suspended",
+            }
+            .to_owned(),
+            persist_state: config.host.persist_state,
+            connections: snapshot.connections,
             is_default: snapshot.owners.lowest() == Some(config.host.id),
             times_converging: snapshot.times_converging,
             waiting_for: snapshot.waiting_for.clone(),
@@ -41,6 +52,7 @@ impl Daemon {
         let cluster = ClusterStatus {
             name: config.cluster.name.clone(),
             vips: config.rules.vips().to_vec(),
+            prefix: config.cluster.vips[0].prefix,
             mode: match config.cluster.mode {
                 ClusterMode::Unicast => "unicast",
                 ClusterMode::Multicast => "multicast",
@@ -62,6 +74,7 @@ impl Daemon {
             .flat_map(|placement| placement.maps());
         Status {
             schema: SCHEMA,
+            time: wall_clock(),
             hosts: members(&host, &snapshot),
             cluster,
             host,
@@ -146,6 +159,8 @@ fn rules(snapshot: &Snapshot) -> Vec<RuleStatus> {
         protocol: "both".to_owned(),
         mode: "default".to_owned(),
         affinity: None,
+        sticky_s: None,
+        state: RuleState::Enabled,
         weight: None,
         handling_priority: None,
         map: 0,
@@ -153,8 +168,8 @@ fn rules(snapshot: &Snapshot) -> Vec<RuleStatus> {
     };
     let configured = snapshot.rules.rules().iter().zip(&snapshot.claims);
     let configured = (1..)
-        .zip(configured)
-        .map(|(index, (rule, claim))| port_rule(index, rule, *claim));
+        .zip(configured.zip(&snapshot.port_states))
+        .map(|(index, ((rule, claim), state))| port_rule(index, rule, *claim, *state));
     let mut rules: Vec<RuleStatus> = [default].into_iter().chain(configured).collect();
     if let Some(placement) = &snapshot.placement {
         for rule in &mut rules {
@@ -178,7 +193,7 @@ fn shares(placement: &Placement, rule: u8) -> BTreeMap<u8, usize> {
     shares
 }
 
-fn port_rule(index: u8, rule: &PortRule, claim: Claim) -> RuleStatus {
+fn port_rule(index: u8, rule: &PortRule, claim: Claim, state: PortState) -> RuleStatus {
     let (mode, affinity) = match rule.mode {
         FilterMode::Multiple {
             affinity: Affinity::None,
@@ -205,10 +220,27 @@ fn port_rule(index: u8, rule: &PortRule, claim: Claim) -> RuleStatus {
         .to_owned(),
         mode: mode.to_owned(),
         affinity: affinity.map(str::to_owned),
+        sticky_s: rule.sticky.map(|sticky| sticky.as_secs()),
+        state: match state {
+            PortState::Enabled => RuleState::Enabled,
+            PortState::Disabled => RuleState::Disabled,
+            PortState::Draining => RuleState::Draining,
+        },
         weight: matches!(rule.mode, FilterMode::Multiple { .. }).then_some(claim.0),
         handling_priority: matches!(rule.mode, FilterMode::Single).then_some(claim.0),
         map: 0,
         share: BTreeMap::new(),
+    }
+}
+
+const fn own_state(state: covey_proto::HostState) -> HostState {
+    use covey_proto::HostState as Core;
+    match state {
+        Core::Stopped => HostState::Stopped,
+        Core::Suspended => HostState::Suspended,
+        Core::Converging => HostState::Converging,
+        Core::Draining => HostState::Draining,
+        Core::Converged | Core::Default => HostState::Converged,
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   bpffs.rs     where pins live          programs.rs   load, fill and read
-//!   hooks.rs     attach, take over        sys.rs        the unsafe part
+//!   hooks.rs     attach, take over        btf.rs        where the kernel keeps what the filter reads of sockets
+//!                                         sys.rs        the unsafe part
 //! ```
 //!
 //! **A daemon that dies leaves the filter in place.** The attachments are pinned, so cluster traffic still meets
@@ -14,6 +15,7 @@
 //! attachments over; [`DataPath::close`] alone removes them.
 
 mod bpffs;
+mod btf;
 mod error;
 mod hooks;
 mod programs;
@@ -23,7 +25,7 @@ pub use bpffs::{ensure_bpffs, pin_dir};
 pub use error::DataPathError;
 pub use programs::Programs;
 
-use covey_filter::Reason;
+use covey_filter::{BUCKETS, Reason};
 use covey_proto::datapath::Image;
 use hooks::Hooks;
 use std::path::{Path, PathBuf};
@@ -100,6 +102,23 @@ impl DataPath {
     /// Lets this host serve until then: nanoseconds of CLOCK_MONOTONIC, whose coarse twin the filter reads.
     pub fn set_lease(&self, until_ns: u64) {
         self.programs.set_lease(until_ns);
+    }
+
+    /// For each bucket of a sticky rule the second of CLOCK_MONOTONIC in which it last had traffic that this host took;
+    /// 0 if it has had none since the filter was loaded, or since [`Self::forget`].
+    ///
+    /// # Panics
+    /// If there can be no rule with that index (from [`covey_filter::RULE_SLOTS`] on).
+    pub fn seen(&self, rule: u8) -> [u32; BUCKETS] {
+        self.programs.seen(rule)
+    }
+
+    /// Forgets when buckets of a rule had traffic: its index means another rule from now on.
+    ///
+    /// # Panics
+    /// As [`Self::seen`].
+    pub fn forget(&self, rule: u8) {
+        self.programs.forget(rule);
     }
 
     /// Frames by reason since the filter was loaded; every reason is listed.

@@ -6,16 +6,17 @@
 //! each packet is judged by one generation as a whole.
 
 use super::DataPathError;
+use super::btf::Btf;
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::Ebpf;
 use aya::maps::{Map, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
-use covey_filter::{Generation, Reason};
+use aya::{Ebpf, EbpfLoader};
+use covey_filter::{BUCKETS, Generation, RULE_SLOTS, Reason};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// The object that build.rs made of `ebpf/`.
@@ -27,6 +28,7 @@ pub struct Programs {
     tables: Mapped<[Generation; 2]>,
     in_force: Mapped<AtomicU64>,
     lease: Mapped<AtomicU64>,
+    seen: Mapped<[[AtomicU32; BUCKETS]; RULE_SLOTS]>,
     settling: Option<JoinHandle<()>>,
 }
 
@@ -36,7 +38,21 @@ impl Programs {
     /// # Errors
     /// If the kernel refuses them.
     pub fn load(image: &Image) -> Result<Self, DataPathError> {
-        let mut ebpf = Ebpf::load(OBJECT).map_err(|error| DataPathError::object(&error))?;
+        let kernel = Btf::of_kernel();
+        let offset = |structure, member| kernel.offset_of(structure, member).unwrap_or(0);
+        let mut ebpf = EbpfLoader::new()
+            .override_global(
+                "SENT_NUMBER_AT",
+                &offset("tcp_request_sock", "snt_isn"),
+                true,
+            )
+            .override_global(
+                "SUBSTATE_AT",
+                &offset("inet_timewait_sock", "tw_substate"),
+                true,
+            )
+            .load(OBJECT)
+            .map_err(|error| DataPathError::object(&error))?;
         for (name, program) in ebpf.programs_mut() {
             let (name, result) = match program {
                 Program::Xdp(xdp) => ("covey_ingress", xdp.load()),
@@ -52,6 +68,7 @@ impl Programs {
             tables,
             in_force: mapped(&ebpf, "IN_FORCE")?,
             lease: mapped(&ebpf, "LEASE")?,
+            seen: mapped(&ebpf, "SEEN")?,
             ebpf,
             settling: None,
         })
@@ -72,6 +89,26 @@ impl Programs {
     /// Lets this host serve until then: nanoseconds of CLOCK_MONOTONIC.
     pub fn set_lease(&self, until_ns: u64) {
         self.lease.get().store(until_ns, Ordering::Release);
+    }
+
+    /// For each bucket of a sticky rule the second of CLOCK_MONOTONIC in which it last had traffic that this host took;
+    /// 0 if it has had none since the programs were loaded, or since [`Self::forget`].
+    ///
+    /// # Panics
+    /// If there can be no rule with that index (from [`RULE_SLOTS`] on).
+    pub fn seen(&self, rule: u8) -> [u32; BUCKETS] {
+        let seen = &self.seen.get()[usize::from(rule)];
+        std::array::from_fn(|bucket| seen[bucket].load(Ordering::Relaxed))
+    }
+
+    /// Forgets when buckets of a rule had traffic: its index means another rule from now on.
+    ///
+    /// # Panics
+    /// As [`Self::seen`].
+    pub fn forget(&self, rule: u8) {
+        for bucket in &self.seen.get()[usize::from(rule)] {
+            bucket.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Frames by reason since the programs were loaded, over all CPUs; every reason is listed.
@@ -122,7 +159,7 @@ impl Programs {
     /// Pins the maps, for `bpftool map` and for whoever looks after a daemon that died; pins of an earlier
     /// daemon give way.
     pub(super) fn pin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        for (name, map) in self.ebpf.maps() {
+        for (name, map) in self.named_maps() {
             let path = dir.join(name);
             unpin(&path)?;
             map.pin(&path)
@@ -133,9 +170,13 @@ impl Programs {
 
     /// Removes the pins of the maps.
     pub(super) fn unpin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        self.ebpf
-            .maps()
+        self.named_maps()
             .try_for_each(|(name, _)| unpin(&dir.join(name)))
+    }
+
+    /// The maps, without `.rodata`: the BPF file system reserves names with a dot.
+    fn named_maps(&self) -> impl Iterator<Item = (&str, &Map)> {
+        self.ebpf.maps().filter(|(name, _)| !name.starts_with('.'))
     }
 }
 

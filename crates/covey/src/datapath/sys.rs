@@ -3,7 +3,7 @@
 //! beside it use it. Specification: docs/design.md, "Data path".
 #![allow(unsafe_code)] // System calls and memory shared with the kernel.
 
-use covey_filter::Generation;
+use covey_filter::{BUCKETS, Generation, RULE_SLOTS};
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Types that may lie in memory shared with BPF programs.
 ///
@@ -20,6 +20,8 @@ use std::sync::atomic::AtomicU64;
 pub(super) unsafe trait Plain {}
 // SAFETY: any eight bytes are a number.
 unsafe impl Plain for AtomicU64 {}
+// SAFETY: any four bytes are a number, and four bytes more are the next.
+unsafe impl Plain for [[AtomicU32; BUCKETS]; RULE_SLOTS] {}
 // SAFETY: `repr(C)`, and made of integers only.
 unsafe impl Plain for [Generation; 2] {}
 

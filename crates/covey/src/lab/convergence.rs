@@ -92,6 +92,7 @@ fn disagreement(expected: HostSet, other: Option<&Status>, status: &Status) -> O
         }
         HostState::Draining => return Some(format!("host {id} is draining")),
         HostState::Stopped => return Some(format!("host {id} is stopped")),
+        HostState::Suspended => return Some(format!("host {id} is suspended")),
     }
     let members = status.cluster.view.iter();
     let view: HostSet = members.filter_map(|id| HostId::new(*id)).collect();
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn each_obstacle_is_named() {
         type Spoil = fn(&mut Status);
-        let cases: [(Spoil, &str); 6] = [
+        let cases: [(Spoil, &str); 7] = [
             (
                 |s| s.host.state = HostState::Converging,
                 "host 2 is converging (no reason given)",
@@ -148,6 +149,10 @@ mod tests {
                 "host 2 is converging (host 3 does not hear host 2)",
             ),
             (|s| s.host.state = HostState::Stopped, "host 2 is stopped"),
+            (
+                |s| s.host.state = HostState::Suspended,
+                "host 2 is suspended",
+            ),
             (
                 |s| s.cluster.view = vec![1, 2],
                 "host 2 is in a cluster of hosts 1,2, not 1,2,3",

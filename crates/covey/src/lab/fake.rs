@@ -1,7 +1,8 @@
 //! Statuses for tests: what the daemons of a converged cluster would say.
 
 use crate::status::{
-    ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleStatus, SCHEMA, Status,
+    ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState, RuleStatus,
+    SCHEMA, Status,
 };
 use covey_proto::ids::HostId;
 use std::collections::BTreeMap;
@@ -14,9 +15,11 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
     let address = |id: u8| IpAddr::from(dip(HostId::new(id).unwrap()));
     Status {
         schema: SCHEMA,
+        time: "2026-11-20T23:01:02.345678Z".to_owned(),
         cluster: ClusterStatus {
             name: "lab".to_owned(),
             vips: vec![VIP.into()],
+            prefix: 24,
             mode: "unicast".to_owned(),
             mac: "02:bf:0a:4d:00:64".to_owned(),
             epoch: 7,
@@ -34,6 +37,9 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             interface: "eth0".to_owned(),
             mac: format!("0a:00:0a:4d:00:{:02x}", id.get()),
             state: HostState::Converged,
+            initial_state: "started".to_owned(),
+            persist_state: false,
+            connections: None,
             is_default: view.first() == Some(&id.get()),
             times_converging: 1,
             waiting_for: None,
@@ -66,6 +72,8 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             protocol: "tcp".to_owned(),
             mode: "multiple".to_owned(),
             affinity: Some("none".to_owned()),
+            sticky_s: None,
+            state: RuleState::Enabled,
             weight: Some(50),
             handling_priority: None,
             map: 0,

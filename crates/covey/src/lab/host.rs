@@ -6,11 +6,11 @@
 use super::netns::{NetnsId, run_in};
 use super::process::{Condition, Process};
 use super::topology::{LabName, NIC, PREFIX, Place, VIP};
-use crate::control;
 use crate::control::client::{Client, ClientError};
+use crate::control::{self, Request};
 use crate::host::RUN_DIR;
 use crate::status::Status;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use covey_proto::config::Timing;
 use covey_proto::ids::HostId;
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,7 @@ impl Host {
     /// # Errors
     /// If the daemon refuses or does not answer.
     pub(super) fn stop(&self) -> Result<()> {
-        self.ask(Client::stop).map(|_| ())
+        self.command(&Request::Stop {})
     }
 
     /// Lets its daemon join the cluster; returns when it has.
@@ -116,7 +116,13 @@ impl Host {
     /// # Errors
     /// If the daemon refuses or does not answer.
     pub(super) fn start(&self) -> Result<()> {
-        self.ask(Client::start).map(|_| ())
+        self.command(&Request::Start {})
+    }
+
+    fn command(&self, command: &Request) -> Result<()> {
+        let outcome = self.ask(|client| client.command(command))?;
+        ensure!(outcome.is_done(command), "{}", outcome.text);
+        Ok(())
     }
 
     fn ask<T>(&self, question: impl Fn(&mut Client) -> Result<T, ClientError>) -> Result<T> {
@@ -172,6 +178,9 @@ id = {id}
 name = "h{id}"
 interface = "{NIC}"
 
+[daemon]
+state_dir = "{directory}"
+
 [[rule]]
 ports = 80
 protocol = "tcp"
@@ -185,6 +194,7 @@ affinity = "none"
         period = timing.period.as_secs_f64() * 1e3,
         tolerance = timing.tolerance,
         key = key_path(lab).display(),
+        directory = directory(lab, id).display(),
     )
 }
 

@@ -174,6 +174,7 @@ pub(super) fn state_name(status: &Status) -> &'static str {
     use crate::status::HostState;
     match status.host.state {
         HostState::Stopped => "stopped",
+        HostState::Suspended => "suspended",
         HostState::Converging => "converging",
         HostState::Draining => "draining",
         HostState::Converged => "converged",

@@ -28,6 +28,7 @@ pub fn rules() -> RuleSet {
         end,
         protocol,
         mode,
+        sticky: None,
     };
     let rules = vec![
         rule(None, 80, 80, Protocol::Tcp, multiple(Affinity::None)),

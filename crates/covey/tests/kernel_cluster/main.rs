@@ -7,7 +7,9 @@
 //!   sharing    one owner for every connection; two hosts; nothing is left after `down`
 //!   crash      a crash costs the dead host's share alone, for the detection time; a minimum of buckets moves
 //!   fencing    a stalled or dead daemon's host is silent before the others take over
+//!   drain      draining, weights: held connections stay where they are
 //!   change     leaving, returning, reloading: nothing fails
+//!   operate    stop, suspend, drain, disable with NLB's answers; what was wanted last outlives the daemon
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -17,12 +19,15 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod change;
+mod connections;
 mod crash;
+mod drain;
 mod echo;
 mod fencing;
 mod heartbeat;
 mod lab;
 mod netns;
+mod operate;
 mod sharing;
 mod web;
 mod wire;

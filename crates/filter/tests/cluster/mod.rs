@@ -50,6 +50,8 @@ fn host(index: usize, count: usize) -> Host {
         affinity: affinity as u8,
         map,
         cut: 0,
+        sticky: 0,
+        pad: [0; 3],
     };
     let mut tables = Box::new(Generation {
         settings: Settings {

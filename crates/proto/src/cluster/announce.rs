@@ -27,6 +27,7 @@ impl Cluster {
     pub(super) fn send_heartbeat(&mut self, now: Time) {
         self.timers.stop(Timer::Urgent);
         self.tell_lingering(now);
+        self.tell_held();
         let body = Body::Heartbeat(Box::new(self.heartbeat(now)));
         self.sequence += 1;
         self.last_heartbeat_at = now;

@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::rules::{Claim, PortRule, RuleSet};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,15 +78,14 @@ pub enum VipScope {
 }
 
 impl RuleScope {
-    fn covers(&self, rule: &PortRule) -> bool {
-        let vip = match self.vip {
+    /// Whether a rule for this virtual IP (`None`: for all) and these ports is meant.
+    pub fn covers(&self, vip: Option<IpAddr>, ports: RangeInclusive<u16>) -> bool {
+        let vip_fits = match self.vip {
             VipScope::Every => true,
-            VipScope::Common => rule.vip.is_none(),
-            VipScope::One(vip) => rule.vip == Some(vip),
+            VipScope::Common => vip.is_none(),
+            VipScope::One(meant) => vip == Some(meant),
         };
-        vip && self
-            .port
-            .is_none_or(|port| (rule.start..=rule.end).contains(&port))
+        vip_fits && self.port.is_none_or(|port| ports.contains(&port))
     }
 }
 
@@ -182,6 +182,11 @@ impl PortStates {
             .collect()
     }
 
+    /// The rules that are not enabled.
+    fn held_back(&self) -> Vec<(u32, PortState)> {
+        self.0.iter().map(|(rule, state)| (*rule, *state)).collect()
+    }
+
     pub(super) fn any_draining(&self) -> bool {
         self.0.values().any(|state| *state == PortState::Draining)
     }
@@ -213,6 +218,12 @@ impl Cluster {
         answer
     }
 
+    /// The port rules that are not enabled on this host, as [`crate::config::ClusterConfig::port_states`] takes
+    /// them: of rules that are not offered any more too.
+    pub fn port_states(&self) -> Vec<(u32, PortState)> {
+        self.port_states.held_back()
+    }
+
     fn change_rules(&mut self, now: Time, change: RuleChange, scope: RuleScope) -> Answer {
         match self.role {
             Role::Active => {}
@@ -226,7 +237,8 @@ impl Cluster {
             RuleChange::Drain => PortState::Draining,
         };
         let rules = Arc::clone(&self.offered);
-        let covered = || rules.rules().iter().filter(|rule| scope.covers(rule));
+        let meant = |rule: &&PortRule| scope.covers(rule.vip, rule.start..=rule.end);
+        let covered = || rules.rules().iter().filter(meant);
         if covered().next().is_none() {
             return Answer::NotFound;
         }

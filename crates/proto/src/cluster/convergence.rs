@@ -15,6 +15,7 @@
 use super::announce::REPEATS;
 use super::{Cluster, Output};
 use crate::allotment::place;
+use crate::buckets::BucketSet;
 use crate::event::{Event, FenceReason};
 use crate::ids::{Epoch, HostId, HostSet};
 use crate::placement::Placement;
@@ -35,6 +36,8 @@ pub(super) struct Prepared {
     /// What this host would bring to the rules if it took its share of all of them.
     pub(super) own_claims: Vec<Claim>,
     pub(super) placement: Arc<Placement>,
+    /// The buckets that sticky rules left where they were.
+    pub(super) held: BucketSet,
     pub(super) claims: Claims,
 }
 
@@ -53,11 +56,21 @@ impl Prepared {
         }
     }
 
+    /// What an owner brings to the port rule with this index, from 0.
+    pub(super) fn claim_of(&self, host: HostId, rule: usize) -> Claim {
+        claim_in(&self.claims, host, rule)
+    }
+
     fn is_for(&self, view: HostSet, owners: HostSet, rules: Digest, claims: &Claims) -> bool {
         let proposal = &self.proposal;
         (proposal.view, proposal.owners, proposal.rules) == (view, owners, rules)
             && self.claims == *claims
     }
+}
+
+fn claim_in(claims: &Claims, host: HostId, rule: usize) -> Claim {
+    let owner = claims.binary_search_by_key(&host, |(owner, _)| *owner);
+    claims[owner.expect("every owner has claims")].1[rule]
 }
 
 impl Cluster {
@@ -113,7 +126,7 @@ impl Cluster {
             .committed
             .as_ref()
             .is_some_and(|map| map.is_for(view, owners, rules, &claims));
-        if current && !self.someone_lacks_the_map() {
+        if current && !self.sticky.due && !self.someone_lacks_the_map() {
             return None;
         }
         let base = outlook.anchor;
@@ -139,16 +152,17 @@ impl Cluster {
             incarnation: self.config.incarnation,
             attempt: self.attempts,
         };
+        let held = base.map_or(BucketSet::EMPTY, |_| self.held_now(&rule_set));
         let proposal = Proposal {
             ballot,
             base,
             view,
             owners,
             rules,
-            held: Digest::default(),
+            held: held.digest(),
             result: Digest::default(),
         };
-        let mut prepared = self.compute(&proposal, rule_set, claims)?;
+        let mut prepared = self.compute(&proposal, rule_set, claims, held)?;
         prepared.proposal.result = prepared.placement.digest();
         self.hurry(now);
         Some(prepared)
@@ -204,6 +218,7 @@ impl Cluster {
             .map(|staged| staged.proposal.ballot)
             .filter(|b| self.may_be_committed(b));
         if bound_to.is_none() && self.staged.take().is_some() {
+            self.lingering.news = true;
             self.hurry(now);
         }
         let own = self.proposed.as_ref().map(|own| own.proposal);
@@ -293,7 +308,10 @@ impl Cluster {
         if self.declined.as_ref() == Some(&inputs) {
             return false;
         }
-        let Some(prepared) = self.compute(proposal, rules, claims) else {
+        let Some(held) = self.held_in(proposal) else {
+            return false;
+        };
+        let Some(prepared) = self.compute(proposal, rules, claims, held) else {
             return false;
         };
         if prepared.placement.digest() != proposal.result {
@@ -304,6 +322,7 @@ impl Cluster {
         }
         self.staged = Some(prepared);
         self.staged_until = until;
+        self.expect_new_map();
         true
     }
 
@@ -312,22 +331,21 @@ impl Cluster {
         proposal: &Proposal,
         rules: Arc<RuleSet>,
         claims: Claims,
+        held: BucketSet,
     ) -> Option<Prepared> {
         let base = match proposal.base {
             None => None,
             Some(base) => Some(self.placement_of(base)?),
         };
-        let claim = |host: HostId, rule: usize| {
-            let owner = claims.binary_search_by_key(&host, |(owner, _)| *owner);
-            claims[owner.expect("every owner has claims")].1[rule]
-        };
-        let placement = place(base.as_deref(), &rules, proposal.owners, claim);
+        let claim = |host: HostId, rule: usize| claim_in(&claims, host, rule);
+        let placement = place(base.as_deref(), &rules, proposal.owners, claim, &held);
         let own_claims = self.own_claims(&rules)?;
         Some(Prepared {
             proposal: *proposal,
             rules,
             own_claims,
             placement: Arc::new(placement),
+            held,
             claims,
         })
     }
@@ -378,6 +396,7 @@ impl Cluster {
         let after = Arc::clone(&map.placement);
         self.committed = Some(map);
         self.note_new_map(before.as_deref(), &after);
+        self.sticky.due = false;
         self.reprogram();
         (self.staged, self.proposed, self.transfer, self.wanted) = (None, None, None, None);
         // Not the old view's: who is new must have confirmed this host too.
@@ -433,6 +452,7 @@ impl Cluster {
         match (changes.is_empty(), now.claims == next.claims) {
             (false, _) => changes.join(", "),
             (true, false) => "load weights changed".to_owned(),
+            (true, true) if self.sticky.due => "sticky clients have gone".to_owned(),
             (true, true) => "a host had lost its map".to_owned(),
         }
     }

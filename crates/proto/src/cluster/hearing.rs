@@ -114,9 +114,10 @@ impl Cluster {
     fn on_chunk(&mut self, from: HostId, chunk: &Chunk) {
         match chunk.subject {
             Subject::Map(base) => self.on_map_chunk(from, base, chunk),
-            Subject::Lingering(digest) => self.on_bucket_chunk(from, digest, chunk),
+            Subject::Lingering(digest) | Subject::Sticky(digest) | Subject::Held(digest) => {
+                self.on_bucket_chunk(from, digest, chunk);
+            }
             Subject::Rules(digest) => self.on_rules_chunk(from, digest, chunk),
-            Subject::Sticky(_) | Subject::Held(_) => {}
         }
     }
 

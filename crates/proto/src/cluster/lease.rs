@@ -117,6 +117,7 @@ impl Cluster {
     pub(super) fn check_lease(&mut self, now: Time) {
         if self.staged.is_some() && now >= self.staged_until {
             self.staged = None;
+            self.lingering.news = true;
         }
         if self.committed.is_some() && now >= self.lease {
             let ago = now.since(self.lease);

@@ -12,6 +12,7 @@
 
 use super::command::PortState;
 use super::role::Role;
+use super::sticky::is_any_sticky;
 use super::{Cluster, Output, Trigger};
 use crate::buckets::BucketSet;
 use crate::datapath::{Image, Overlap};
@@ -49,18 +50,36 @@ pub(super) struct Lingering {
     looked: bool,
     /// The part of this host's buckets that the data path holds as shared.
     shared: BucketSet,
+    /// From here on the data path may be told again what is shared no more.
+    unshare_at: Time,
     /// A peer has reported something new.
     pub(super) news: bool,
+    /// Own buckets that sticky rules do not move yet.
+    busy: BucketSet,
+    /// Buckets of sticky rules with traffic, by rule, as last told.
+    seen: Vec<(u8, BucketSet)>,
     told: (Digest, Time),
+    told_busy: (Digest, Time),
     /// An answer is outstanding.
     counting: bool,
-    pub(super) count_at: Option<Time>,
+    count_at: Option<Time>,
+    /// Open connections in the last scan, while it matters how many there are.
+    pub(super) open: Option<usize>,
     /// Rules with connections in the last scan and in the one before: bit 0 is the default rule.
     in_use: u128,
     in_use_before: u128,
 }
 
 impl Lingering {
+    pub(super) fn note_seen(&mut self, seen: &[(u8, BucketSet)]) {
+        self.seen = seen.to_vec();
+    }
+
+    /// Own buckets that sticky rules do not move yet; `None` before the first count.
+    pub(super) fn busy(&self) -> Option<BucketSet> {
+        self.looked.then_some(self.busy)
+    }
+
     /// No connection at all, twice in a row.
     const fn is_idle(&self) -> bool {
         self.looked && self.in_use == 0 && self.in_use_before == 0
@@ -85,9 +104,11 @@ impl Cluster {
             .iter()
             .filter(|connection| connection.socket.is_open() && !own(connection))
             .collect();
+        self.lingering.open = Some(open.len());
         self.cut(&rules, &open);
         let mut found = BucketSet::EMPTY;
         let mut in_use = 0u128;
+        let mut busy = self.busy_by_traffic();
         for connection in open {
             let (index, rule) = rule_of(&rules, connection);
             in_use |= 1 << index;
@@ -95,6 +116,8 @@ impl Cluster {
                 let place = bucket_of(self.identity.hash_key, rule, connection);
                 if map.placement.map(index).owner(place) != Some(self.config.host) {
                     found.insert(place);
+                } else if rule.is_some_and(|rule| rule.sticky.is_some()) {
+                    busy.insert(place);
                 }
             }
         }
@@ -103,6 +126,7 @@ impl Cluster {
         let gone = state.clean_once.without(&found);
         state.mine = state.mine.without(&gone).union(&found);
         state.clean_once = state.mine.without(&found);
+        state.busy = busy;
         state.in_use_before = if state.looked {
             state.in_use
         } else {
@@ -181,6 +205,7 @@ impl Cluster {
             mine,
             shared: self.shared_now(),
             counting: self.lingering.counting,
+            open: self.lingering.open,
             ..Lingering::default()
         };
     }
@@ -191,24 +216,50 @@ impl Cluster {
         Some(Report {
             epoch: map.proposal.ballot.epoch,
             lingering: self.lingering.mine.digest(),
-            sticky: Digest(0),
+            sticky: self.lingering.busy.digest(),
         })
     }
 
     /// Sends the set that a heartbeat reports, if it is new or was told long ago.
     pub(super) fn tell_lingering(&mut self, now: Time) {
         let Some(report) = self.report() else { return };
-        let (told, at) = self.lingering.told;
-        let again = at + COUNT_EVERY.max(self.config.timing.period);
-        if report.lingering == Digest(0) || (told == report.lingering && now < again) {
-            return;
+        let again = COUNT_EVERY.max(self.config.timing.period);
+        let due = |digest: Digest, (told, at): (Digest, Time)| {
+            digest != Digest(0) && (told != digest || now >= at + again)
+        };
+        if due(report.lingering, self.lingering.told) {
+            self.lingering.told = (report.lingering, now);
+            let bytes = self.lingering.mine.to_bytes();
+            self.send_in_chunks(Subject::Lingering(report.lingering), &bytes);
         }
-        self.lingering.told = (report.lingering, now);
-        let bytes = self.lingering.mine.to_bytes();
-        self.send_in_chunks(Subject::Lingering(report.lingering), &bytes);
+        if due(report.sticky, self.lingering.told_busy) {
+            self.lingering.told_busy = (report.sticky, now);
+            let bytes = self.lingering.busy.to_bytes();
+            self.send_in_chunks(Subject::Sticky(report.sticky), &bytes);
+        }
     }
 
-    /// Takes a peer's set.
+    /// Own buckets of sticky rules that have had traffic within their time.
+    fn busy_by_traffic(&self) -> BucketSet {
+        let Some(map) = &self.committed else {
+            return BucketSet::EMPTY;
+        };
+        let mut busy = BucketSet::EMPTY;
+        let rules = map.rules.rules();
+        for (index, seen) in &self.lingering.seen {
+            let rule = usize::from(*index)
+                .checked_sub(1)
+                .and_then(|at| rules.get(at));
+            if rule.is_some_and(|rule| rule.sticky.is_some()) {
+                let owners = map.placement.map(*index);
+                let mine = (0..BUCKETS).filter(|b| owners.owner(*b) == Some(self.config.host));
+                busy = busy.union(&mine.filter(|bucket| seen.contains(*bucket)).collect());
+            }
+        }
+        busy
+    }
+
+    /// Takes a set of buckets that a peer tells.
     pub(super) fn on_bucket_chunk(&mut self, from: HostId, digest: Digest, chunk: &Chunk) {
         let Ok(bytes) = <&[u8; BucketSet::LEN]>::try_from(&chunk.bytes[..]) else {
             return;
@@ -218,7 +269,13 @@ impl Cluster {
             return;
         }
         if let Some(peer) = self.peers.get_mut(from) {
-            peer.lingering = Some((digest, Box::new(set)));
+            let told = Some((digest, Box::new(set)));
+            match chunk.subject {
+                Subject::Lingering(_) => peer.lingering = told,
+                Subject::Sticky(_) => peer.sticky = told,
+                Subject::Held(_) => peer.held = told,
+                Subject::Map(_) | Subject::Rules(_) => {}
+            }
             self.lingering.news = true;
         }
     }
@@ -248,22 +305,50 @@ impl Cluster {
         shared
     }
 
-    /// Lets the data path know what others have reported, and has sockets counted when it is time.
-    pub(super) fn review_lingering(&mut self, now: Time) {
-        if std::mem::take(&mut self.lingering.news) {
-            let shared = self.shared_now();
-            if shared != self.lingering.shared {
-                self.lingering.shared = shared;
-                self.reprogram();
-            }
+    /// From here on a commit may be on its way, which the others may hear first: a SYN can then be answered by two
+    /// hosts, and the one that the client has not chosen must not reset the connection of the other.
+    pub(super) fn expect_new_map(&mut self) {
+        if self.committed.is_some() && self.lingering.shared != BucketSet::ALL {
+            self.lingering.shared = BucketSet::ALL;
+            self.reprogram();
         }
+    }
+
+    /// Lets the data path know what others have reported. What is shared no more can wait a little: with many hosts,
+    /// one of them has cleared some bucket at every moment.
+    fn review_shared(&mut self, now: Time) {
+        if !self.lingering.news || self.staged.is_some() {
+            return;
+        }
+        let (before, shared) = (self.lingering.shared, self.shared_now());
+        let grows = !shared.without(&before).is_empty();
+        let waits = now < self.lingering.unshare_at && !grows && before != BucketSet::ALL;
+        if shared == before {
+            self.lingering.news = false;
+        } else if !waits {
+            self.lingering.news = false;
+            self.lingering.shared = shared;
+            self.lingering.unshare_at = now + COUNT_EVERY;
+            self.reprogram();
+        }
+    }
+
+    /// When sockets are to be counted, or the data path is to hear what others have reported.
+    pub(super) fn next_lingering_review(&self) -> impl Iterator<Item = Time> {
+        let shared = Some(self.lingering.unshare_at).filter(|_| self.lingering.news);
+        self.lingering.count_at.into_iter().chain(shared)
+    }
+
+    /// Has sockets counted when it is time.
+    pub(super) fn review_lingering(&mut self, now: Time) {
+        self.review_shared(now);
         let state = &self.lingering;
-        let wanted = if self.committed.is_some() {
-            !state.looked || !state.mine.is_empty() || self.port_states.any_draining()
-        } else {
-            false
-        };
+        let wanted = self.committed.as_ref().is_some_and(|map| {
+            let someone_waits = !state.mine.is_empty() || self.port_states.any_draining();
+            !state.looked || someone_waits || is_any_sticky(&map.rules)
+        });
         if !wanted && !matches!(self.role, Role::Draining { .. }) {
+            self.lingering.open = None;
             return;
         }
         match state.count_at {

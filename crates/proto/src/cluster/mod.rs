@@ -13,7 +13,7 @@
 //!   view.rs  who hears whom                      flapping.rs  who is lost again and again
 //!   outlook.rs  which view, which coordinator, which rules
 //!   convergence.rs  propose, compute, acknowledge, commit      transfer.rs  a map for a host that lacks it
-//!   lingering.rs connections that stay where they were opened
+//!   lingering.rs connections that stay where they were opened    sticky.rs buckets that do
 //!   command.rs, role.rs   what the operator asks: taking part, draining, leaving
 //!   announce.rs  what I tell the others          lateness.rs  how late I am myself
 //!   rival.rs, conflict.rs, odd.rs, strangers.rs  what keeps hosts from being one cluster, by name
@@ -37,6 +37,7 @@ mod peer;
 mod rival;
 mod role;
 mod snapshot;
+mod sticky;
 mod strangers;
 mod transfer;
 mod view;
@@ -45,6 +46,7 @@ pub use command::{Answer, Command, PortState, RuleChange, RuleScope, VipScope};
 pub use lingering::Connection;
 pub use snapshot::{HostState, MemberSnapshot, Snapshot};
 
+use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
 use crate::datapath::{Identity, Image};
 use crate::event::Event;
@@ -68,6 +70,7 @@ use rival::Rivals;
 use role::{Role, Trigger};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use sticky::Sticky;
 use strangers::Strangers;
 use transfer::Transfer;
 
@@ -78,6 +81,9 @@ pub enum Input<'a> {
     Frame(&'a [u8]),
     /// The time that [`Output::Wait`] named has come (or any other time).
     Timer,
+    /// In which buckets the sticky rules with these numbers (from 1) have had traffic within their time; given before
+    /// [`Input::Connections`].
+    Seen(&'a [(u8, BucketSet)]),
     /// The TCP sockets that are bound to virtual IPs and have a client, after [`Output::CountConnections`].
     Connections(&'a [Connection]),
     /// The NIC's link came up (true) or went down.
@@ -162,6 +168,7 @@ pub struct Cluster {
     transfer: Option<Transfer>,
     lease: Time,
     lingering: Lingering,
+    sticky: Sticky,
 
     converging_since: Option<Time>,
     times_converging: u64,
@@ -213,6 +220,7 @@ impl Cluster {
             transfer: None,
             lease: Time::ZERO,
             lingering: Lingering::default(),
+            sticky: Sticky::default(),
             converging_since: None,
             times_converging: 0,
             last_announced: None,
@@ -234,6 +242,7 @@ impl Cluster {
                 }
             }
             Input::Timer => self.on_timer(now),
+            Input::Seen(seen) => self.lingering.note_seen(seen),
             Input::Connections(connections) => self.on_connections(now, connections),
             Input::Link(up) => {
                 if up && !self.link_up {
@@ -349,6 +358,7 @@ impl Cluster {
         self.report_generations();
         self.yield_to_rival(now);
         self.follow_commits(now);
+        self.review_sticky(now);
         self.propose(now);
         self.acknowledge(now);
         self.commit(now);
@@ -402,15 +412,27 @@ impl Cluster {
             .chain(lease)
             .chain(leaving)
             .chain(listening)
-            .chain(self.lingering.count_at)
             .chain(self.odd_rules.next_due(self.config.timing.expiry()))
             .chain(self.flapping.next_release(now))
+            .chain(self.next_lingering_review())
+            .chain(
+                self.looks_after_sticky_rules()
+                    .then_some(self.sticky.look_at),
+            )
             .filter(|at| *at > now)
             .min();
         match next {
             Some(at) => self.timers.set(Timer::Review, at),
             None => self.timers.stop(Timer::Review),
         }
+    }
+}
+
+#[cfg(test)]
+impl Cluster {
+    /// Whether it has acknowledged a map that is not in force.
+    fn is_bound(&self) -> bool {
+        self.staged.is_some()
     }
 }
 

@@ -56,8 +56,11 @@ pub(super) struct Peer {
     pub(super) renews_until: Time,
     /// Until when this host's echoes may let it serve.
     pub(super) granted_until: Time,
-    /// The set of buckets it lingers in that it told last, by digest.
+    /// The sets of buckets that it told last, by digest: where it lingers, which of its own are busy, and which its
+    /// proposal leaves where they are.
     pub(super) lingering: Option<(Digest, Box<BucketSet>)>,
+    pub(super) sticky: Option<(Digest, Box<BucketSet>)>,
+    pub(super) held: Option<(Digest, Box<BucketSet>)>,
     pub(super) heartbeats: u64,
     pub(super) lost: u64,
 }
@@ -83,6 +86,8 @@ impl Peer {
             renews_until: Time::ZERO,
             granted_until: Time::ZERO,
             lingering: None,
+            sticky: None,
+            held: None,
             heartbeats: 1,
             lost: 0,
         }
@@ -91,6 +96,15 @@ impl Peer {
     /// Whether its last word was a goodbye.
     pub(super) fn has_left(&self) -> bool {
         self.heartbeat.announced == Announced::Goodbye
+    }
+
+    /// The set of busy buckets with this digest, if it is known.
+    pub(super) fn sticky_set(&self, digest: Digest) -> Option<BucketSet> {
+        if digest == Digest(0) {
+            return Some(BucketSet::EMPTY);
+        }
+        let (told, set) = self.sticky.as_ref()?;
+        (*told == digest).then_some(**set)
     }
 
     /// From here on its silence is suspicious, though not yet long enough.

@@ -21,6 +21,7 @@ use super::legacy::Generations;
 use super::lingering::Lingering;
 use super::outlook::Outlook;
 use super::peer::Peers;
+use super::sticky::Sticky;
 use super::{Cluster, announce};
 use crate::event::Event;
 use crate::time::{Time, Timer, TimerTable};
@@ -291,6 +292,7 @@ impl Cluster {
         self.asking_since = None;
         self.outlook = Outlook::default();
         self.lingering = Lingering::default();
+        self.sticky = Sticky::default();
         (self.repeats, self.declined, self.last_announced) = (0, None, None);
         self.listening_since = now;
         (self.converging_since, self.times_converging) = (None, 0);
@@ -301,6 +303,7 @@ impl Cluster {
 
     fn rest(&mut self, event: Event) {
         self.timers = TimerTable::default();
+        self.lingering.open = None;
         self.emit(event);
     }
 }

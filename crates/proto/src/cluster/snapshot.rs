@@ -52,6 +52,9 @@ pub struct Snapshot {
     pub claims: Vec<Claim>,
     /// How this host handles them.
     pub port_states: Vec<PortState>,
+    /// Open connections to virtual IPs in the last count; `None` when none are being counted. They are while the
+    /// host or a rule drains, or while the host has connections in buckets of others.
+    pub connections: Option<usize>,
     /// Until when it may serve.
     pub lease: Time,
     /// How often it has entered a converging state since it joined.
@@ -111,6 +114,7 @@ impl Cluster {
                 let rules = map.map_or(&self.offered, |map| &map.rules).rules();
                 rules.iter().map(|rule| self.port_states.of(rule)).collect()
             },
+            connections: self.lingering.open,
             lease: self.lease,
             times_converging: self.times_converging,
             feature_level: self.feature_level(),

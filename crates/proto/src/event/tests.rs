@@ -80,6 +80,7 @@ fn examples() -> Vec<Event> {
         end: 443,
         protocol: Protocol::Tcp,
         mode: FilterMode::Multiple { affinity },
+        sticky: None,
     };
     let not_believed = |reason| Event::NotBelieved { host, dip, reason };
     let fenced = |reason| Event::Fenced { reason };

@@ -88,20 +88,24 @@ impl fmt::Display for RuleDifference {
                         "port rule {number} is {what_there} there and {what_here} here"
                     );
                 }
-                let what = match (there.mode, here.mode) {
+                write!(f, "port rule {number} ({what_here}) ")?;
+                if there.mode == here.mode {
+                    let (there, here) = (stickiness(there), stickiness(here));
+                    return write!(f, "is {there} there and {here} here");
+                }
+                match (there.mode, here.mode) {
                     (
                         FilterMode::Multiple { affinity: there },
                         FilterMode::Multiple { affinity: here },
                     ) => {
                         let (there, here) = (affinity_name(there), affinity_name(here));
-                        format!("affinity {there} there and {here} here")
+                        write!(f, "has affinity {there} there and {here} here")
                     }
                     (there, here) => {
                         let (there, here) = (mode_name(there), mode_name(here));
-                        format!("filtering mode {there} there and {here} here")
+                        write!(f, "has filtering mode {there} there and {here} here")
                     }
-                };
-                write!(f, "port rule {number} ({what_here}) has {what}")
+                }
             }
         }
     }
@@ -126,6 +130,12 @@ fn traffic(rule: &PortRule) -> String {
     };
     let vip = rule.vip.map_or(String::new(), |vip| format!(" of {vip}"));
     format!("{protocol} {ports}{vip}")
+}
+
+fn stickiness(rule: &PortRule) -> String {
+    rule.sticky.map_or("not sticky".to_owned(), |sticky| {
+        format!("sticky for {} s", sticky.as_secs())
+    })
 }
 
 const fn affinity_name(affinity: Affinity) -> &'static str {

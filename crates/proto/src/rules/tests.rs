@@ -13,6 +13,7 @@ fn rule(vip: Option<&str>, start: u16, end: u16, protocol: Protocol) -> PortRule
         mode: FilterMode::Multiple {
             affinity: Affinity::None,
         },
+        sticky: None,
     }
 }
 
@@ -46,6 +47,11 @@ fn overlaps_are_found_by_range_protocol_and_address() {
 #[test]
 fn the_digest_tells_sets_apart() {
     let one = set(vec![rule(None, 80, 80, Protocol::Tcp)]).unwrap();
+    let sticky = PortRule {
+        sticky: Some(Duration::from_secs(1)),
+        ..rule(None, 80, 80, Protocol::Tcp)
+    };
+    assert_ne!(one.digest(), set(vec![sticky]).unwrap().digest());
     let two = set(vec![rule(None, 80, 80, Protocol::Both)]).unwrap();
     assert_ne!(one.digest(), two.digest());
     assert_eq!(
@@ -80,15 +86,16 @@ prop_compose! {
     /// Rules at different ports, so that they do not overlap.
     fn rule_set()(
         vips in proptest::collection::btree_set(address(), 1..=MAX_VIPS),
-        kinds in proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>(), 0u16..500, 0u8..3, mode()), 0..=USER_RULES),
+        kinds in proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>(), 0u16..500, 0u8..3, mode(), 0u64..3), 0..=USER_RULES),
     ) -> RuleSet {
         let vips: Vec<IpAddr> = vips.into_iter().collect();
-        let rules = (0u16..).zip(kinds).map(|(place, (vip, all, width, protocol, mode))| PortRule {
+        let rules = (0u16..).zip(kinds).map(|(place, (vip, all, width, protocol, mode, sticky))| PortRule {
             vip: (!all).then(|| *vip.get(&vips)),
             start: place * 1000,
             end: place * 1000 + width,
             protocol: [Protocol::Tcp, Protocol::Udp, Protocol::Both][usize::from(protocol)],
             mode,
+            sticky: (sticky > 0).then(|| Duration::from_secs(sticky)),
         });
         let rules = rules.collect();
         RuleSet::new(vips, rules).unwrap()
@@ -124,7 +131,7 @@ proptest! {
 #[test]
 fn the_digest_stays_what_it_was() {
     let rules = set(vec![rule(Some("10.0.0.2"), 80, 90, Protocol::Both)]).unwrap();
-    assert_eq!(rules.digest().to_string(), "1c1c76d4132a242f");
+    assert_eq!(rules.digest().to_string(), "220c91c50cf523b6");
 }
 
 #[test]
@@ -152,6 +159,14 @@ fn a_difference_says_where_and_what() {
     assert_eq!(
         said(vec![web()], vec![rule(None, 80, 89, Protocol::Udp)]),
         "port rule 1 is udp 80-89 there and tcp 80 here"
+    );
+    let sticky = PortRule {
+        sticky: Some(Duration::from_secs(1200)),
+        ..web()
+    };
+    assert_eq!(
+        said(vec![web()], vec![sticky]),
+        "port rule 1 (tcp 80) is sticky for 1200 s there and not sticky here"
     );
     let single = PortRule {
         mode: FilterMode::Single,

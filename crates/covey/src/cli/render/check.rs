@@ -1,7 +1,7 @@
 //! `covey check`: what a configuration without errors means.
 
 use super::table::{Align, Paint, Table, labelled};
-use super::{address, claim};
+use super::{address, affinity, claim};
 use crate::config::{Config, InitialState};
 use crate::duration;
 use covey_proto::config::{Auth, ClusterMode, Quorum};
@@ -27,6 +27,8 @@ pub(in crate::cli) struct CheckSummary {
     interface: String,
     dip: Ipv4Addr,
     initial_state: &'static str,
+    persist_state: bool,
+    legacy_heartbeats: bool,
     rules: Vec<RuleSummary>,
 }
 
@@ -38,6 +40,7 @@ struct RuleSummary {
     protocol: &'static str,
     mode: &'static str,
     affinity: Option<&'static str>,
+    sticky_s: Option<u64>,
     weight: Option<u8>,
     handling_priority: Option<u8>,
 }
@@ -71,7 +74,10 @@ impl CheckSummary {
             initial_state: match config.host.initial_state {
                 InitialState::Started => "started",
                 InitialState::Stopped => "stopped",
+                InitialState::Suspended => "suspended",
             },
+            persist_state: config.host.persist_state,
+            legacy_heartbeats: config.host.legacy_heartbeats,
             rules: config
                 .rules
                 .rules()
@@ -108,6 +114,7 @@ impl RuleSummary {
             },
             mode,
             affinity,
+            sticky_s: rule.sticky.map(|sticky| sticky.as_secs()),
             weight,
             handling_priority,
         }
@@ -154,8 +161,17 @@ pub(in crate::cli) fn check(summary: &CheckSummary) -> String {
         (
             "Host",
             format!(
-                "{} (host {}) on {} with {}, initially {}",
-                summary.name, summary.host, summary.interface, summary.dip, summary.initial_state
+                "{} (host {}) on {} with {}, initially {}{}",
+                summary.name,
+                summary.host,
+                summary.interface,
+                summary.dip,
+                summary.initial_state,
+                if summary.persist_state {
+                    " or as last wanted"
+                } else {
+                    ""
+                }
             ),
         ),
     ]);
@@ -176,7 +192,7 @@ pub(in crate::cli) fn check(summary: &CheckSummary) -> String {
             rule.ports().into(),
             rule.protocol.into(),
             rule.mode.into(),
-            rule.affinity.unwrap_or("-").into(),
+            affinity(rule.affinity, rule.sticky_s).into(),
             claim(rule.weight, rule.handling_priority).into(),
         ]);
     }

@@ -7,6 +7,7 @@ mod check;
 mod event;
 mod mac;
 mod query;
+mod rules;
 mod status;
 mod table;
 mod wlbs;
@@ -15,12 +16,15 @@ pub(super) use check::{CheckSummary, check};
 pub(super) use event::event;
 pub(super) use mac::{ClusterMacs, ip2mac};
 pub(super) use query::{QuerySummary, query};
+pub(super) use rules::rules;
 pub(super) use status::status;
 pub(super) use table::Paint;
-pub(super) use wlbs::wlbs_query;
+pub(super) use wlbs::Wlbs;
 
+use crate::duration;
 use crate::status::{HostState, RuleStatus, Status};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// `1, 2, 3` or, without blank, `1,2,3`.
 fn list(ids: &[u8], separator: &str) -> String {
@@ -45,7 +49,7 @@ fn ranges(ids: &[u8], separator: &str) -> String {
 fn companions(status: &Status) -> Vec<u8> {
     let mut ids: Vec<u8> = match status.host.state {
         HostState::Converged | HostState::Draining => status.cluster.view.clone(),
-        HostState::Converging | HostState::Stopped => status
+        HostState::Converging | HostState::Stopped | HostState::Suspended => status
             .hosts
             .iter()
             .filter(|host| host.alive)
@@ -65,6 +69,30 @@ fn claim(weight: Option<u8>, handling_priority: Option<u8>) -> String {
         (None, Some(priority)) => format!("priority {priority}"),
         (None, None) => "-".to_owned(),
     }
+}
+
+/// What of a client chooses its host, and for how long.
+fn affinity(affinity: Option<&str>, sticky_s: Option<u64>) -> String {
+    let affinity = affinity.unwrap_or("-");
+    match sticky_s {
+        Some(seconds) => {
+            let time = duration::format(Duration::from_secs(seconds));
+            format!("{affinity}, sticky {time}")
+        }
+        None => affinity.to_owned(),
+    }
+}
+
+/// `1 connection`, `17 connections`.
+pub(super) fn connections(count: usize) -> String {
+    match count {
+        1 => "1 connection".to_owned(),
+        count => format!("{count} connections"),
+    }
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
 }
 
 /// The virtual IP a rule is for.

@@ -1,7 +1,7 @@
 //! `covey query`: the state of this host in one line.
 
 use super::table::{Paint, Tone};
-use super::{companions, list};
+use super::{companions, connections, list};
 use crate::status::{HostState, Status};
 use serde::Serialize;
 
@@ -15,13 +15,15 @@ pub(in crate::cli) struct QuerySummary {
     epoch: u64,
     /// The hosts it is converged or converging with, itself included; none when it is stopped.
     with: Vec<u8>,
+    /// Open connections, while the host counts them.
+    connections: Option<usize>,
     waiting_for: Option<String>,
 }
 
 impl QuerySummary {
     pub(in crate::cli) fn of(status: &Status) -> Self {
         let with = match status.host.state {
-            HostState::Stopped => Vec::new(),
+            HostState::Stopped | HostState::Suspended => Vec::new(),
             HostState::Converging | HostState::Draining | HostState::Converged => {
                 companions(status)
             }
@@ -33,6 +35,7 @@ impl QuerySummary {
             is_default: status.host.is_default,
             epoch: status.cluster.epoch,
             with,
+            connections: status.host.connections,
             waiting_for: status.host.waiting_for.clone(),
         }
     }
@@ -46,6 +49,7 @@ pub(super) fn state_words(state: HostState, is_default: bool) -> (&'static str, 
         (HostState::Converging, _) => ("converging", Tone::Busy),
         (HostState::Draining, _) => ("draining", Tone::Busy),
         (HostState::Stopped, _) => ("stopped", Tone::Bad),
+        (HostState::Suspended, _) => ("suspended", Tone::Bad),
     }
 }
 
@@ -62,6 +66,9 @@ pub(in crate::cli) fn query(summary: &QuerySummary, paint: Paint) -> String {
         [] => {}
         [_] => line.push_str(", alone"),
         hosts => line.push_str(&format!(", with hosts {}", list(hosts, ","))),
+    }
+    if let Some(count) = summary.connections {
+        line.push_str(&format!(", {} open", connections(count)));
     }
     if let Some(reason) = &summary.waiting_for {
         line.push_str(&format!(" ({reason})"));

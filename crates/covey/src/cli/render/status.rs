@@ -5,22 +5,18 @@
 
 use super::query::state_words;
 use super::table::{Align, Cell, Paint, Table, Tone, labelled};
-use super::{address, claim};
-use super::{ports, ranges};
+use super::{connections, percent, ranges, rules};
 use crate::duration;
 use crate::status::{HostState, MemberStatus, RuleStatus, Status};
 use covey_filter::BUCKETS;
 use std::time::Duration;
-
-/// How many hosts a rule's shares are listed for one by one; of more, the range is shown.
-const LISTED_SHARES: usize = 6;
 
 /// The whole answer.
 pub(in crate::cli) fn status(status: &Status, verbose: bool, paint: Paint) -> String {
     let mut parts = vec![
         overview(status, paint),
         hosts(status, paint),
-        rules(status, paint),
+        rules::table(status, true, paint),
     ];
     if verbose {
         parts.push(data_path(status, paint));
@@ -74,6 +70,9 @@ fn overview(status: &Status, paint: Paint) -> String {
         paint.tone(tone, words),
         duration::format(Duration::from_millis(host.uptime_ms))
     );
+    if let Some(count) = host.connections {
+        this.push_str(&format!(", {} open", connections(count)));
+    }
     if let Some(reason) = &host.waiting_for {
         this.push_str(&format!("; {reason}"));
     }
@@ -130,7 +129,7 @@ fn state(host: &MemberStatus, default_host: Option<u8>) -> Cell {
     let (words, tone) = state_words(host.state, is_default);
     match host.state {
         // The last word of a host that left in order: it is not missed.
-        HostState::Stopped => Cell::toned(words, tone),
+        HostState::Stopped | HostState::Suspended => Cell::toned(words, tone),
         _ if !host.alive => Cell::toned(format!("silent, was {words}"), Tone::Bad),
         _ => Cell::toned(words, tone),
     }
@@ -152,67 +151,6 @@ fn overall_share(status: &Status, id: u8) -> f64 {
     .unwrap_or_default();
     let owned: usize = counted.iter().filter_map(|rule| rule.share.get(&id)).sum();
     owned as f64 / (counted.len().max(1) * BUCKETS) as f64
-}
-
-fn percent(part: f64) -> String {
-    format!("{:.1} %", part * 100.0)
-}
-
-fn rules(status: &Status, paint: Paint) -> String {
-    let mut table = Table::new([
-        ("RULE", Align::Right),
-        ("VIP", Align::Left),
-        ("PORTS", Align::Left),
-        ("PROTOCOL", Align::Left),
-        ("MODE", Align::Left),
-        ("AFFINITY", Align::Left),
-        ("THIS HOST", Align::Left),
-        ("SHARES", Align::Left),
-    ]);
-    for rule in &status.rules {
-        table.push([
-            rule.index.to_string().into(),
-            address(rule.vip).into(),
-            ports(rule).into(),
-            rule.protocol.as_str().into(),
-            rule.mode.as_str().into(),
-            rule.affinity.as_deref().unwrap_or("-").into(),
-            claim(rule.weight, rule.handling_priority).into(),
-            shares(rule).into(),
-        ]);
-    }
-    table.render(paint)
-}
-
-fn shares(rule: &RuleStatus) -> String {
-    let part = |buckets: usize| buckets as f64 / BUCKETS as f64;
-    let owning: Vec<(u8, usize)> = rule
-        .share
-        .iter()
-        .filter(|(_, buckets)| **buckets > 0)
-        .map(|(id, buckets)| (*id, *buckets))
-        .collect();
-    match owning.as_slice() {
-        [] => "nobody".to_owned(),
-        [(id, BUCKETS)] => format!("all to host {id}"),
-        few if few.len() <= LISTED_SHARES => {
-            let each: Vec<String> = few
-                .iter()
-                .map(|(id, buckets)| format!("{id}: {}", percent(part(*buckets))))
-                .collect();
-            each.join(", ")
-        }
-        many => {
-            let least = many.iter().map(|(_, buckets)| *buckets).min().unwrap_or(0);
-            let most = many.iter().map(|(_, buckets)| *buckets).max().unwrap_or(0);
-            format!(
-                "{} hosts, {} to {}",
-                many.len(),
-                percent(part(least)),
-                percent(part(most))
-            )
-        }
-    }
 }
 
 fn data_path(status: &Status, paint: Paint) -> String {

@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::control::client::{Client, ClientError};
-use crate::control::{COMMAND_TIME, FOLLOW_TIME};
+use crate::control::{COMMAND_TIME, FOLLOW_TIME, Outcome, Ports};
+use covey_proto::Answer;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -39,8 +40,14 @@ fn spawn_daemon(socket: &Path) {
             let response = match request {
                 Request::Status {} => Response::ok("fine"),
                 Request::Events { after, .. } => Response::ok([after]),
-                Request::Start {} => Response::ok("already started"),
+                Request::Start {} => Response::ok(Outcome::new(Answer::Already, "already started")),
                 Request::Stop {} => Response::error(Code::Failed, "it would not stop"),
+                Request::Drainstop { .. }
+                | Request::Suspend {}
+                | Request::Resume {}
+                | Request::Enable(_)
+                | Request::Disable(_)
+                | Request::Drain(_) => Response::ok(Outcome::ok(format!("{request:?}"))),
                 // Never answers, but does not hang up either.
                 Request::Reload {} => {
                     std::mem::forget(reply);
@@ -50,6 +57,11 @@ fn spawn_daemon(socket: &Path) {
             let _ = reply.send(response);
         }
     });
+}
+
+fn ports(vip: &str, port: Option<u16>) -> Ports {
+    let vip = Some(vip.parse().unwrap());
+    Ports { vip, port }
 }
 
 /// Sends bytes, and returns the lines that come back until the server hangs up or `lines` have come.
@@ -78,7 +90,7 @@ async fn requests_are_answered_in_order_on_one_connection() {
         [
             json!({"ok": "fine"}),
             json!({"ok": [7]}),
-            json!({"ok": "already started"}),
+            json!({"ok": {"answer": "WLBS_ALREADY", "code": 1001, "text": "already started"}}),
             json!({"error": "it would not stop", "code": "failed"}),
         ]
     );
@@ -91,8 +103,28 @@ async fn the_client_and_the_server_understand_each_other() {
     let socket = scratch.socket();
     tokio::task::spawn_blocking(move || {
         let mut client = Client::connect(&socket).unwrap();
-        assert_eq!(client.start().unwrap(), "already started");
-        let refused = client.stop().unwrap_err();
+        let started = client.command(&Request::Start {}).unwrap();
+        assert_eq!(
+            (started.code, started.text.as_str()),
+            (1001, "already started")
+        );
+        for command in [
+            Request::Drainstop {
+                within_ms: Some(5000),
+            },
+            Request::Suspend {},
+            Request::Resume {},
+            Request::Enable(ports("10.77.0.100", Some(80))),
+            Request::Disable(ports("fd77::100", None)),
+            Request::Drain(Ports {
+                vip: None,
+                port: None,
+            }),
+        ] {
+            let outcome = client.command(&command).unwrap();
+            assert_eq!(outcome.text, format!("{command:?}"));
+        }
+        let refused = client.command(&Request::Stop {}).unwrap_err();
         assert!(
             matches!(
                 &refused,
@@ -119,6 +151,9 @@ async fn what_is_no_request_is_refused_and_the_connection_goes_on() {
         "{\"command\":\"explode\"}\n",
         "{\"command\":\"stop\",\"hots\":3}\n",
         "{\"command\":\"events\",\"after\":-1}\n",
+        "{\"command\":\"drain\",\"port\":65536}\n",
+        "{\"command\":\"drain\",\"ports\":80}\n",
+        "{\"command\":\"enable\",\"vip\":\"all\"}\n",
         "\0\0\0\n",
     ] {
         let mut bytes = line.as_bytes().to_vec();
@@ -217,9 +252,10 @@ async fn one_client_too_many_is_told_so_until_another_leaves() {
         crowd.push(stream);
     }
     let socket = scratch.socket();
-    let refused = tokio::task::spawn_blocking(move || Client::connect(&socket)?.start())
-        .await
-        .unwrap();
+    let refused =
+        tokio::task::spawn_blocking(move || Client::connect(&socket)?.command(&Request::Start {}))
+            .await
+            .unwrap();
     assert!(
         matches!(
             &refused,
@@ -273,6 +309,12 @@ async fn only_those_who_may_command_command() {
     for (command, answer) in [
         ("start", json!("denied")),
         ("stop", json!("denied")),
+        ("drainstop", json!("denied")),
+        ("suspend", json!("denied")),
+        ("resume", json!("denied")),
+        ("enable", json!("denied")),
+        ("disable", json!("denied")),
+        ("drain", json!("denied")),
         ("reload", json!("denied")),
         ("status", json!(null)),
     ] {

@@ -127,7 +127,8 @@ fn rules_are_shown_at_most_once_a_second() {
     segment.run(Duration::from_secs(3));
     segment.recorded.clear();
     segment.run(Duration::from_secs(10));
-    let is_chunk = |frame: &&Vec<u8>| frame.windows(4).any(|bytes| bytes == [0xC9, 0, 65, 0]);
+    let is_rules = |bytes: &[u8]| matches!(bytes, [0xC9, 0, _, 0, 2]);
+    let is_chunk = |frame: &&Vec<u8>| frame.windows(5).any(is_rules);
     let shown = segment.recorded.iter().filter(is_chunk).count();
     assert!((3 * 9..=3 * 10).contains(&shown), "{shown}");
     segment.command_to(3, Command::Stop);
@@ -146,6 +147,7 @@ fn equal_handling_priorities_are_told_by_name_and_the_lowest_id_serves() {
             end: 80,
             protocol: Protocol::Tcp,
             mode: FilterMode::Single,
+            sticky: None,
         };
         ClusterConfig {
             rules: RuleSet::new(vec![vip()], vec![rule]).unwrap(),

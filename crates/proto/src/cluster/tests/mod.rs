@@ -4,5 +4,7 @@ mod agreement;
 mod conflicts;
 mod faults;
 mod generations;
+mod operate;
 mod segment;
+mod sticky;
 mod trouble;

@@ -3,6 +3,7 @@
 //! machine itself can get wrong.
 
 use super::super::{Answer, Cluster, Command, Connection, Input, Output};
+use crate::buckets::BucketSet;
 use crate::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
 use crate::datapath::Image;
 use crate::event::Event;
@@ -46,6 +47,7 @@ pub(super) fn web_rules(port: u16) -> RuleSet {
         end: port,
         protocol: Protocol::Tcp,
         mode,
+        sticky: None,
     };
     RuleSet::new(vec![vip()], vec![web]).unwrap()
 }
@@ -90,6 +92,10 @@ pub(super) struct Host {
     pub(super) events: Vec<(Time, Event)>,
     /// The sockets of its clients.
     pub(super) connections: Vec<Connection>,
+    /// In which buckets of which sticky rule it has had traffic lately.
+    pub(super) seen: Vec<(u8, BucketSet)>,
+    /// Whether it gets round to counting them.
+    pub(super) counts: bool,
 }
 
 impl Host {
@@ -161,6 +167,8 @@ impl Segment {
             running: true,
             events: Vec::new(),
             connections: Vec::new(),
+            counts: true,
+            seen: Vec::new(),
         });
         Self {
             now: Time::from_micros(1_000_000),
@@ -265,9 +273,14 @@ impl Segment {
                     let Host {
                         cluster,
                         connections,
+                        counts,
+                        seen,
                         ..
                     } = &mut self.hosts[index];
-                    cluster.handle_input(self.now, Input::Connections(connections));
+                    if *counts {
+                        cluster.handle_input(self.now, Input::Seen(seen));
+                        cluster.handle_input(self.now, Input::Connections(connections));
+                    }
                 }
                 Output::Cut(cut) => self.hosts[index]
                     .connections

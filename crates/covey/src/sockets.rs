@@ -1,0 +1,277 @@
+//! This host's TCP connections, as the kernel lists them (`sock_diag`, what `ss -tna` asks), and ending them. The
+//! daemon asks when the core wants to know in which buckets it has connections, and when it gives some up.
+//! Specification: docs/design.md, "Data path".
+//!
+//! ```text
+//!   request   family u8, protocol u8, extensions u8, pad u8, states u32, id          inet_diag_req_v2
+//!   answer    family u8, state u8, timer u8, retries u8, id, 20 bytes more           inet_diag_msg
+//!   id        ports u16 x 2, addresses 16 bytes x 2, interface u32, cookie u64: this end first, network order
+//! ```
+//!
+//! The list is read in pieces of 32 KiB, so memory goes with the connections to virtual IPs and with nothing else.
+//! It is no snapshot: a connection that comes or goes meanwhile may be in it or not.
+
+use covey_filter::Socket as Found;
+use covey_proto::Connection;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
+};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr as Kernel};
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Once;
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
+const ID: usize = 48;
+/// The most that the kernel puts into one datagram.
+const PIECE: usize = 32 * 1024;
+
+/// States by number (include/net/tcp_states.h): connections, neither listeners nor sockets without a client.
+const STATES: u32 = 1 << 1 // established
+    | 1 << 2 // SYN sent
+    | 1 << SYN_RECV
+    | 1 << 4 // FIN wait 1
+    | 1 << 5 // FIN wait 2
+    | 1 << TIME_WAIT
+    | 1 << 8 // close wait
+    | 1 << 9 // last ACK
+    | 1 << 11; // closing
+const SYN_RECV: u8 = 3;
+const TIME_WAIT: u8 = 6;
+
+/// Why the kernel does not do with its sockets what it is asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketsError {
+    /// They cannot be listed.
+    #[error(
+        "the kernel does not list this host's TCP connections: {0}; it needs CONFIG_INET_DIAG, and its module \
+         (`modprobe tcp_diag`) if that is one"
+    )]
+    List(io::Error),
+    /// They cannot be ended.
+    #[error(
+        "the kernel does not end a TCP connection: {0}; the daemon needs CAP_NET_ADMIN (or root)"
+    )]
+    End(io::Error),
+}
+
+/// The connections of this thread's network namespace to one of these addresses, those included that are half-open
+/// or over and waiting. What a half-open one awaits is not known here.
+///
+/// # Errors
+/// [`SocketsError::List`].
+pub fn connections(vips: &[IpAddr]) -> Result<Vec<Connection>, SocketsError> {
+    let mut found = Vec::new();
+    list(|entry| {
+        let connection = entry.connection();
+        if vips.contains(&connection.service.ip()) {
+            found.push(connection);
+        }
+    })
+    .map_err(SocketsError::List)?;
+    Ok(found)
+}
+
+/// Ends connections of this thread's network namespace, as if their service had been killed: the client gets a RST.
+/// Those that are gone already, or over and waiting, are left alone. Returns how many have been ended; none on a
+/// kernel that cannot do it (CONFIG_INET_DIAG_DESTROY), which is said once.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn destroy(connections: &[Connection]) -> Result<usize, SocketsError> {
+    let wanted: HashSet<_> = connections.iter().map(ends).collect();
+    let mut entries = Vec::new();
+    // The kernel takes a listener for a connection that is gone, unless the request has the connection's cookie.
+    list(|entry| {
+        if entry.state != TIME_WAIT && wanted.contains(&ends(&entry.connection())) {
+            entries.push(*entry);
+        }
+    })
+    .map_err(SocketsError::List)?;
+    let kernel = open().map_err(SocketsError::End)?;
+    let mut ended = 0;
+    for entry in entries {
+        let question = Question {
+            action: SOCK_DESTROY,
+            family: entry.family,
+            states: STATES,
+            id: entry.id,
+        };
+        match ask(&kernel, question, NLM_F_ACK, |_| {}) {
+            Ok(()) => ended += 1,
+            Err(error) => match error.raw_os_error() {
+                // It has ended by itself, or its tuple is another connection's by now.
+                Some(libc::ENOENT | libc::ESTALE) => {}
+                Some(libc::EOPNOTSUPP) => {
+                    say_unsupported();
+                    break;
+                }
+                _ => return Err(SocketsError::End(error)),
+            },
+        }
+    }
+    Ok(ended)
+}
+
+fn ends(connection: &Connection) -> (SocketAddr, SocketAddr) {
+    (connection.client, connection.service)
+}
+
+fn say_unsupported() {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!(
+            "this kernel cannot end connections (it lacks CONFIG_INET_DIAG_DESTROY), so clients of connections that \
+             are given up hear nothing and run into a timeout"
+        );
+    });
+}
+
+/// Shows every connection of the host.
+fn list(mut each: impl FnMut(&Entry)) -> io::Result<()> {
+    let kernel = open()?;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let question = Question {
+            action: SOCK_DIAG_BY_FAMILY,
+            family: family as u8,
+            states: STATES,
+            id: [0; ID],
+        };
+        ask(&kernel, question, NLM_F_DUMP, &mut each)?;
+    }
+    Ok(())
+}
+
+fn open() -> io::Result<Socket> {
+    let kernel = Socket::new(NETLINK_SOCK_DIAG)?;
+    kernel.connect(&Kernel::new(0, 0))?;
+    Ok(kernel)
+}
+
+/// Sends a request, and shows the answers up to the last one.
+fn ask(
+    kernel: &Socket,
+    question: Question,
+    flags: u16,
+    mut each: impl FnMut(&Entry),
+) -> io::Result<()> {
+    let mut request = NetlinkMessage::new(
+        NetlinkHeader::default(),
+        NetlinkPayload::InnerMessage(question),
+    );
+    request.header.flags = NLM_F_REQUEST | flags;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    kernel.send(&bytes, 0)?;
+
+    let mut piece = Vec::with_capacity(PIECE);
+    loop {
+        piece.clear();
+        kernel.recv(&mut piece, 0)?;
+        let mut rest = piece.as_slice();
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<Entry>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            // Messages in a datagram start on multiples of four bytes.
+            let length = (answer.header.length as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+            match answer.payload {
+                NetlinkPayload::InnerMessage(entry) => each(&entry),
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                // Noop, Overrun and whatever comes later carry no answer.
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What the kernel is asked.
+struct Question {
+    action: u16,
+    family: u8,
+    states: u32,
+    id: [u8; ID],
+}
+
+impl NetlinkSerializable for Question {
+    fn message_type(&self) -> u16 {
+        self.action
+    }
+
+    fn buffer_len(&self) -> usize {
+        8 + ID
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer[..4].copy_from_slice(&[self.family, libc::IPPROTO_TCP as u8, 0, 0]);
+        buffer[4..8].copy_from_slice(&self.states.to_ne_bytes());
+        buffer[8..].copy_from_slice(&self.id);
+    }
+}
+
+/// A connection as the kernel names it.
+#[derive(Clone, Copy)]
+struct Entry {
+    family: u8,
+    state: u8,
+    id: [u8; ID],
+}
+
+impl Entry {
+    fn connection(&self) -> Connection {
+        Connection {
+            service: SocketAddr::new(self.address(4), self.port(0)),
+            client: SocketAddr::new(self.address(20), self.port(2)),
+            socket: match self.state {
+                SYN_RECV => Found::HalfOpen { awaits: None },
+                TIME_WAIT => Found::TimeWait,
+                _ => Found::Connected,
+            },
+        }
+    }
+
+    fn port(&self, at: usize) -> u16 {
+        u16::from_be_bytes(self.part(at))
+    }
+
+    fn address(&self, at: usize) -> IpAddr {
+        if i32::from(self.family) == libc::AF_INET {
+            Ipv4Addr::from(self.part(at)).into()
+        } else {
+            // A listener for both families has its IPv4 clients under mapped addresses.
+            IpAddr::from(Ipv6Addr::from(self.part(at))).to_canonical()
+        }
+    }
+
+    fn part<const N: usize>(&self, at: usize) -> [u8; N] {
+        let part = self.id[at..].first_chunk();
+        *part.expect("ports and addresses lie within the ID")
+    }
+}
+
+/// The kernel's answer is shorter than a connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is too short for a connection")]
+struct Short;
+
+impl NetlinkDeserializable for Entry {
+    type Error = Short;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, Short> {
+        let [family, state, _, _, rest @ ..] = payload else {
+            return Err(Short);
+        };
+        Ok(Self {
+            family: *family,
+            state: *state,
+            id: *rest.first_chunk().ok_or(Short)?,
+        })
+    }
+}

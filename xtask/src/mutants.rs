@@ -1,0 +1,181 @@
+//! Breaks the safety rules of the core one at a time and sees whether the simulator notices. A rule that can be
+//! broken unnoticed is not tested.
+//!
+//! Each mutant is one textual change to a copy of the sources; the copy is built and simulated, seed after seed,
+//! until an invariant fails. Run by `cargo xtask mutants`; docs/reliability.md has the results.
+
+use crate::step;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long the simulator may look for a seed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A rule, broken.
+struct Mutant {
+    name: &'static str,
+    file: &'static str,
+    /// What stands there, once.
+    old: &'static str,
+    new: &'static str,
+}
+
+const MUTANTS: [Mutant; 9] = [
+    Mutant {
+        name: "renew the lease on sending alone",
+        file: "crates/proto/src/cluster/lease.rs",
+        old: "confirmed.map(|peer| peer.renews_until - margin).min()",
+        new: "confirmed.last().and(self.sent.newest_serves_until()).map(|until| until - margin)",
+    },
+    Mutant {
+        name: "serve after a lapsed lease",
+        file: "crates/proto/src/cluster/lease.rs",
+        old: "if self.committed.is_some() && now >= self.lease {",
+        new: "if false {",
+    },
+    Mutant {
+        name: "acknowledge without comparing digests",
+        file: "crates/proto/src/cluster/convergence.rs",
+        old: "if prepared.placement.digest() != proposal.result {",
+        new: "if false {",
+    },
+    Mutant {
+        name: "commit before all acknowledgements",
+        file: "crates/proto/src/cluster/convergence.rs",
+        old: "let all = own && proposal.view.without(self.me()).iter().all(ready);",
+        new: "let all = own && { let mut others = proposal.view.without(self.me()).iter().peekable(); \
+              others.peek().is_none() || others.any(ready) };",
+    },
+    Mutant {
+        name: "acknowledge the exclusion of a host that is still echoed",
+        file: "crates/proto/src/cluster/convergence.rs",
+        old: "&& !self.peers.iter().any(may_still_serve)",
+        new: "&& { let _ = may_still_serve; true }",
+    },
+    Mutant {
+        name: "converge alone while hearing others",
+        file: "crates/proto/src/cluster/isolation.rs",
+        old: "&& self.outlook.alive == self.me()\n            && !self.someone",
+        new: "&& !self.someone",
+    },
+    Mutant {
+        name: "clear a bucket after the first of two lingerers",
+        file: "crates/proto/src/cluster/lingering.rs",
+        old: "Some((_, set)) => shared = shared.union(set),",
+        new: "Some((_, set)) => shared = **set,",
+    },
+    Mutant {
+        name: "count TIME_WAIT as a connection",
+        file: "crates/filter/src/table.rs",
+        old: "Self::None | Self::TimeWait => false,\n        }\n    }\n}",
+        new: "Self::TimeWait => true,\n            Self::None => false,\n        }\n    }\n}",
+    },
+    Mutant {
+        name: "the sender flips before the others hear of the commit",
+        file: "crates/proto/src/cluster/convergence.rs",
+        old: "            // At once: until the others hear of it, nobody serves the buckets that this host has given up.\n            \
+              self.repeats = REPEATS;\n            self.send_heartbeat(now);",
+        new: "            self.repeats = REPEATS;\n            self.hurry(now);",
+    },
+];
+
+/// Tries every mutant. Returns whether all were noticed.
+pub(crate) fn run(only: Option<&str>) -> Result<bool> {
+    let tree = PathBuf::from("target/mutants/tree");
+    let mut noticed = true;
+    for mutant in MUTANTS
+        .iter()
+        .filter(|mutant| only.is_none_or(|part| mutant.name.contains(part)))
+    {
+        copy_sources(&tree)?;
+        mutant.apply(&tree)?;
+        step::run(&format!("build: {}", mutant.name), || build(&tree))?;
+        let began = Instant::now();
+        match hunt()? {
+            Some(broken) => println!(
+                "noticed   {:58} after {:4.1} s, seed {broken}",
+                mutant.name,
+                began.elapsed().as_secs_f64()
+            ),
+            None => {
+                noticed = false;
+                println!("UNNOTICED {:58} for {} s", mutant.name, PATIENCE.as_secs());
+            }
+        }
+    }
+    Ok(noticed)
+}
+
+impl Mutant {
+    fn apply(&self, tree: &Path) -> Result<()> {
+        let path = tree.join(self.file);
+        let source = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        ensure!(
+            source.matches(self.old).count() == 1,
+            "the mutant \"{}\" does not fit {} any more: look at MUTANTS in xtask/src/mutants.rs",
+            self.name,
+            self.file
+        );
+        fs::write(&path, source.replace(self.old, self.new))?;
+        Ok(())
+    }
+}
+
+/// Copies what git has into `tree`, anew; what has not changed keeps its time, so that little is built again.
+fn copy_sources(tree: &Path) -> Result<()> {
+    let listed = Command::new("git").args(["ls-files", "-z"]).output();
+    let listed = listed.context("git cannot be run")?.stdout;
+    let files = String::from_utf8(listed).context("a file name is not UTF-8")?;
+    for file in files.split_terminator('\0') {
+        let (from, to) = (Path::new(file), tree.join(file));
+        let source = fs::read(from).with_context(|| file.to_owned())?;
+        if fs::read(&to).is_ok_and(|there| there == source) {
+            continue;
+        }
+        let dir = to.parent().expect("a file in the tree has a directory");
+        fs::create_dir_all(dir)?;
+        fs::write(&to, source)?;
+    }
+    Ok(())
+}
+
+fn build(tree: &Path) -> Result<()> {
+    let status = crate::cargo::command()
+        .args(["build", "--quiet", "--release", "--package", "covey-sim"])
+        .args(["--target-dir", "../build"])
+        .current_dir(tree)
+        .env("RUSTFLAGS", "--cap-lints allow")
+        .status()
+        .context("cargo cannot be run")?;
+    if !status.success() {
+        bail!("the mutant does not compile");
+    }
+    Ok(())
+}
+
+/// The first seed that breaks a promise, if one is found in time.
+fn hunt() -> Result<Option<String>> {
+    let output = Command::new("target/mutants/build/release/covey-sim")
+        .args([
+            "soak",
+            "--first",
+            "--seconds",
+            &PATIENCE.as_secs().to_string(),
+        ])
+        .output()
+        .context("the simulator cannot be run")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let broken = text.lines().find_map(|line| {
+        let (seed, what) = line.strip_prefix("broken, with seed ")?.split_once(':')?;
+        Some(format!("{seed:>6}: {}", what.trim()))
+    });
+    ensure!(
+        output.status.success() == broken.is_none(),
+        "the simulator failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(broken)
+}
