@@ -10,7 +10,7 @@ use super::{Cluster, Output};
 use crate::config::{Quorum, Timing};
 use crate::datapath::Image;
 use crate::event::{Event, FenceReason};
-use crate::ids::HostSet;
+use crate::ids::{HostId, HostSet};
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -70,8 +70,9 @@ impl Cluster {
     /// Until when this host may serve in a map with this view, from what has been heard by `now`. `None`: it
     /// learns nothing new, because all other members are silent or too few are left for a quorum.
     ///
-    /// Members that are heard but have stopped to echo this host cannot hear it. If they are the smaller part,
-    /// they are deaf, and their last echo must not end everybody's lease; if not, this host is mute.
+    /// Members that are heard but have stopped to echo this host cannot hear it. If they and the silent ones, who may
+    /// hear each other, are the smaller part, they are deaf, and their last echo must not end everybody's lease; if
+    /// not, they may agree on a map without this host.
     pub(super) fn lease_in(&self, now: Time, view: HostSet) -> Option<Time> {
         let margin = self.config.clock_granularity + EXTRA_MARGIN;
         let heard: HostSet = view
@@ -90,9 +91,11 @@ impl Cluster {
                     .is_some_and(|peer| self.echoes_me(now, peer, self.patience_with(peer)))
             })
             .collect();
-        let deaf = heard.without(mutual);
         let ours = mutual.union(self.me());
-        let larger = (ours.len(), deaf.lowest()) > (deaf.len(), ours.lowest());
+        let has_left = |host: &HostId| self.peers.get(*host).is_some_and(Peer::has_left);
+        let others = view.without(ours).iter();
+        let apart: HostSet = others.filter(|host| !has_left(host)).collect();
+        let larger = (ours.len(), apart.lowest()) > (apart.len(), ours.lowest());
         let confirming = if larger { mutual } else { heard };
         match self.config.quorum {
             Quorum::Majority(size) if 2 * ours.len() <= u32::from(size) => return None,
