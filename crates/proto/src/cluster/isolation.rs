@@ -88,7 +88,7 @@ impl Cluster {
         self.link_up
             && self.outlook.alive == self.me()
             && !self.someone_asks_to_be_believed(now)
-            && self.rival_at.is_none()
+            && !self.is_rivalled(now)
             && self.has_asked(now)
             && self.answering(now).is_empty()
     }

@@ -5,6 +5,8 @@ use crate::ids::Mac;
 
 /// EtherType of heartbeats (IEEE registered; Q232711).
 pub const HEARTBEAT: u16 = 0x886F;
+/// EtherType of heartbeats of the generation before (Q232711).
+pub const LEGACY_HEARTBEAT: u16 = 0xBF01;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
 /// Bytes of the header: destination, source, EtherType.
