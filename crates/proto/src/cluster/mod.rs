@@ -394,18 +394,8 @@ impl Cluster {
         {
             self.rival_at = None;
         }
-        match self.role {
-            Role::Leaving { deadline, .. } | Role::Draining { until: deadline }
-                if now >= deadline =>
-            {
-                self.change_role(now, Trigger::HandedOver);
-            }
-            Role::Stopped
-            | Role::Suspended
-            | Role::Active
-            | Role::Leaving { .. }
-            | Role::Draining { .. }
-            | Role::Parting { .. } => {}
+        if self.departs_by(now) {
+            self.change_role(now, Trigger::HandedOver);
         }
         for timer in Timer::ALL {
             if self.timers.take_due(timer, now) {
@@ -450,9 +440,8 @@ impl Cluster {
         self.propose(now);
         self.acknowledge(now);
         self.commit(now);
-        if let Role::Leaving { .. } = self.role
-            && !self.owns_buckets()
-        {
+        let leaving = matches!(self.role, Role::Leaving { .. }) && !self.owns_buckets();
+        if leaving || self.departs_by(now) {
             self.change_role(now, Trigger::HandedOver);
             return;
         }
@@ -502,14 +491,10 @@ impl Cluster {
         let lease = lease
             .into_iter()
             .chain(self.staged.as_ref().map(|_| self.staged_until));
-        let leaving = match self.role {
-            Role::Leaving { deadline, .. } | Role::Draining { until: deadline } => Some(deadline),
-            Role::Stopped | Role::Suspended | Role::Active | Role::Parting { .. } => None,
-        };
         let listening = self.listening_since + self.config.timing.expiry();
         let next = peers
             .chain(lease)
-            .chain(leaving)
+            .chain(self.departures())
             .chain([listening])
             .chain(self.next_lingering_review())
             .chain(
