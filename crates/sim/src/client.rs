@@ -14,7 +14,7 @@ use covey_proto::ids::Mac;
 use covey_proto::time::Time;
 use covey_proto::wire::arp::{Arp, Operation};
 use covey_proto::wire::ethernet::{self, Ethernet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub(crate) enum Happening {
     /// Likewise, while the owner of the bucket shares it and leaves the connection to whoever has it. (The world turns
     /// [`Happening::Again`] into this one.)
     Unclaimed(Key),
+    /// Another host than the one that accepted it says something in a connection.
+    OtherVoice { key: Key, mac: Mac },
     /// A datagram was answered so often.
     Answered {
         sent_at: Time,
@@ -118,6 +120,12 @@ struct Connection {
     complete: bool,
     /// A host has answered a SYN for an earlier connection of these ends.
     stale: bool,
+    /// The NIC of the host that accepted it.
+    voice: Option<Mac>,
+    /// No host can have kept anything but TIME_WAIT of an earlier connection of these ends.
+    first: bool,
+    /// Both sides have closed it.
+    closed: bool,
 }
 
 /// A client and its connections.
@@ -129,6 +137,8 @@ pub(crate) struct Client {
     connections: BTreeMap<(u16, u16), Connection>,
     /// Local port and service port that are free to use again.
     reusable: Vec<(u16, u16)>,
+    /// Likewise, of connections that did not end as they should: their host may still have them.
+    abandoned: BTreeSet<(u16, u16)>,
     datagrams: BTreeMap<u64, (Time, u16, u32)>,
     sent: u64,
     load: Load,
@@ -146,6 +156,7 @@ impl Client {
             cluster: None,
             connections: BTreeMap::new(),
             reusable: Vec::new(),
+            abandoned: BTreeSet::new(),
             datagrams: BTreeMap::new(),
             sent: 0,
             load: load.clone(),
@@ -243,6 +254,9 @@ impl Client {
             aborts: service != site::SHORT && self.rng.percent(20.0),
             complete: false,
             stale: false,
+            voice: None,
+            first: !self.abandoned.contains(&(port, service)),
+            closed: false,
         };
         results.happenings.push(Happening::Syn((tuple, isn)));
         results
@@ -301,6 +315,9 @@ impl Client {
 
     fn forget(&mut self, key: (u16, u16)) {
         let gone = self.connections.remove(&key);
+        if gone.as_ref().is_some_and(|gone| !gone.closed) {
+            self.abandoned.insert(key);
+        }
         // Who closes first keeps TIME_WAIT and does not use the tuple again soon.
         if gone.is_some_and(|gone| gone.state != State::Closing || key.1 == site::SHORT) {
             self.reusable.push(key);
@@ -349,6 +366,7 @@ impl Client {
                     return;
                 };
                 let due = connection.due;
+                connection.hear_voice(parsed.source, &segment, &mut wire);
                 if !connection.receive(now, &segment, &mut wire) {
                     self.forget(key);
                 } else if connection.due != due {
@@ -467,6 +485,24 @@ impl Connection {
         true
     }
 
+    /// Notices who acknowledges what the client says. Anything else may be repeated of an earlier connection of these
+    /// ends, or of the answer to a SYN that two hosts took.
+    fn hear_voice(&mut self, source: Mac, segment: &Tcp<'_>, wire: &mut Wire<'_>) {
+        let bare =
+            segment.payload.is_empty() && ![SYN, RST, FIN].iter().any(|flag| segment.has(*flag));
+        match self.voice {
+            _ if self.stale || !self.first => {}
+            None if segment.has(SYN) && segment.acknowledgement == self.sent => {
+                self.voice = Some(source);
+            }
+            Some(voice) if bare && voice != source => wire.happens(Happening::OtherVoice {
+                key: (self.tuple, self.isn),
+                mac: source,
+            }),
+            Some(_) | None => {}
+        }
+    }
+
     /// Takes a segment. False when the connection is over.
     fn receive(&mut self, now: Time, segment: &Tcp<'_>, wire: &mut Wire<'_>) -> bool {
         let (tuple, isn) = (self.tuple, self.isn);
@@ -543,6 +579,7 @@ impl Connection {
                     wire.send(tuple, self.sent.wrapping_add(1), segment.end(), ACK, &[]);
                 }
                 if fin_taken {
+                    self.closed = true;
                     wire.happens(Happening::Finished((tuple, isn)));
                 }
                 !fin_taken

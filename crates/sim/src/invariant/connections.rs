@@ -209,6 +209,17 @@ impl Connections {
                 }
                 Ok(())
             }
+            Happening::OtherVoice { key, mac } => {
+                let opened_at = self.open.get(&key).map(|connection| connection.opened_at);
+                if opened_at.is_some_and(|opened_at| settling.settled_since(opened_at)) {
+                    let what = format!(
+                        "{mac} speaks in {:?}, which another host has accepted",
+                        key.0
+                    );
+                    return Err(("one owner", what));
+                }
+                Ok(())
+            }
             Happening::Answered {
                 sent_at,
                 from,
