@@ -302,18 +302,8 @@ impl Cluster {
             self.emit(Event::HostLost { host, silent });
         }
         self.outlive_rivals(now);
-        match self.role {
-            Role::Leaving { deadline, .. } | Role::Draining { until: deadline }
-                if now >= deadline =>
-            {
-                self.change_role(now, Trigger::HandedOver);
-            }
-            Role::Stopped
-            | Role::Suspended
-            | Role::Active
-            | Role::Leaving { .. }
-            | Role::Draining { .. }
-            | Role::Parting { .. } => {}
+        if self.departs_by(now) {
+            self.change_role(now, Trigger::HandedOver);
         }
         for timer in Timer::ALL {
             if self.timers.take_due(timer, now) {
@@ -363,9 +353,8 @@ impl Cluster {
         self.acknowledge(now);
         self.commit(now);
         self.count_losses(now);
-        if let Role::Leaving { .. } = self.role
-            && !self.owns_buckets()
-        {
+        let leaving = matches!(self.role, Role::Leaving { .. }) && !self.owns_buckets();
+        if leaving || self.departs_by(now) {
             self.change_role(now, Trigger::HandedOver);
             return;
         }
@@ -400,17 +389,13 @@ impl Cluster {
         let lease = lease
             .into_iter()
             .chain(self.staged.as_ref().map(|_| self.staged_until));
-        let leaving = match self.role {
-            Role::Leaving { deadline, .. } | Role::Draining { until: deadline } => Some(deadline),
-            Role::Stopped | Role::Suspended | Role::Active | Role::Parting { .. } => None,
-        };
         let listening = [
             self.listening_since + self.config.timing.expiry(),
             self.listened_at(),
         ];
         let next = peers
             .chain(lease)
-            .chain(leaving)
+            .chain(self.departures())
             .chain(listening)
             .chain(self.odd_rules.next_due(self.config.timing.expiry()))
             .chain(self.flapping.next_release(now))

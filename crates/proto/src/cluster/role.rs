@@ -25,6 +25,7 @@ use super::sticky::Sticky;
 use super::{Cluster, announce};
 use crate::event::Event;
 use crate::time::{Time, Timer, TimerTable};
+use std::time::Duration;
 
 /// The host's own part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +90,7 @@ impl Cluster {
     /// The whole state machine: where a trigger leads, and what is answered to whoever pulled it.
     fn next_role(&self, now: Time, trigger: Trigger) -> (Role, Answer) {
         use Answer::{Already, Done, DrainInterrupted};
-        // Longer than any agreement takes among hosts that hear each other.
-        let deadline = now + self.config.timing.expiry() * 3;
+        let deadline = now + self.patience();
         let leave = |then| Role::Leaving { deadline, then };
         let part = |then| Role::Parting {
             goodbyes_left: announce::REPEATS,
@@ -236,6 +236,33 @@ impl Cluster {
                 | Role::Draining { .. },
                 Trigger::GoodbyeSent,
             ) => (stay, Already),
+        }
+    }
+
+    /// Longer than any agreement takes among hosts that hear each other.
+    fn patience(&self) -> Duration {
+        self.config.timing.expiry() * 3
+    }
+
+    /// When a host on its way out stops waiting: for its connections, and at last for a map without it. The time
+    /// that an operator gives a drainstop may be shorter than the agreement that takes its buckets over.
+    pub(super) fn departures(&self) -> impl Iterator<Item = Time> + use<> {
+        let times = match self.role {
+            Role::Leaving { deadline, .. } => [Some(deadline), None],
+            Role::Draining { until } => [Some(until), Some(until + self.patience())],
+            Role::Stopped | Role::Suspended | Role::Active | Role::Parting { .. } => [None, None],
+        };
+        times.into_iter().flatten()
+    }
+
+    /// Whether a host on its way out has waited long enough.
+    pub(super) fn departs_by(&self, now: Time) -> bool {
+        match self.role {
+            Role::Leaving { deadline, .. } => now >= deadline,
+            Role::Draining { until } => {
+                now >= until && (!self.owns_buckets() || now >= until + self.patience())
+            }
+            Role::Stopped | Role::Suspended | Role::Active | Role::Parting { .. } => false,
         }
     }
 

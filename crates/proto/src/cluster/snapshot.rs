@@ -3,6 +3,7 @@
 use super::outlook::LeftOut;
 use super::role::Role;
 use super::{Cluster, PortState};
+use crate::config::Timing;
 use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
@@ -61,6 +62,10 @@ pub struct Snapshot {
     pub times_converging: u64,
     /// The lowest protocol version among the live hosts.
     pub feature_level: u16,
+    /// Live hosts that may not join for now, because they were lost again and again.
+    pub kept_out: HostSet,
+    /// The timing that it announces: longer than configured while it runs late.
+    pub timing: Timing,
     /// What it waits for, in words.
     pub waiting_for: Option<String>,
     /// The other hosts it has heard, in order of ID.
@@ -118,6 +123,8 @@ impl Cluster {
             lease: self.lease,
             times_converging: self.times_converging,
             feature_level: self.feature_level(),
+            kept_out: self.outlook.kept_out,
+            timing: self.timing(),
             waiting_for: self.waiting_for(now),
             members: self.members(now),
         }

@@ -415,6 +415,22 @@ fn a_stop_resets_what_is_left_and_darkens_nothing() {
 }
 
 #[test]
+fn a_drainstop_with_hardly_any_time_darkens_nothing() {
+    let mut segment = Segment::converged(3);
+    open(&mut segment, 40_000..40_100);
+    let within = Some(Duration::from_millis(1));
+    segment.command_to(2, Command::Drainstop { within });
+    segment.run_until_converged(&[1, 3]);
+    segment.run(TIMING.period);
+    assert_eq!(state(&segment, 2), HostState::Stopped);
+    assert!(
+        segment.longest_dark <= LATENCY,
+        "{:?}",
+        segment.longest_dark
+    );
+}
+
+#[test]
 fn rules_are_drained_disabled_and_enabled_on_one_host() {
     let mut segment = Segment::converged(2);
     open(&mut segment, 40_000..40_100);

@@ -1,0 +1,590 @@
+//! A client: it asks for the cluster's MAC, opens connections, sends requests, holds connections idle, closes or
+//! aborts them, uses address pairs again, and sends datagrams.
+//!
+//! It behaves as a TCP client does towards several hosts that all say they are one: repeats its SYN after 1 s,
+//! 2 s and so on, answers a second SYN-ACK by a bare acknowledgement, and believes a reset only at the exact
+//! sequence number. What happens to its connections goes to `invariant/` as [`Happening`]s.
+
+use crate::packet::{ACK, FIN, Packet, RST, SYN, Tcp, Transport};
+use crate::rng::Rng;
+use crate::scenario::Load;
+use crate::site;
+use crate::tcp::Tuple;
+use covey_proto::ids::Mac;
+use covey_proto::time::Time;
+use covey_proto::wire::arp::{Arp, Operation};
+use covey_proto::wire::ethernet::{self, Ethernet};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+/// First wait for an answer to a SYN; doubled each time (RFC 6298).
+const SYN_AGAIN: Duration = Duration::from_secs(1);
+/// First wait for an answer to anything else, and the longest.
+const DATA_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// SYNs that are sent before giving up.
+const SYNS: u8 = 6;
+/// Repeats of a request before the connection counts as hung: half a minute.
+pub(crate) const REQUESTS: u8 = 18;
+/// How long a datagram's answers are counted.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// How long a MAC is believed.
+const NEIGHBOUR: Duration = Duration::from_secs(30);
+
+/// What a client wants next, or waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Alarm {
+    /// To open the next connection.
+    Open,
+    /// To send the next datagram.
+    Send,
+    /// To ask for the cluster's MAC.
+    Ask,
+    /// Something on a connection: local port and service port.
+    Connection(u16, u16),
+    /// To see how often this datagram was answered.
+    Answers(u64),
+}
+
+/// A connection: its ends and the client's initial sequence number, which tells it from others of the same ends.
+pub(crate) type Key = (Tuple, u32);
+
+/// What happened to a client's connection or datagram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Happening {
+    /// A SYN is sent for the first time.
+    Syn(Key),
+    /// It is sent again. `stale`: the one before was answered, but for an earlier connection of the same ends.
+    SynAgain { key: Key, stale: bool },
+    /// A SYN-ACK has come.
+    Established,
+    /// The last SYN was not answered either (`stale`: as above), or refused.
+    Refused { key: Key, stale: bool },
+    /// It ended as the client wanted.
+    Finished(Key),
+    /// A reset has come, though the client wanted more.
+    Reset(Key),
+    /// Repeats are not answered.
+    Hung(Key),
+    /// Something is repeated that was not answered.
+    Again(Key),
+    /// Likewise, while the owner of the bucket shares it and leaves the connection to whoever has it. (The world turns
+    /// [`Happening::Again`] into this one.)
+    Unclaimed(Key),
+    /// A datagram was answered so often.
+    Answered {
+        sent_at: Time,
+        from: SocketAddrV4,
+        times: u32,
+    },
+    /// A virtual IP was told to be at a MAC that is not the cluster's.
+    WrongMac(Mac),
+}
+
+/// What comes of a frame or an alarm.
+#[derive(Default)]
+pub(crate) struct Results {
+    pub(crate) frames: Vec<Vec<u8>>,
+    pub(crate) alarms: Vec<(Time, Alarm)>,
+    pub(crate) happenings: Vec<Happening>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    SynSent,
+    /// Nothing is under way; the next request or the end comes at `due`.
+    Idle,
+    /// A request waits for its answer.
+    Asking,
+    /// A FIN waits for its answer.
+    Closing,
+}
+
+#[derive(Clone, Debug)]
+struct Connection {
+    tuple: Tuple,
+    isn: u32,
+    state: State,
+    /// Next byte to send, once what is under way is acknowledged.
+    sent: u32,
+    /// Next byte expected.
+    received: u32,
+    tries: u8,
+    due: Time,
+    requests_left: u8,
+    pause: Duration,
+    aborts: bool,
+    /// The server has closed, so nothing more is to come.
+    complete: bool,
+    /// A host has answered a SYN for an earlier connection of these ends.
+    stale: bool,
+}
+
+/// A client and its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    ip: Ipv4Addr,
+    mac: Mac,
+    cluster: Option<Mac>,
+    connections: BTreeMap<(u16, u16), Connection>,
+    /// Local port and service port that are free to use again.
+    reusable: Vec<(u16, u16)>,
+    datagrams: BTreeMap<u64, (Time, u16, u32)>,
+    sent: u64,
+    load: Load,
+    rng: Rng,
+    /// No new connections and datagrams from then on, so that all can end before the run does.
+    until: Time,
+}
+
+impl Client {
+    pub(crate) fn new(number: usize, load: &Load, seed: Rng, until: Time) -> Self {
+        let (ip, mac) = site::client(number);
+        Self {
+            ip,
+            mac,
+            cluster: None,
+            connections: BTreeMap::new(),
+            reusable: Vec::new(),
+            datagrams: BTreeMap::new(),
+            sent: 0,
+            load: load.clone(),
+            rng: seed,
+            until,
+        }
+    }
+
+    /// Time to the next of `per_second` things that all clients together do; none if there are none.
+    fn pause(&mut self, per_second: u32) -> Option<Duration> {
+        let mean = 1_000_000 * u64::from(self.load.clients) / u64::from(per_second).max(1);
+        (per_second > 0).then(|| Duration::from_micros(1 + self.rng.below(2 * mean)))
+    }
+
+    /// A time has come that was asked for.
+    pub(crate) fn on_alarm(&mut self, now: Time, alarm: Alarm, results: &mut Results) {
+        match alarm {
+            Alarm::Ask => self.ask(now, results),
+            Alarm::Open | Alarm::Send if now >= self.until => {}
+            Alarm::Open => {
+                if let Some(pause) = self.pause(self.load.connections) {
+                    results.alarms.push((now + pause, Alarm::Open));
+                    self.open(now, results);
+                }
+            }
+            Alarm::Send => {
+                if let Some(pause) = self.pause(self.load.datagrams) {
+                    results.alarms.push((now + pause, Alarm::Send));
+                    self.send_datagram(now, results);
+                }
+            }
+            Alarm::Connection(port, service) => {
+                self.continue_connection(now, (port, service), results)
+            }
+            Alarm::Answers(number) => {
+                if let Some((sent_at, port, times)) = self.datagrams.remove(&number) {
+                    let from = SocketAddrV4::new(self.ip, port);
+                    results.happenings.push(Happening::Answered {
+                        sent_at,
+                        from,
+                        times,
+                    });
+                }
+            }
+        }
+    }
+
+    fn ask(&self, now: Time, results: &mut Results) {
+        let again = if self.cluster.is_some() {
+            NEIGHBOUR
+        } else {
+            SYN_AGAIN
+        };
+        results
+            .frames
+            .push(Arp::question(self.mac, self.ip, site::VIP));
+        results.alarms.push((now + again, Alarm::Ask));
+    }
+
+    fn open(&mut self, now: Time, results: &mut Results) {
+        let Some(cluster) = self.cluster else {
+            return;
+        };
+        let again = !self.reusable.is_empty() && self.rng.percent(30.0);
+        let (port, service) = if again {
+            let index = self.rng.below(self.reusable.len() as u64) as usize;
+            self.reusable.swap_remove(index)
+        } else {
+            // Linux gives connect() even ports.
+            let port = 32_768 + 2 * self.rng.below(14_000) as u16;
+            (port, *self.rng.pick(&site::SERVICES))
+        };
+        if self.connections.contains_key(&(port, service)) {
+            return;
+        }
+        let tuple = Tuple {
+            client: SocketAddrV4::new(self.ip, port),
+            service: SocketAddrV4::new(site::VIP, service),
+        };
+        // Later connections of a tuple have later numbers (RFC 9293, §3.4.1).
+        let isn = (u32::from(port) << 16).wrapping_add((now.as_micros() / 4) as u32);
+        let requests = self.rng.between(0, u64::from(self.load.requests)) as u8;
+        let requests = if service == site::SHORT { 1 } else { requests };
+        let pause = self.rng.span(self.load.holds.0) / (u32::from(requests) + 1);
+        let connection = Connection {
+            tuple,
+            isn,
+            state: State::SynSent,
+            sent: isn.wrapping_add(1),
+            received: 0,
+            tries: 1,
+            due: now + SYN_AGAIN,
+            requests_left: requests,
+            pause,
+            aborts: service != site::SHORT && self.rng.percent(20.0),
+            complete: false,
+            stale: false,
+        };
+        results.happenings.push(Happening::Syn((tuple, isn)));
+        results
+            .alarms
+            .push((connection.due, Alarm::Connection(port, service)));
+        Wire {
+            mac: self.mac,
+            cluster,
+            results,
+        }
+        .send(tuple, isn, 0, SYN, &[]);
+        self.connections.insert((port, service), connection);
+    }
+
+    fn send_datagram(&mut self, now: Time, results: &mut Results) {
+        let Some(cluster) = self.cluster else {
+            return;
+        };
+        self.sent += 1;
+        let port = 32_768 + self.rng.below(28_000) as u16;
+        self.datagrams.insert(self.sent, (now, port, 0));
+        let packet = Packet {
+            from: SocketAddrV4::new(self.ip, port),
+            to: SocketAddrV4::new(site::VIP, site::NAMES),
+            transport: Transport::Udp(&self.sent.to_be_bytes()),
+        };
+        results.frames.push(packet.emit(self.mac, cluster));
+        results
+            .alarms
+            .push((now + ANSWERS_WITHIN, Alarm::Answers(self.sent)));
+    }
+
+    fn continue_connection(&mut self, now: Time, key: (u16, u16), results: &mut Results) {
+        let (Some(connection), Some(cluster)) = (self.connections.get_mut(&key), self.cluster)
+        else {
+            return;
+        };
+        if connection.due > now {
+            return;
+        }
+        let mut wire = Wire {
+            mac: self.mac,
+            cluster,
+            results,
+        };
+        let goes_on = connection.on_due(&mut wire);
+        if goes_on {
+            connection.arm(now);
+            results
+                .alarms
+                .push((connection.due, Alarm::Connection(key.0, key.1)));
+        } else {
+            self.forget(key);
+        }
+    }
+
+    fn forget(&mut self, key: (u16, u16)) {
+        let gone = self.connections.remove(&key);
+        // Who closes first keeps TIME_WAIT and does not use the tuple again soon.
+        if gone.is_some_and(|gone| gone.state != State::Closing || key.1 == site::SHORT) {
+            self.reusable.push(key);
+        }
+    }
+
+    /// Takes a frame from the wire.
+    pub(crate) fn receive(&mut self, now: Time, frame: &[u8], results: &mut Results) {
+        let Ok(parsed) = Ethernet::parse(frame) else {
+            return;
+        };
+        if parsed.destination != self.mac {
+            return;
+        }
+        if parsed.ethertype == ethernet::ARP {
+            self.learn(now, parsed.payload, results);
+            return;
+        }
+        let (Some(packet), Some(cluster)) = (Packet::parse(parsed.payload), self.cluster) else {
+            return;
+        };
+        match packet.transport {
+            Transport::Udp(data) => {
+                let number = data.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+                if let Some((_, _, times)) =
+                    number.and_then(|number| self.datagrams.get_mut(&number))
+                {
+                    *times += 1;
+                }
+            }
+            Transport::Tcp(segment) => {
+                let tuple = Tuple {
+                    client: packet.to,
+                    service: packet.from,
+                };
+                let key = (packet.to.port(), packet.from.port());
+                let mut wire = Wire {
+                    mac: self.mac,
+                    cluster,
+                    results,
+                };
+                let Some(connection) = self.connections.get_mut(&key) else {
+                    if !segment.has(RST) {
+                        wire.send(tuple, segment.acknowledgement, 0, RST, &[]);
+                    }
+                    return;
+                };
+                let due = connection.due;
+                if !connection.receive(now, &segment, &mut wire) {
+                    self.forget(key);
+                } else if connection.due != due {
+                    results
+                        .alarms
+                        .push((connection.due, Alarm::Connection(key.0, key.1)));
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, now: Time, payload: &[u8], results: &mut Results) {
+        let Ok(arp) = Arp::parse(payload) else {
+            return;
+        };
+        if arp.operation != Operation::Reply || arp.sender_ip != site::VIP {
+            return;
+        }
+        if arp.sender_mac != site::cluster() {
+            results.happenings.push(Happening::WrongMac(arp.sender_mac));
+            return;
+        }
+        if self.cluster.is_none() && now < self.until {
+            for (alarm, per_second) in [
+                (Alarm::Open, self.load.connections),
+                (Alarm::Send, self.load.datagrams),
+            ] {
+                if let Some(pause) = self.pause(per_second) {
+                    results.alarms.push((now + pause, alarm));
+                }
+            }
+        }
+        self.cluster = Some(arp.sender_mac);
+    }
+}
+
+impl Connection {
+    fn arm(&mut self, now: Time) {
+        let doubled = |first: Duration| first * (1 << self.tries.saturating_sub(1).min(10));
+        self.due = now
+            + match self.state {
+                State::SynSent => doubled(SYN_AGAIN),
+                State::Idle => self.pause,
+                State::Asking | State::Closing => doubled(DATA_AGAIN.0).min(DATA_AGAIN.1),
+            };
+    }
+
+    fn under_way(&self) -> (u8, [u8; 6]) {
+        let request = self.tuple.client.ip().octets();
+        let [a, b, c, d] = request;
+        let port = self.tuple.client.port().to_be_bytes();
+        (
+            if self.state == State::Closing {
+                FIN | ACK
+            } else {
+                ACK
+            },
+            [a, b, c, d, port[0], port[1]],
+        )
+    }
+
+    fn speak(&self, wire: &mut Wire<'_>) {
+        let (flags, request) = self.under_way();
+        let data = if self.state == State::Asking {
+            &request[..]
+        } else {
+            &[]
+        };
+        wire.send(self.tuple, self.sent, self.received, flags, data);
+    }
+
+    /// What to do when nothing has come for long enough. False when the connection is over.
+    fn on_due(&mut self, wire: &mut Wire<'_>) -> bool {
+        let (tuple, isn) = (self.tuple, self.isn);
+        match self.state {
+            State::SynSent if self.tries == SYNS => {
+                wire.happens(Happening::Refused {
+                    key: (tuple, isn),
+                    stale: self.stale,
+                });
+                return false;
+            }
+            State::SynSent => {
+                self.tries += 1;
+                wire.happens(Happening::SynAgain {
+                    key: (tuple, isn),
+                    stale: std::mem::take(&mut self.stale),
+                });
+                wire.send(tuple, isn, 0, SYN, &[]);
+            }
+            State::Asking | State::Closing if self.tries == REQUESTS => {
+                wire.happens(Happening::Hung((tuple, isn)));
+                return false;
+            }
+            State::Asking | State::Closing => {
+                self.tries += 1;
+                wire.happens(Happening::Again((tuple, isn)));
+                self.speak(wire);
+            }
+            State::Idle if self.requests_left == 0 && self.aborts => {
+                wire.send(tuple, self.sent, 0, RST, &[]);
+                wire.happens(Happening::Finished((tuple, isn)));
+                return false;
+            }
+            State::Idle => {
+                self.state = if self.requests_left == 0 {
+                    State::Closing
+                } else {
+                    State::Asking
+                };
+                self.requests_left = self.requests_left.saturating_sub(1);
+                self.tries = 1;
+                self.speak(wire);
+            }
+        }
+        true
+    }
+
+    /// Takes a segment. False when the connection is over.
+    fn receive(&mut self, now: Time, segment: &Tcp<'_>, wire: &mut Wire<'_>) -> bool {
+        let (tuple, isn) = (self.tuple, self.isn);
+        if self.state == State::SynSent {
+            let ours = segment.has(ACK) && segment.acknowledgement == self.sent;
+            if segment.has(RST) {
+                if ours {
+                    wire.happens(Happening::Refused {
+                        key: (tuple, isn),
+                        stale: self.stale,
+                    });
+                }
+                return !ours;
+            }
+            if !ours {
+                // Of an earlier connection of this tuple (RFC 9293, §3.10.7.3).
+                self.stale = true;
+                wire.send(tuple, segment.acknowledgement, 0, RST, &[]);
+                return true;
+            }
+            if segment.has(SYN) {
+                self.received = segment.sequence.wrapping_add(1);
+                self.state = State::Idle;
+                self.arm(now);
+                wire.happens(Happening::Established);
+                wire.send(tuple, self.sent, self.received, ACK, &[]);
+            }
+            return true;
+        }
+        if segment.has(RST) {
+            let exact = segment.sequence == self.received;
+            if exact && self.complete {
+                // All has been said; only the last acknowledgement was lost, and TIME_WAIT stays where it is.
+                wire.happens(Happening::Finished((tuple, isn)));
+            } else if exact {
+                wire.happens(Happening::Reset((tuple, isn)));
+            }
+            return !exact;
+        }
+        if segment.sequence != self.received {
+            // A bare acknowledgement is not answered by another (RFC 5961, §7).
+            if segment.end() != segment.sequence {
+                wire.send(tuple, self.sent, self.received, ACK, &[]);
+            }
+            return true;
+        }
+        self.take(now, segment, wire)
+    }
+
+    /// Data, FIN and acknowledgements of an established connection.
+    fn take(&mut self, now: Time, segment: &Tcp<'_>, wire: &mut Wire<'_>) -> bool {
+        let (tuple, isn) = (self.tuple, self.isn);
+        let (_, request) = self.under_way();
+        match self.state {
+            State::Asking if !segment.payload.is_empty() => {
+                self.sent = self.sent.wrapping_add(request.len() as u32);
+                self.received = segment.end();
+                if segment.has(FIN) {
+                    // The server has closed: so does the client, and is done when that arrives.
+                    self.state = State::Closing;
+                    self.complete = true;
+                    self.tries = 1;
+                    self.speak(wire);
+                } else {
+                    self.state = State::Idle;
+                    wire.send(tuple, self.sent, self.received, ACK, &[]);
+                }
+                self.arm(now);
+                true
+            }
+            State::Closing if segment.has(FIN) || tuple.service.port() == site::SHORT => {
+                let fin_taken = segment.acknowledgement == self.sent.wrapping_add(1);
+                if segment.has(FIN) {
+                    wire.send(tuple, self.sent.wrapping_add(1), segment.end(), ACK, &[]);
+                }
+                if fin_taken {
+                    wire.happens(Happening::Finished((tuple, isn)));
+                }
+                !fin_taken
+            }
+            State::SynSent | State::Idle | State::Asking | State::Closing => true,
+        }
+    }
+}
+
+/// Where frames and happenings go.
+struct Wire<'a> {
+    mac: Mac,
+    cluster: Mac,
+    results: &'a mut Results,
+}
+
+impl Wire<'_> {
+    fn happens(&mut self, happening: Happening) {
+        self.results.happenings.push(happening);
+    }
+
+    fn send(
+        &mut self,
+        tuple: Tuple,
+        sequence: u32,
+        acknowledgement: u32,
+        flags: u8,
+        payload: &[u8],
+    ) {
+        let segment = Tcp {
+            sequence,
+            acknowledgement,
+            flags,
+            payload,
+        };
+        let packet = Packet {
+            from: tuple.client,
+            to: tuple.service,
+            transport: Transport::Tcp(segment),
+        };
+        self.results
+            .frames
+            .push(packet.emit(self.mac, self.cluster));
+    }
+}

@@ -1,0 +1,192 @@
+//! What a scenario expects beyond the invariants (`scenario::What`), looked at after every step.
+//!
+//! What must be at some time is fulfilled once and then forgotten; what must be all the time is broken at the first
+//! step that shows otherwise. Called by `invariant::Watch`.
+
+use crate::machine::Machine;
+use crate::scenario::{Expectation, Scenario, What};
+use covey_filter::{BUCKETS, Row};
+use covey_proto::ids::HostSet;
+use covey_proto::time::Time;
+use std::time::Duration;
+
+struct Pending {
+    expectation: Expectation,
+    from: Time,
+    to: Time,
+    fulfilled: bool,
+}
+
+/// All that is expected of a run.
+pub(crate) struct Expectations {
+    pending: Vec<Pending>,
+    broken: Option<(Time, u64)>,
+}
+
+impl Expectations {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let pending = scenario.expectations.iter().map(|expectation| {
+            let from = Time::ZERO + expectation.from.0;
+            let to = expectation
+                .within
+                .map_or(Time::ZERO + scenario.lasts.0, |within| from + within.0);
+            Pending {
+                expectation: expectation.clone(),
+                from,
+                to,
+                fulfilled: false,
+            }
+        });
+        Self {
+            pending: pending.collect(),
+            broken: None,
+        }
+    }
+
+    /// A host reports an event.
+    pub(crate) fn event(&mut self, now: Time, host: u8, event: u16) {
+        for pending in self
+            .pending
+            .iter_mut()
+            .filter(|pending| (pending.from..=pending.to).contains(&now))
+        {
+            match pending.expectation.what {
+                What::Event { id, host: wanted } | What::NoEvent { id, host: wanted } => {
+                    pending.fulfilled |= id == event && wanted.is_none_or(|wanted| wanted == host);
+                }
+                What::Converged { .. }
+                | What::Stays { .. }
+                | What::Silent { .. }
+                | What::Share { .. }
+                | What::Dark { .. }
+                | What::Broken { .. }
+                | What::Rejected { .. } => {}
+            }
+        }
+    }
+
+    /// So many connections have broken.
+    pub(crate) const fn broken(&mut self, now: Time, count: u64) {
+        self.broken = Some((now, count));
+    }
+
+    /// Looks at everything that is still open.
+    pub(crate) fn check(
+        &mut self,
+        now: Time,
+        machines: &[Machine],
+        dark_for: Duration,
+    ) -> Result<(), String> {
+        let broken = self.broken.take();
+        for pending in self
+            .pending
+            .iter_mut()
+            .filter(|pending| now >= pending.from)
+        {
+            let Pending {
+                expectation,
+                from,
+                to,
+                fulfilled,
+            } = pending;
+            let what = &expectation.what;
+            let in_time = now <= *to;
+            let fault = match what {
+                What::Converged { hosts } => {
+                    *fulfilled |= in_time && are_converged(machines, hosts);
+                    !*fulfilled && !in_time
+                }
+                What::Share {
+                    host,
+                    from_percent: least,
+                    to_percent: most,
+                } => {
+                    *fulfilled |= in_time
+                        && (u32::from(*least)..=u32::from(*most)).contains(&share(machines, *host));
+                    !*fulfilled && !in_time
+                }
+                What::Event { .. } => !*fulfilled && !in_time,
+                What::NoEvent { .. } => *fulfilled,
+                What::Stays { hosts } => in_time && !are_converged(machines, hosts),
+                What::Silent { hosts } => {
+                    in_time
+                        && hosts
+                            .iter()
+                            .any(|host| machines[usize::from(*host) - 1].state.taken() != 0)
+                }
+                What::Dark { most } => in_time && dark_for > most.0 && now - dark_for >= *from,
+                What::Broken { most } => {
+                    in_time && broken.is_some_and(|(_, count)| count > u64::from(*most))
+                }
+                What::Rejected { .. } => false,
+            };
+            if fault {
+                return Err(format!(
+                    "between {from:?} and {to:?} this was expected: {what:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The run is over.
+    pub(crate) fn finish(&self, machines: &[Machine]) -> Result<(), String> {
+        for pending in &self.pending {
+            let what = &pending.expectation.what;
+            let missing = match what {
+                What::Converged { .. } | What::Share { .. } | What::Event { .. } => {
+                    !pending.fulfilled
+                }
+                What::Rejected { host, reason } => {
+                    !has_rejected(&machines[usize::from(*host) - 1], reason)
+                }
+                What::NoEvent { .. }
+                | What::Stays { .. }
+                | What::Silent { .. }
+                | What::Dark { .. }
+                | What::Broken { .. } => false,
+            };
+            if missing {
+                return Err(format!("the run is over and this has not come: {what:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn are_converged(machines: &[Machine], hosts: &[u8]) -> bool {
+    let machines = || {
+        hosts
+            .iter()
+            .map(|host| &machines[usize::from(*host) - 1].state)
+    };
+    let view: HostSet = machines().map(|state| state.id).collect();
+    machines().all(|state| state.converged && state.view == view)
+}
+
+/// How much of the web traffic a host takes, in percent, rounded down.
+fn share(machines: &[Machine], host: u8) -> u32 {
+    let machine = &machines[usize::from(host) - 1];
+    let rows = machine
+        .kernel
+        .image
+        .as_ref()
+        .filter(|_| machine.state.serving)
+        .and_then(|image| {
+            let map = image.rules.get(1)?.map;
+            image.rows.get(usize::from(map))
+        });
+    let mine = rows.map_or(0, |rows| {
+        rows.iter().filter(|row| Row(**row).is_mine()).count()
+    });
+    (mine * 100 / BUCKETS) as u32
+}
+
+fn has_rejected(machine: &Machine, reason: &str) -> bool {
+    machine.daemon.as_ref().is_some_and(|daemon| {
+        daemon
+            .cluster
+            .rejected()
+            .any(|(known, count)| known.label() == reason && count > 0)
+    })
+}

@@ -1,0 +1,158 @@
+//! Promise 4: a host that the others have left out of a map in force takes nothing.
+//!
+//! With `quorum = "none"` the parts of a split may serve each for itself, as with NLB. Two hosts are excused from each
+//! other when the links between them were so bad that they may have been in different parts, directly or through
+//! others, until the cluster has merged again.
+
+use crate::machine::Machine;
+
+/// Watches that nobody serves who must not.
+pub(crate) struct Fencing {
+    /// With a quorum no two parts may serve.
+    quorum: bool,
+    /// For each machine, as bits: with whom it hears each other.
+    sound: Vec<u128>,
+    /// With whom it has done so ever since the cluster was whole.
+    always: Vec<u128>,
+    /// Machines that have taken part ever since: only those can tell two others of each other.
+    steady: u128,
+    active: u128,
+    /// Machines whose daemons take part, rightly or not.
+    present: u128,
+}
+
+impl Fencing {
+    pub(crate) fn new(machines: usize, quorum: bool) -> Self {
+        let all = vec![u128::MAX; machines];
+        Self {
+            quorum,
+            sound: all.clone(),
+            always: all,
+            steady: 0,
+            active: 0,
+            present: 0,
+        }
+    }
+
+    /// The links have changed.
+    pub(crate) fn links_changed(&mut self, sound: impl Fn(usize, usize) -> bool) {
+        let machines = self.sound.len();
+        for one in 0..machines {
+            let hears = |other: &usize| sound(one, *other) && sound(*other, one);
+            self.sound[one] = (0..machines)
+                .filter(hears)
+                .fold(0, |bits, other| bits | 1 << other);
+            self.always[one] &= self.sound[one];
+        }
+    }
+
+    /// Hosts have come or gone.
+    pub(crate) fn look(&mut self, machines: &[Machine]) {
+        (self.active, self.present) = (0, 0);
+        for machine in machines {
+            let (state, bit) = (&machine.state, 1 << (machine.number - 1));
+            if state.daemon && (state.wants || state.draining) {
+                self.present |= bit;
+                if !state.stalled && !state.misfit {
+                    self.active |= bit;
+                }
+            }
+        }
+        self.steady &= self.active;
+    }
+
+    /// All hosts are in one view again.
+    pub(crate) fn merged(&mut self) {
+        self.always.clone_from(&self.sound);
+        self.steady = self.active;
+    }
+
+    /// Whether two hosts may be in different parts of a split: no chain of hosts that have always heard each other
+    /// connects them.
+    pub(crate) fn are_apart(&self, one: usize, other: usize) -> bool {
+        if self.quorum {
+            return false;
+        }
+        let (mut reached, mut before) = (1u128 << one, 0);
+        while reached != before {
+            before = reached;
+            for (machine, hears) in self.always.iter().enumerate() {
+                let passes_on = machine == one || self.steady >> machine & 1 != 0;
+                if passes_on && reached >> machine & 1 != 0 {
+                    reached |= hears;
+                }
+            }
+        }
+        reached >> other & 1 == 0
+    }
+
+    /// Whether the cluster may be split.
+    pub(crate) fn is_split(&self) -> bool {
+        let hosts = || (0..self.always.len()).filter(|host| self.present >> host & 1 != 0);
+        hosts().any(|one| hosts().any(|other| self.are_apart(one, other)))
+    }
+
+    /// Nobody serves who was left out.
+    pub(crate) fn check(&self, machines: &[Machine]) -> Result<(), String> {
+        let serving = || {
+            machines
+                .iter()
+                .enumerate()
+                .filter(|(_, machine)| machine.state.serving)
+        };
+        for (one, left_out) in serving() {
+            for (other, member) in serving() {
+                let (mine, theirs) = (left_out.state.epoch, member.state.epoch);
+                if theirs > mine
+                    && !member.state.view.contains(left_out.state.id)
+                    && !self.are_apart(one, other)
+                {
+                    return Err(format!(
+                        "host {} serves in epoch {mine}, though host {} does in epoch {theirs} with hosts {} only",
+                        one + 1,
+                        other + 1,
+                        member.state.view
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole() -> Fencing {
+        let mut fencing = Fencing::new(4, false);
+        fencing.active = 0b1111;
+        fencing.merged();
+        fencing
+    }
+
+    #[test]
+    fn hosts_are_apart_only_if_no_others_connect_them() {
+        let mut fencing = whole();
+        fencing.links_changed(|from, to| (from, to) != (0, 1));
+        assert!(!fencing.are_apart(0, 1) && !fencing.is_split());
+        fencing.links_changed(|from, to| (from < 2) == (to < 2));
+        assert!(fencing.are_apart(0, 2) && fencing.are_apart(1, 3));
+        // Both cuts together have left no pair that connects host 1 with anybody.
+        assert!(fencing.are_apart(0, 1));
+        fencing.links_changed(|_, _| true);
+        assert!(fencing.are_apart(0, 2));
+        fencing.merged();
+        assert!(!fencing.is_split());
+    }
+
+    #[test]
+    fn a_host_that_was_away_connects_nobody() {
+        let mut fencing = whole();
+        fencing.steady = 0b0011;
+        fencing.links_changed(|from, to| (from, to) != (0, 1));
+        assert!(fencing.are_apart(0, 1));
+        assert!(!fencing.are_apart(0, 2));
+        assert!(!Fencing::new(4, true).are_apart(0, 1));
+    }
+}

@@ -1,0 +1,178 @@
+//! A host's kernel and its data path: what answers clients, whether the daemon lives or not.
+//!
+//! The filter is `covey_filter::decide` over the latest image, the lease and the sockets of this host, as in XDP;
+//! what leaves goes through `covey_filter::guard`, as in tc. Behind them: ARP, UDP that answers, `tcp.rs`. (An answer
+//! goes to the MAC that the question came from; hosts do not ask for the MACs of clients.)
+//! Called by `machine.rs` with frames that are not heartbeats.
+
+use crate::packet::{IPV4, Packet, Transport, arp_reply};
+use crate::site;
+use crate::tcp::{Effects, Stack, Tuple};
+use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
+use covey_proto::datapath::{Image, View, no_sockets};
+use covey_proto::ids::Mac;
+use covey_proto::time::Time;
+use covey_proto::wire::arp::{Arp, Operation};
+use covey_proto::wire::ethernet::{self, Ethernet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+/// One machine below its daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    mac: Mac,
+    dip: Ipv4Addr,
+    /// What the filter holds; none: it is not attached, and the NIC does not take frames to the cluster MAC.
+    pub(crate) image: Option<Image>,
+    /// Until when the filter may accept, by this host's clock.
+    pub(crate) lease: Time,
+    /// False plants a bug: the filter goes on without a lease.
+    pub(crate) heeds_lease: bool,
+    pub(crate) stack: Stack,
+}
+
+impl Kernel {
+    pub(crate) const fn new(mac: Mac, dip: Ipv4Addr) -> Self {
+        Self {
+            mac,
+            dip,
+            image: None,
+            lease: Time::ZERO,
+            heeds_lease: true,
+            stack: Stack::new(mac),
+        }
+    }
+
+    /// Whether the lease holds, by the coarse clock that the filter reads.
+    pub(crate) fn lease_holds(&self, coarse: Time) -> bool {
+        coarse < self.lease || !self.heeds_lease
+    }
+
+    /// What the filter says to a frame; nothing if it is not attached.
+    fn decide(&self, coarse: Time, frame: &[u8]) -> Option<Decision> {
+        let sockets = |flow: &Flow, segment: &Segment| self.socket(flow, segment);
+        let image = self.image.as_ref()?;
+        let view = View {
+            image,
+            lease_holds: self.lease_holds(coarse),
+            sockets: &sockets,
+        };
+        Some(decide(frame, &view))
+    }
+
+    /// Why the filter takes a frame or not.
+    pub(crate) fn reason(&self, coarse: Time, frame: &[u8]) -> Option<Reason> {
+        self.decide(coarse, frame).map(|decision| decision.reason)
+    }
+
+    /// Whether the filter would take this frame if the lease held, by its tables alone.
+    pub(crate) fn takes(&self, frame: &[u8]) -> bool {
+        self.image.as_ref().is_some_and(|image| {
+            let view = View {
+                image,
+                lease_holds: true,
+                sockets: &no_sockets,
+            };
+            decide(frame, &view).verdict == Verdict::Accept
+        })
+    }
+
+    fn socket(&self, flow: &Flow, segment: &Segment) -> Socket {
+        let end = |address, port| match SocketAddr::new(IpAddr::from(address), port) {
+            SocketAddr::V4(end) => Some(end),
+            SocketAddr::V6(_) => None,
+        };
+        let client = end(flow.source, segment.ports.source);
+        let service = end(flow.destination, segment.ports.destination);
+        match (client, service) {
+            (Some(client), Some(service)) => self.stack.kind(&Tuple { client, service }),
+            (Some(_) | None, _) => Socket::None,
+        }
+    }
+
+    /// Takes a frame from the wire. `coarse` is this host's coarse clock, `now` the time for its sockets.
+    pub(crate) fn receive(&mut self, now: Time, coarse: Time, frame: &[u8], effects: &mut Effects) {
+        let Ok(parsed) = Ethernet::parse(frame) else {
+            return;
+        };
+        let verdict = self
+            .decide(coarse, frame)
+            .map_or(Verdict::Pass, |decision| decision.verdict);
+        let for_kernel = match verdict {
+            Verdict::Drop => false,
+            Verdict::Accept => true,
+            Verdict::Pass => parsed.destination == self.mac || parsed.destination == Mac::BROADCAST,
+        };
+        if !for_kernel {
+            return;
+        }
+        if parsed.ethertype == ethernet::ARP {
+            self.answer_arp(&parsed, effects);
+        } else if parsed.ethertype == IPV4
+            && let Some(packet) = Packet::parse(parsed.payload)
+        {
+            self.take(now, &packet, parsed.source, effects);
+        }
+    }
+
+    fn answer_arp(&self, parsed: &Ethernet<'_>, effects: &mut Effects) {
+        let Ok(arp) = Arp::parse(parsed.payload) else {
+            return;
+        };
+        let configured =
+            arp.target_ip == self.dip || (arp.target_ip == site::VIP && self.image.is_some());
+        if arp.operation == Operation::Request && configured {
+            effects.frames.push(arp_reply(&arp, self.mac));
+        }
+    }
+
+    fn take(&mut self, now: Time, packet: &Packet<'_>, source: Mac, effects: &mut Effects) {
+        if *packet.to.ip() != site::VIP {
+            return;
+        }
+        match &packet.transport {
+            Transport::Tcp(segment) => {
+                let tuple = Tuple {
+                    client: packet.from,
+                    service: packet.to,
+                };
+                self.stack.receive(now, tuple, source, segment, effects);
+            }
+            Transport::Udp(data) if packet.to.port() == site::NAMES => {
+                effects
+                    .frames
+                    .push(answer(packet.to, packet.from, data).emit(self.mac, source));
+            }
+            Transport::Udp(_) => {}
+        }
+    }
+
+    /// What really leaves when something wants to send a frame: nothing, it, or it with the cluster MAC written in.
+    pub(crate) fn guard(&self, mut frame: Vec<u8>) -> Option<Vec<u8>> {
+        let Some(image) = &self.image else {
+            return Some(frame);
+        };
+        match guard(
+            frame.as_slice(),
+            &View {
+                image,
+                lease_holds: true,
+                sockets: &no_sockets,
+            },
+        ) {
+            Egress::Pass => Some(frame),
+            Egress::Drop => None,
+            Egress::Correct(correction) => {
+                frame[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+                Some(frame)
+            }
+        }
+    }
+}
+
+const fn answer<'a>(from: SocketAddrV4, to: SocketAddrV4, data: &'a [u8]) -> Packet<'a> {
+    Packet {
+        from,
+        to,
+        transport: Transport::Udp(data),
+    }
+}

@@ -1,0 +1,215 @@
+//! A machine of the cluster: power, clock, link, kernel with data path (`kernel.rs`), and the daemon, which is the
+//! real core, [`covey_proto::Cluster`].
+//!
+//! The parts fail apart from each other. A data path goes on while its daemon is stalled or dead, until its lease
+//! ends; frames for a stalled daemon wait for it. Called by `world.rs`, which carries frames.
+
+use crate::clock::Clock;
+use crate::invariant::{Account, Probes};
+use crate::kernel::Kernel;
+use crate::segment::Frame;
+use covey_proto::config::ClusterConfig;
+use covey_proto::datapath::{Identity, Image};
+use covey_proto::ids::Incarnation;
+use covey_proto::rules::{Claim, RuleSet};
+use covey_proto::time::Time;
+use covey_proto::{Cluster, Command, Connection, HostState, Input};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What waits for a daemon.
+#[derive(Clone, Debug)]
+pub(crate) enum Inbound {
+    Frame(Frame),
+    /// An operator's command.
+    Command(Command),
+    Link(bool),
+    /// Sockets that were counted for the daemon with this incarnation.
+    Counted(Incarnation, Vec<Connection>),
+}
+
+/// A daemon that does not run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stall {
+    pub(crate) until: Time,
+    /// On waking it lets its timers fire before it reads what has arrived.
+    pub(crate) timers_first: bool,
+}
+
+/// A running daemon.
+pub(crate) struct Daemon {
+    pub(crate) cluster: Cluster,
+    /// When the core wants to be called, by the host's clock.
+    pub(crate) wait: Time,
+    pub(crate) inbox: VecDeque<Inbound>,
+    pub(crate) stall: Option<Stall>,
+}
+
+/// A machine.
+pub(crate) struct Machine {
+    /// From 1 on.
+    pub(crate) number: u8,
+    /// What its configuration file says; it survives everything.
+    pub(crate) config: ClusterConfig,
+    pub(crate) clock: Clock,
+    pub(crate) powered: bool,
+    pub(crate) plugged: bool,
+    pub(crate) kernel: Kernel,
+    pub(crate) daemon: Option<Daemon>,
+    /// Tells the wake-up that counts from older ones in the queue.
+    pub(crate) wake: u64,
+    /// Whether the end of its lease is in the queue.
+    pub(crate) watched: bool,
+    pub(crate) state: Account,
+}
+
+impl Machine {
+    pub(crate) fn new(number: u8, config: ClusterConfig, clock: Clock) -> Self {
+        Self {
+            number,
+            clock,
+            powered: true,
+            plugged: true,
+            kernel: Kernel::new(config.mac, config.dip),
+            daemon: None,
+            wake: 0,
+            watched: false,
+            state: Account::new(config.host),
+            config,
+        }
+    }
+
+    /// The daemon begins: it attaches the filter with sound tables that take nothing.
+    pub(crate) fn start_daemon(&mut self, incarnation: u64) {
+        self.config.incarnation = Incarnation(incarnation);
+        let identity = Identity::from(&self.config);
+        self.kernel.image = Some(Image::fenced(&identity, &self.config.rules));
+        self.kernel.lease = Time::ZERO;
+        self.daemon = Some(Daemon {
+            cluster: Cluster::new(self.config.clone()),
+            wait: Time::NEVER,
+            inbox: VecDeque::from([Inbound::Link(self.plugged)]),
+            stall: None,
+        });
+    }
+
+    /// Power failure: nothing of the running system is left.
+    pub(crate) fn lose_power(&mut self) {
+        self.powered = false;
+        self.daemon = None;
+        let heeds_lease = self.kernel.heeds_lease;
+        self.kernel = Kernel::new(self.config.mac, self.config.dip);
+        self.kernel.heeds_lease = heeds_lease;
+    }
+
+    /// Writes another weight into the configuration file, for all rules.
+    pub(crate) fn set_weight(&mut self, weight: u8) {
+        self.config.claims.fill(Claim(weight));
+    }
+
+    /// Writes other rules into it; the weight stays.
+    pub(crate) fn set_rules(&mut self, rules: RuleSet) {
+        let weight = self
+            .config
+            .claims
+            .first()
+            .copied()
+            .unwrap_or(Claim::EQUAL_WEIGHT);
+        self.config.claims = vec![weight; rules.rules().len()];
+        self.config.rules = rules;
+    }
+
+    /// When the daemon runs next, in the world's time.
+    pub(crate) fn wakes_at(&self, now: Time) -> Time {
+        let Some(daemon) = &self.daemon else {
+            return Time::NEVER;
+        };
+        match daemon.stall {
+            Some(stall) => stall.until,
+            None if daemon.inbox.is_empty() => self.clock.world(daemon.wait),
+            None => now,
+        }
+    }
+
+    /// Gives the core one thing that has arrived.
+    pub(crate) fn hand_in(&mut self, now: Time, inbound: Inbound) {
+        let local = self.clock.local(now);
+        let Some(daemon) = &mut self.daemon else {
+            return;
+        };
+        match inbound {
+            Inbound::Frame(frame) => daemon.cluster.handle_input(local, Input::Frame(&frame)),
+            Inbound::Link(up) => daemon.cluster.handle_input(local, Input::Link(up)),
+            Inbound::Command(command) => {
+                // What it answers is the operator's business.
+                let _ = daemon.cluster.command(local, command);
+            }
+            Inbound::Counted(incarnation, connections)
+                if incarnation == self.config.incarnation =>
+            {
+                daemon
+                    .cluster
+                    .handle_input(local, Input::Connections(&connections));
+            }
+            Inbound::Counted(..) => {}
+        }
+    }
+
+    /// The command by which a daemon reads its configuration file again.
+    pub(crate) fn reload(&self) -> Command {
+        Command::Reload {
+            rules: Arc::new(self.config.rules.clone()),
+            claims: self.config.claims.clone(),
+        }
+    }
+
+    /// Whether the data path takes anything.
+    pub(crate) fn is_serving(&self, now: Time) -> bool {
+        let programmed = self
+            .kernel
+            .image
+            .as_ref()
+            .is_some_and(|image| image.settings.serving != 0);
+        self.powered && programmed && self.kernel.lease_holds(self.clock.coarse(now))
+    }
+
+    /// Brings the account for the invariants up to date, if something has happened; what it takes of the probes only
+    /// when its tables have changed.
+    pub(crate) fn refresh(&mut self, now: Time, probes: &Probes) -> bool {
+        if !std::mem::take(&mut self.state.dirty) {
+            return false;
+        }
+        if std::mem::take(&mut self.state.reprobe) {
+            self.state.takes = probes.taken(|frame| self.kernel.takes(frame));
+        }
+        self.account(now);
+        true
+    }
+
+    fn account(&mut self, now: Time) {
+        self.state.serving = self.is_serving(now);
+        self.state.powered = self.powered;
+        self.state.stalled = self
+            .daemon
+            .as_ref()
+            .is_some_and(|daemon| daemon.stall.is_some());
+        self.state.offered = self.config.rules.digest();
+        let Some(daemon) = &self.daemon else {
+            self.state.daemon = false;
+            self.state.wants = false;
+            self.state.draining = false;
+            self.state.converged = false;
+            return;
+        };
+        let snapshot = daemon.cluster.snapshot(self.clock.local(now));
+        self.state.daemon = true;
+        self.state.converged = matches!(snapshot.state, HostState::Converged | HostState::Default);
+        self.state.wants = self.state.converged || snapshot.state == HostState::Converging;
+        self.state.draining = snapshot.state == HostState::Draining;
+        self.state.kept_out = snapshot.kept_out;
+        self.state.late = snapshot.timing != self.config.timing;
+        // A data path whose daemon has died goes on in the epoch that it was in.
+        (self.state.epoch, self.state.digest, self.state.view) =
+            (snapshot.epoch, snapshot.digest, snapshot.view);
+    }
+}

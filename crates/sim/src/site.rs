@@ -1,0 +1,110 @@
+//! The place where all runs happen: addresses, keys and port rules of the simulated cluster.
+//!
+//! Used by `machine.rs` to configure hosts, by clients to know where to connect, and by the probes of the
+//! invariants (`invariant/coverage.rs`), which must be of traffic that some host takes under every rule set.
+
+use crate::scenario::Scenario;
+use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
+use covey_proto::ids::{HostId, Incarnation, Mac};
+use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The virtual IP that clients use.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// Requests are answered and the connection stays open until the client closes it.
+pub const WEB: u16 = 80;
+/// The server closes after its first answer, as HTTP/1.0 does, and keeps TIME_WAIT.
+pub const SHORT: u16 = 81;
+/// As [`WEB`], but all connections of a client go to one host.
+pub const SHOP: u16 = 443;
+/// No rule covers it: the default host's.
+pub const OTHER: u16 = 9000;
+/// Datagrams are answered.
+pub const NAMES: u16 = 53;
+/// TCP ports that clients connect to.
+pub const SERVICES: [u16; 4] = [WEB, SHORT, SHOP, OTHER];
+/// Number of rule sets that [`rules`] knows.
+pub const RULE_SETS: u8 = 3;
+
+/// The port of [`SHORT`] has a rule of its own, which operators may drain and disable: no probe looks there.
+///
+/// Set 0: web traffic is shared by connection, the shop by client, names by datagram. Set 1: the shop is shared by the
+/// client's network. Set 2: web traffic is shared by client, and there is a rule more.
+pub fn rules(set: u8) -> RuleSet {
+    let rule = |start, end, protocol, affinity| PortRule {
+        vip: None,
+        start,
+        end,
+        protocol,
+        mode: FilterMode::Multiple { affinity },
+        sticky: None,
+    };
+    let web = if set == 2 {
+        Affinity::Single
+    } else {
+        Affinity::None
+    };
+    let shop = if set == 1 {
+        Affinity::Network
+    } else {
+        Affinity::Single
+    };
+    let mut rules = vec![
+        rule(WEB, WEB, Protocol::Tcp, web),
+        rule(SHORT, SHORT, Protocol::Tcp, web),
+        rule(SHOP, SHOP, Protocol::Tcp, shop),
+        rule(NAMES, NAMES, Protocol::Udp, Affinity::None),
+    ];
+    if set == 2 {
+        rules.push(rule(8000, 8099, Protocol::Both, Affinity::None));
+    }
+    RuleSet::new(vec![IpAddr::V4(VIP)], rules).expect("the rules do not overlap")
+}
+
+/// Number `machine` (from 1) of a scenario. `host` is its ID, which a twin has from another.
+pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
+    let rules = rules(0);
+    ClusterConfig {
+        legacy: false,
+        version: covey_proto::wire::heartbeat::PROTOCOL_VERSION,
+        host: HostId::new(host).expect("checked when the scenario was read"),
+        name: format!("h{machine}"),
+        mac: Mac([2, 0, 0, 0, 0, machine]),
+        dip: Ipv4Addr::new(10, 77, 0, machine),
+        mode: ClusterMode::Unicast,
+        cluster_mac: cluster_mac(ClusterMode::Unicast, IpAddr::V4(VIP)),
+        timing: Timing {
+            period: scenario.period.0,
+            tolerance: scenario.tolerance,
+        },
+        auth: Auth::Keys(vec![Key {
+            id: 1,
+            secret: [7; 32],
+        }]),
+        claims: vec![Claim::EQUAL_WEIGHT; rules.rules().len()],
+        rules,
+        quorum: if scenario.quorum == 0 {
+            Quorum::None
+        } else {
+            Quorum::Majority(scenario.quorum)
+        },
+        unicast_fallback: scenario.unicast_fallback,
+        clock_granularity: crate::clock::TICK,
+        port_states: Vec::new(),
+        incarnation: Incarnation(0),
+    }
+}
+
+/// The MAC that all hosts share.
+pub fn cluster() -> Mac {
+    cluster_mac(ClusterMode::Unicast, IpAddr::V4(VIP))
+}
+
+/// Address and MAC of a client, numbered from 0.
+pub fn client(number: usize) -> (Ipv4Addr, Mac) {
+    let number = number as u8 + 1;
+    (
+        Ipv4Addr::new(10, 77, number, 1),
+        Mac([2, 0xC1, 0, 0, 0, number]),
+    )
+}

@@ -1,0 +1,651 @@
+//! The world: one queue of things that will happen, machines, clients and the segment between them. Time jumps from
+//! one thing to the next; after each, the invariants look (`invariant/`).
+//!
+//! Everything random comes from the seed, everything happens in the order of (time, number), so that a seed gives the
+//! same run everywhere. What steps of a scenario do is in `steps.rs`. Called by `run.rs`.
+
+use crate::client::{Alarm, Client, Happening, Results};
+use crate::clock::Clock;
+use crate::invariant::{Disturbance, Watch};
+use crate::log::Log;
+use crate::machine::{Inbound, Machine};
+use crate::packet::{self, Packet, Tcp, Transport};
+use crate::pcap::Pcap;
+use crate::report::Counts;
+use crate::rng::{Rng, Stream};
+use crate::scenario::{Action, Moment, Scenario, Step};
+use crate::segment::{Delivery, Frame, Segment};
+use crate::site;
+use crate::tcp::{Effects, Tuple};
+use covey_filter::Reason;
+use covey_proto::Connection;
+use covey_proto::Output;
+use covey_proto::event::Event;
+use covey_proto::ids::Incarnation;
+use covey_proto::time::Time;
+use covey_proto::wire::ethernet::{self, Ethernet};
+use covey_proto::wire::heartbeat::{Body, Message};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+/// How long it may take until connections are being counted, and then until the daemon hears of it.
+const COUNTING: Duration = Duration::from_millis(5);
+
+/// Heartbeats that are kept for replaying.
+const RECORDED: usize = 4096;
+
+/// Something that will happen.
+pub(crate) enum Next {
+    /// A frame arrives at a port.
+    Arrive(usize, Frame),
+    /// A daemon runs; the number tells whether this is still the wake-up that counts.
+    Wake(usize, u64),
+    /// A lease may end.
+    LeaseEnd(usize),
+    /// A host's socket has something to do.
+    Socket(usize, Tuple),
+    /// A client has something to do.
+    Client(usize, Alarm),
+    /// A step of the schedule.
+    Do(Box<Action>),
+    /// A fault of the links ends.
+    EndFault(u64),
+    /// A network card gets its link back.
+    Plug(usize),
+    /// A recorded frame is sent again.
+    Replay(Frame),
+    /// A host's connections are counted, for the daemon with this incarnation.
+    Count(usize, Incarnation),
+    /// The daemon hears how many there are.
+    Counted(usize, Box<Inbound>),
+}
+
+struct Entry {
+    at: Time,
+    number: u64,
+    next: Next,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// A run in progress.
+pub(crate) struct World {
+    pub(crate) now: Time,
+    queue: BinaryHeap<Reverse<Entry>>,
+    numbered: u64,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) segment: Segment,
+    pub(crate) watch: Watch,
+    pub(crate) counts: Counts,
+    pub(crate) log: Log,
+    pub(crate) pcap: Option<Pcap>,
+    pub(crate) rng: Rng,
+    /// Steps that wait for a moment.
+    waiting: Vec<Step>,
+    /// Heartbeats that were sent, for replaying.
+    pub(crate) recorded: std::collections::VecDeque<(Time, usize, Frame)>,
+    /// Outcomes of carrying, kept to save allocations.
+    deliveries: Vec<Delivery>,
+}
+
+impl World {
+    pub(crate) fn new(scenario: &Scenario, seed: u64) -> Self {
+        let mut rng = Rng::new(seed, Stream::Hosts);
+        let ids = (1..=scenario.hosts).chain(scenario.twins.iter().copied());
+        let machines: Vec<Machine> = (1..)
+            .zip(ids)
+            .map(|(number, id)| {
+                let ppm = scenario
+                    .skew
+                    .get(usize::from(number) - 1)
+                    .copied()
+                    .unwrap_or(0);
+                let clock = Clock::new(
+                    Time::from_micros(1_000_000_000 + rng.below(1_000_000_000)),
+                    ppm,
+                );
+                Machine::new(number, site::config(scenario, number, id), clock)
+            })
+            .collect();
+        let clients = usize::from(scenario.load.clients);
+        let links = Rng::new(seed, Stream::Links);
+        let segment = Segment::new(
+            machines.len(),
+            clients,
+            scenario.latency.0,
+            scenario.jitter.0,
+            links,
+        );
+        let mut load = Rng::new(seed, Stream::Load);
+        let until = Time::ZERO + scenario.lasts.0;
+        let clients = (0..clients)
+            .map(|number| {
+                Client::new(
+                    number,
+                    &scenario.load,
+                    Rng::new(load.draw(), Stream::Load),
+                    until,
+                )
+            })
+            .collect();
+        let mut world = Self {
+            now: Time::ZERO,
+            queue: BinaryHeap::new(),
+            numbered: 0,
+            watch: Watch::new(scenario, segment.longest_travel()),
+            machines,
+            clients,
+            segment,
+            counts: Counts {
+                runs: 1,
+                ..Counts::default()
+            },
+            log: Log::default(),
+            pcap: None,
+            rng,
+            waiting: Vec::new(),
+            recorded: std::collections::VecDeque::new(),
+            deliveries: Vec::new(),
+        };
+        world.set_up(scenario);
+        world
+    }
+
+    fn set_up(&mut self, scenario: &Scenario) {
+        for host in 0..usize::from(scenario.hosts) {
+            if scenario.later.contains(&(host as u8 + 1)) {
+                continue;
+            }
+            self.boot(host);
+        }
+        let off = self
+            .machines
+            .iter_mut()
+            .filter(|machine| machine.daemon.is_none());
+        for machine in off {
+            machine.powered = false;
+        }
+        for client in 0..self.clients.len() {
+            self.push(
+                Time::ZERO + scenario.load.from.0,
+                Next::Client(client, Alarm::Ask),
+            );
+        }
+        for step in &scenario.steps {
+            if step.when.is_some() {
+                self.waiting.push(step.clone());
+            } else {
+                self.push(
+                    Time::ZERO + step.at.0,
+                    Next::Do(Box::new(step.action.clone())),
+                );
+            }
+        }
+    }
+
+    pub(crate) fn push(&mut self, at: Time, next: Next) {
+        if at == Time::NEVER {
+            return;
+        }
+        self.numbered += 1;
+        self.queue.push(Reverse(Entry {
+            at: at.max(self.now),
+            number: self.numbered,
+            next,
+        }));
+    }
+
+    /// Lets the next thing happen, unless it is after `end`. False when nothing is left before it.
+    pub(crate) fn step(&mut self, end: Time) -> bool {
+        if self
+            .queue
+            .peek()
+            .is_none_or(|Reverse(entry)| entry.at > end)
+        {
+            self.now = end;
+            self.look();
+            return false;
+        }
+        let Some(Reverse(Entry { at, next, .. })) = self.queue.pop() else {
+            return false;
+        };
+        self.now = at;
+        match next {
+            Next::Arrive(port, frame) => self.arrive(port, frame),
+            Next::Wake(machine, number) => {
+                if self.machines[machine].wake == number {
+                    self.run(machine);
+                }
+            }
+            Next::LeaseEnd(machine) => self.end_lease(machine),
+            Next::Socket(machine, tuple) => {
+                let mut effects = Effects::default();
+                self.machines[machine]
+                    .kernel
+                    .stack
+                    .on_timer(at, tuple, &mut effects);
+                self.take_effects(machine, effects);
+            }
+            Next::Client(client, alarm) => {
+                let mut results = Results::default();
+                self.clients[client].on_alarm(at, alarm, &mut results);
+                self.take_results(client, results);
+            }
+            Next::Do(action) => self.perform(*action),
+            Next::EndFault(number) => {
+                self.segment.end(number);
+                self.log.note(at, format_args!("a fault of the links ends"));
+                self.watch_links();
+                self.watch.disturbed(at, Disturbance::Fault);
+            }
+            Next::Plug(machine) => self.plug(machine, true),
+            Next::Count(machine, incarnation) => {
+                let counted = Inbound::Counted(
+                    incarnation,
+                    self.machines[machine].kernel.stack.connections(),
+                );
+                let later = at + self.rng.span(COUNTING);
+                self.push(later, Next::Counted(machine, Box::new(counted)));
+            }
+            Next::Counted(machine, counted) => self.deliver(machine, *counted),
+            Next::Replay(frame) => {
+                self.counts.fault(crate::faults::Kind::Replay);
+                let intruder = self.machines.len() + self.clients.len();
+                self.transmit(intruder, &frame);
+            }
+        }
+        self.look();
+        true
+    }
+
+    fn look(&mut self) {
+        for machine in &mut self.machines {
+            if machine.refresh(self.now, &self.watch.probes) {
+                self.watch.stale = true;
+            }
+        }
+        self.watch
+            .look(self.now, &self.machines, &self.segment, &mut self.counts);
+    }
+
+    fn arrive(&mut self, port: usize, frame: Frame) {
+        if let Some(client) = port.checked_sub(self.machines.len()) {
+            let mut results = Results::default();
+            // Behind the last client there is only the port of an intruder.
+            if let Some(receiver) = self.clients.get_mut(client) {
+                receiver.receive(self.now, &frame, &mut results);
+                self.take_results(client, results);
+            }
+            return;
+        }
+        let machine = &mut self.machines[port];
+        if !machine.powered || !machine.plugged {
+            return;
+        }
+        let Ok(parsed) = Ethernet::parse(&frame) else {
+            return;
+        };
+        let to_me = parsed.destination == machine.config.mac
+            || parsed.destination == covey_proto::ids::Mac::BROADCAST;
+        let heartbeat = parsed.ethertype == ethernet::HEARTBEAT;
+        let answer = parsed.ethertype == ethernet::ARP && parsed.destination == machine.config.mac;
+        if heartbeat || answer {
+            if to_me && let Some(daemon) = &mut machine.daemon {
+                daemon.inbox.push_back(Inbound::Frame(frame));
+                self.run(port);
+            }
+            return;
+        }
+        let mut effects = Effects::default();
+        machine.kernel.receive(
+            self.now,
+            machine.clock.coarse(self.now),
+            &frame,
+            &mut effects,
+        );
+        self.take_effects(port, effects);
+    }
+
+    fn take_effects(&mut self, machine: usize, effects: Effects) {
+        for (tuple, isn) in effects.established {
+            self.watch.accepted(self.now, machine, tuple, isn);
+        }
+        for (at, tuple) in effects.timers {
+            self.push(at, Next::Socket(machine, tuple));
+        }
+        for frame in effects.frames {
+            self.send(machine, frame);
+        }
+    }
+
+    fn take_results(&mut self, client: usize, results: Results) {
+        let port = self.machines.len() + client;
+        for happening in results.happenings {
+            self.note_happening(happening);
+        }
+        for (at, alarm) in results.alarms {
+            self.push(at, Next::Client(client, alarm));
+        }
+        for frame in results.frames {
+            self.transmit(port, &frame.into());
+        }
+    }
+
+    /// Whether some host would take a connection if it had it, but leaves it to others that may.
+    fn is_unclaimed(&self, tuple: Tuple) -> bool {
+        let goes_on = Tcp {
+            sequence: 0,
+            acknowledgement: 0,
+            flags: packet::ACK,
+            payload: &[],
+        };
+        let packet = Packet {
+            from: tuple.client,
+            to: tuple.service,
+            transport: Transport::Tcp(goes_on),
+        };
+        let frame = packet.emit(site::client(0).1, site::cluster());
+        let unclaimed = |machine: &Machine| {
+            machine
+                .kernel
+                .reason(machine.clock.coarse(self.now), &frame)
+                == Some(Reason::Unclaimed)
+        };
+        self.machines.iter().any(unclaimed)
+    }
+
+    fn note_happening(&mut self, mut happening: Happening) {
+        if let Happening::Again(key) = happening
+            && self.is_unclaimed(key.0)
+        {
+            happening = Happening::Unclaimed(key);
+        }
+        let trouble = matches!(
+            happening,
+            Happening::Reset(..)
+                | Happening::Hung(..)
+                | Happening::Refused { .. }
+                | Happening::WrongMac(..)
+        );
+        if trouble {
+            self.log
+                .note(self.now, format_args!("client: {happening:?}"));
+        } else {
+            self.log
+                .detail(self.now, || format!("client: {happening:?}"));
+        }
+        self.watch.happened(self.now, happening, &mut self.counts);
+    }
+
+    /// A machine sends something: through its egress filter, if its link is up.
+    fn send(&mut self, machine: usize, frame: Vec<u8>) {
+        let sender = &self.machines[machine];
+        if !sender.powered || !sender.plugged {
+            return;
+        }
+        if let Some(frame) = sender.kernel.guard(frame) {
+            self.transmit(machine, &frame.into());
+        }
+    }
+
+    fn transmit(&mut self, port: usize, frame: &Frame) {
+        self.log.detail(self.now, || packet::describe(frame));
+        if let Some(pcap) = &mut self.pcap
+            && let Err(error) = pcap.frame(self.now, frame)
+        {
+            self.log
+                .note(self.now, format_args!("the capture ends here: {error}"));
+            self.pcap = None;
+        }
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        self.segment
+            .carry(self.now, port, frame, &mut self.counts, &mut deliveries);
+        for Delivery { at, port, frame } in deliveries.drain(..) {
+            self.push(at, Next::Arrive(port, frame));
+        }
+        self.deliveries = deliveries;
+    }
+
+    /// Lets a daemon do what is due.
+    pub(crate) fn run(&mut self, machine: usize) {
+        let Some(daemon) = &self.machines[machine].daemon else {
+            return;
+        };
+        if daemon.stall.is_some_and(|stall| stall.until > self.now) {
+            return;
+        }
+        let stall = self.machines[machine]
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.stall.take());
+        if let Some(stall) = stall {
+            self.log
+                .note(self.now, format_args!("daemon {} wakes", machine + 1));
+            self.watch.disturbed(self.now, Disturbance::Fault);
+            self.machines[machine].state.dirty = true;
+            if stall.timers_first {
+                self.fire(machine);
+            }
+        }
+        while let Some(inbound) = self.machines[machine]
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.inbox.pop_front())
+        {
+            self.machines[machine].hand_in(self.now, inbound);
+            self.drain(machine);
+        }
+        self.fire(machine);
+        self.schedule(machine);
+    }
+
+    /// Lets a daemon's timers fire, if they are due.
+    fn fire(&mut self, machine: usize) {
+        let Machine {
+            clock,
+            daemon: Some(daemon),
+            ..
+        } = &mut self.machines[machine]
+        else {
+            return;
+        };
+        let local = clock.local(self.now);
+        if daemon.wait <= local {
+            daemon
+                .cluster
+                .handle_input(local, covey_proto::Input::Timer);
+            self.drain(machine);
+        }
+    }
+
+    /// Puts a daemon's next wake-up into the queue, in place of the one that is there.
+    pub(crate) fn schedule(&mut self, machine: usize) {
+        let at = self.machines[machine].wakes_at(self.now);
+        self.machines[machine].wake += 1;
+        let number = self.machines[machine].wake;
+        self.push(at, Next::Wake(machine, number));
+    }
+
+    /// Does what the core asks for.
+    fn drain(&mut self, index: usize) {
+        let mut something = false;
+        loop {
+            let Some(daemon) = &mut self.machines[index].daemon else {
+                return;
+            };
+            let output = daemon.cluster.poll_output();
+            match output {
+                Output::Wait(until) => {
+                    daemon.wait = until;
+                    break;
+                }
+                Output::Transmit(frame) => {
+                    self.look_out_for(index, &frame);
+                    self.send_heartbeat(index, frame);
+                }
+                Output::Program(image) => {
+                    self.machines[index].kernel.image = Some(*image);
+                    self.machines[index].state.reprobe = true;
+                }
+                Output::Lease(until) => {
+                    self.machines[index].kernel.lease = until;
+                    self.watch_lease(index);
+                }
+                Output::CountConnections => {
+                    // Beside the daemon's loop, so it may take a while.
+                    let later = self.now + self.rng.span(COUNTING);
+                    self.push(
+                        later,
+                        Next::Count(index, self.machines[index].config.incarnation),
+                    );
+                }
+                Output::Cut(connections) => self.cut(index, &connections),
+                Output::Event(event) => self.note_event(index, &event),
+            }
+            something = true;
+        }
+        if something {
+            self.machines[index].state.dirty = true;
+        }
+    }
+
+    fn send_heartbeat(&mut self, index: usize, frame: Vec<u8>) {
+        if Ethernet::parse(&frame).is_ok_and(|frame| frame.ethertype == ethernet::HEARTBEAT) {
+            if self.recorded.len() == RECORDED {
+                self.recorded.pop_front();
+            }
+            self.recorded
+                .push_back((self.now, index, frame.as_slice().into()));
+        }
+        self.send(index, frame);
+    }
+
+    /// Resets connections of a host.
+    fn cut(&mut self, index: usize, connections: &[Connection]) {
+        let mut effects = Effects::default();
+        for tuple in connections.iter().filter_map(Tuple::of) {
+            self.watch.cut(tuple);
+            self.machines[index].kernel.stack.cut(tuple, &mut effects);
+        }
+        self.take_effects(index, effects);
+    }
+
+    fn note_event(&mut self, index: usize, event: &Event) {
+        let number = self.machines[index].number;
+        self.log
+            .note(self.now, format_args!("host {number}: {event}"));
+        self.watch.event(self.now, index, event);
+        if let Event::Fenced { .. } = event {
+            self.machines[index].state.breaks += 1;
+        }
+        if let Event::Converged { .. } = event {
+            self.counts.commits += 1;
+            self.moment(Moment::Commits(number));
+        }
+    }
+
+    /// Whether a step waits for this frame.
+    fn look_out_for(&mut self, index: usize, frame: &[u8]) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let config = &self.machines[index].config;
+        let primary = covey_proto::config::four_bytes(config.rules.primary());
+        let heartbeat = Ethernet::parse(frame)
+            .and_then(|frame| Message::parse(frame.payload, primary, &config.auth))
+            .ok()
+            .and_then(|message| match message.body {
+                Body::Heartbeat(heartbeat) => Some(heartbeat),
+                Body::Chunk(_) => None,
+            });
+        let Some(heartbeat) = heartbeat else {
+            return;
+        };
+        let number = self.machines[index].number;
+        if heartbeat.proposal.is_some() {
+            self.moment(Moment::Proposes(number));
+        }
+        if heartbeat.staged.is_some() {
+            self.moment(Moment::Acknowledges(number));
+        }
+    }
+
+    /// Steps that have waited for this moment happen as soon as the frame is on its way.
+    fn moment(&mut self, moment: Moment) {
+        let now = self.now;
+        let due = |step: &Step| step.when == Some(moment) && Time::ZERO + step.at.0 <= now;
+        let waiting = std::mem::take(&mut self.waiting);
+        let (due, waiting): (Vec<Step>, Vec<Step>) = waiting.into_iter().partition(due);
+        self.waiting = waiting;
+        for step in due {
+            self.push(now, Next::Do(Box::new(step.action)));
+        }
+    }
+
+    /// Sees to it that the end of a lease is noticed when it comes.
+    pub(crate) fn watch_lease(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        if machine.watched || machine.kernel.lease == Time::ZERO {
+            return;
+        }
+        machine.watched = true;
+        let end = machine.clock.world_coarse(machine.kernel.lease);
+        self.push(end, Next::LeaseEnd(index));
+    }
+
+    fn end_lease(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        machine.watched = false;
+        let holds = machine.kernel.lease_holds(machine.clock.coarse(self.now));
+        if holds && machine.powered && machine.kernel.heeds_lease {
+            self.watch_lease(index);
+        } else if machine.state.serving && !holds {
+            machine.state.dirty = true;
+            machine.state.breaks += 1;
+            self.log.note(
+                self.now,
+                format_args!("the lease of host {} ends", index + 1),
+            );
+        }
+    }
+}
+
+impl World {
+    /// What each host says of itself, a line each, for the account of a violation.
+    pub(crate) fn accounts(&self) -> Vec<String> {
+        let account = |machine: &Machine| {
+            let state = &machine.state;
+            let serving = if state.serving { "serving" } else { "silent" };
+            let says = machine.daemon.as_ref().map_or_else(
+                || "no daemon".to_owned(),
+                |daemon| {
+                    let snapshot = daemon.cluster.snapshot(machine.clock.local(self.now));
+                    format!(
+                        "{:?}, waiting for {:?}",
+                        snapshot.announced, snapshot.waiting_for
+                    )
+                },
+            );
+            let (number, epoch, view) = (machine.number, state.epoch, state.view);
+            format!("host {number} is {serving} in epoch {epoch} with {view}: {says}")
+        };
+        self.machines.iter().map(account).collect()
+    }
+}
