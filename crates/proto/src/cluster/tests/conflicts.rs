@@ -349,17 +349,21 @@ fn the_parts_of_a_split_tell_that_they_have_met_once_each_time() {
 
 #[test]
 fn parts_that_have_restarted_meanwhile_tell_too() {
-    let mut segment = Segment::converged(2);
-    segment.split = true;
-    segment.loss = Box::new(|_, _, _| true);
-    segment.restart(1);
-    segment.restart(2);
-    segment.run(TIMING.budget() * 4);
-    assert!(segment.is_converged(&[1]) && segment.is_converged(&[2]));
-    segment.loss = Box::new(|_, _, _| false);
-    segment.run_until_converged(&[1, 2]);
-    for index in 0..2 {
-        assert_eq!(count(&segment, index, |event| event.id() == 18), 1);
+    for millis in (0..200).step_by(9) {
+        let mut segment = Segment::converged(2);
+        segment.split = true;
+        segment.loss = Box::new(|_, _, _| true);
+        segment.restart(1);
+        segment.run(Duration::from_millis(millis));
+        segment.restart(2);
+        segment.run(TIMING.budget() * 4 + Duration::from_millis(millis / 2));
+        assert!(segment.is_converged(&[1]) && segment.is_converged(&[2]));
+        segment.loss = Box::new(|_, _, _| false);
+        segment.run_until_converged(&[1, 2]);
+        for index in 0..2 {
+            let told = count(&segment, index, |event| event.id() == 18);
+            assert_eq!(told, 1, "{millis}: {}", segment.account());
+        }
     }
 }
 
