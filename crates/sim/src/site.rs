@@ -89,6 +89,7 @@ pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
         unicast_fallback: scenario.unicast_fallback,
         clock_granularity: crate::clock::TICK,
         port_states: Vec::new(),
+        legacy: false,
         incarnation: Incarnation(0),
     }
 }
