@@ -11,7 +11,37 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    "broadcast-blocked",
+    "broadcast-blocked-as-nlb",
+    "chain-of-three-owners",
+    "coordinator-stalled-at-the-commit",
+    "coordinator-stalled-between-prepare-and-commit",
+    "crash-of-the-first",
+    "crash-of-the-second",
+    "crash-of-the-third",
+    "deaf",
+    "drainstop",
+    "duplicate-id-with-newer-incarnation",
+    "flapping-host",
+    "host-alone-lists-itself",
     "join",
+    "killed-daemon",
+    "last-heartbeat-lost-then-stall",
+    "leave",
+    "mute",
+    "one-way-cut",
+    "partition-and-heal",
+    "quorum-majority",
+    "replay-after-reboot",
+    "returning-host-with-idle-connections",
+    "rolling-restart",
+    "rule-change",
+    "stall-timers-first",
+    "syn-repeated-across-a-commit",
+    "two-coordinators",
+    "two-coordinators-at-the-start",
+    "unequal-rules",
+    "weight-change",
 }
 
 /// The scenario of this name.

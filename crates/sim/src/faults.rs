@@ -87,7 +87,8 @@ kinds! {
     Rules = "rule changes",
 }
 
-/// How links misbehave. Hosts are numbers of machines; no number means all ports, those of clients too.
+/// How links misbehave. Hosts are numbers of machines; 0 is all clients; no number means all
+/// ports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum LinkFault {
@@ -183,16 +184,25 @@ pub(crate) struct Quality {
     pub(crate) corrupt: f64,
 }
 
+/// Stands for all clients where hosts are numbered.
+const CLIENTS: u8 = 0;
+
 /// A port of the switch, as faults see it: the number of a host from 1 on, or none for a client.
 type Port = Option<u8>;
 
 fn any_or(hosts: &[u8], port: Port) -> bool {
-    hosts.is_empty() || port.is_some_and(|host| hosts.contains(&host))
+    hosts.is_empty() || hosts.contains(&port.unwrap_or(CLIENTS))
 }
 
 impl LinkFault {
     /// The hosts that it names.
     pub fn hosts(&self) -> Vec<u8> {
+        let mut named = self.named();
+        named.retain(|host| *host != CLIENTS);
+        named
+    }
+
+    fn named(&self) -> Vec<u8> {
         match self {
             Self::Cut { from, to } | Self::Loss { from, to, .. } | Self::Delay { from, to, .. } => {
                 from.iter().chain(to).copied().collect()

@@ -3,9 +3,11 @@
 //!
 //! Heartbeats and ARP questions are made and read by `covey_proto`, which simulated hosts use as real ones do.
 
+use crate::site;
 use covey_proto::ids::Mac;
 use covey_proto::wire::arp::Arp;
 use covey_proto::wire::ethernet::{self, Ethernet, HEADER_LEN};
+use covey_proto::wire::heartbeat::{Body, Message};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// EtherType of IPv4.
@@ -182,7 +184,7 @@ pub(crate) fn describe(frame: &[u8]) -> String {
         return format!("{} bytes that are no frame", frame.len());
     };
     let inside = match ethernet.ethertype {
-        ethernet::HEARTBEAT => format!("heartbeat of {} bytes", frame.len()),
+        ethernet::HEARTBEAT => describe_heartbeat(ethernet.payload),
         ethernet::ARP => Arp::parse(ethernet.payload).map_or_else(
             |_| "broken ARP".to_owned(),
             |arp| {
@@ -221,6 +223,39 @@ pub(crate) fn describe(frame: &[u8]) -> String {
         },
     };
     format!("{} > {}: {inside}", ethernet.source, ethernet.destination)
+}
+
+fn describe_heartbeat(payload: &[u8]) -> String {
+    let length = payload.len();
+    let message = match Message::parse(payload, site::VIP.octets(), &site::auth()) {
+        Ok(message) => message,
+        Err(reason) => return format!("heartbeat of {length} bytes, refused: {}", reason.label()),
+    };
+    let sequence = message.sender.sequence;
+    let Body::Heartbeat(heartbeat) = message.body else {
+        return format!("part {sequence} of something large, {length} bytes");
+    };
+    let proposes = heartbeat.proposal.map_or_else(String::new, |proposal| {
+        let (ballot, view, owners) = (proposal.ballot, proposal.view, proposal.owners);
+        format!(
+            ", proposes {}.{} with {view}, owners {owners}",
+            ballot.epoch, ballot.attempt
+        )
+    });
+    let staged = heartbeat.staged.map_or_else(String::new, |staged| {
+        let ballot = staged.ballot;
+        format!(
+            ", acknowledges {}.{} of {}",
+            ballot.epoch, ballot.attempt, ballot.proposer
+        )
+    });
+    let epoch = heartbeat
+        .committed
+        .map_or_else(String::new, |map| format!(", epoch {}", map.ballot.epoch));
+    let (says, hears, grants) = (heartbeat.announced, heartbeat.hears(), heartbeat.grants);
+    format!(
+        "heartbeat {sequence}: {says:?}{epoch}, hears {hears}, grants {grants}{proposes}{staged}"
+    )
 }
 
 #[cfg(test)]

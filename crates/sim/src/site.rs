@@ -61,6 +61,14 @@ pub fn rules(set: u8) -> RuleSet {
     RuleSet::new(vec![IpAddr::V4(VIP)], rules).expect("the rules do not overlap")
 }
 
+/// How heartbeats are signed.
+pub fn auth() -> Auth {
+    Auth::Keys(vec![Key {
+        id: 1,
+        secret: [7; 32],
+    }])
+}
+
 /// Number `machine` (from 1) of a scenario. `host` is its ID, which a twin has from another.
 pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
     let rules = rules(0);
@@ -77,10 +85,7 @@ pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
             period: scenario.period.0,
             tolerance: scenario.tolerance,
         },
-        auth: Auth::Keys(vec![Key {
-            id: 1,
-            secret: [7; 32],
-        }]),
+        auth: auth(),
         claims: vec![Claim::EQUAL_WEIGHT; rules.rules().len()],
         rules,
         quorum: if scenario.quorum == 0 {
@@ -91,6 +96,7 @@ pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
         unicast_fallback: scenario.unicast_fallback,
         clock_granularity: crate::clock::TICK,
         port_states: Vec::new(),
+        legacy: false,
         incarnation: Incarnation(0),
     }
 }

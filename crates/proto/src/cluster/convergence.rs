@@ -216,7 +216,7 @@ impl Cluster {
             .staged
             .as_ref()
             .map(|staged| staged.proposal.ballot)
-            .filter(|b| self.may_be_committed(b));
+            .filter(|b| self.may_be_committed(now, b));
         if bound_to.is_none() && self.staged.take().is_some() {
             self.lingering.news = true;
             self.hurry(now);
@@ -242,7 +242,7 @@ impl Cluster {
     }
 
     /// Whether the proposer of a ballot that this host has acknowledged may still commit it, or has.
-    fn may_be_committed(&self, ballot: &Ballot) -> bool {
+    fn may_be_committed(&self, now: Time, ballot: &Ballot) -> bool {
         if ballot.proposer == self.config.host {
             return self
                 .proposed
@@ -253,8 +253,10 @@ impl Cluster {
         self.peers.alive_peer(ballot.proposer).is_some_and(|peer| {
             let open = peer.heartbeat.proposal.map(|proposal| proposal.ballot);
             let committed = peer.heartbeat.committed.map(|map| map.ballot);
+            // Nor can one that this host has granted no lease for long enough.
+            let leased = self.outlook.view.contains(ballot.proposer) || now < peer.granted_until;
             peer.sender.incarnation == ballot.incarnation
-                && (open == Some(*ballot) || committed == Some(*ballot))
+                && (committed == Some(*ballot) || (open == Some(*ballot) && leased))
         })
     }
 
@@ -270,7 +272,10 @@ impl Cluster {
         let may_still_serve = |(host, peer): (HostId, &super::peer::Peer)| {
             !proposal.view.contains(host) && peer.may_serve(now)
         };
-        !self.forgets_a_member(proposal.view)
+        // Two that do not hear each other may both propose; bound to the one that this host grants no lease, it would
+        // keep the other from committing too.
+        self.outlook.view.contains(proposal.ballot.proposer)
+            && !self.forgets_a_member(proposal.view)
             && proposal.view.contains(self.config.host)
             && base_is_newest
             && newer

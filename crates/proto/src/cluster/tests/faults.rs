@@ -233,6 +233,23 @@ fn a_pair_that_cannot_hear_each_other_costs_one_host() {
 }
 
 #[test]
+fn two_proposers_that_do_not_hear_each_other_do_not_wait_for_each_other() {
+    for skipped in 0..300 {
+        let mut segment = Segment::new((1..=4).map(config));
+        let mut frames = 0;
+        segment.loss = Box::new(move |from, to, _| {
+            // A lost frame here or there decides whom each of the others hears first.
+            frames += 1;
+            frames == skipped || [(id(1), id(2)), (id(2), id(1))].contains(&(from, to))
+        });
+        segment.start_all();
+        segment.run_until(TIMING.budget() * 4, |segment| {
+            segment.is_converged(&[1, 3, 4]) || segment.is_converged(&[2, 3, 4])
+        });
+    }
+}
+
+#[test]
 fn blocked_broadcasts_are_survived_by_direct_heartbeats() {
     let mut segment = Segment::converged(3);
     segment.loss = Box::new(|_, _, frame| {
