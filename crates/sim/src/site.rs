@@ -73,7 +73,6 @@ pub fn auth() -> Auth {
 pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
     let rules = rules(0);
     ClusterConfig {
-        legacy: false,
         version: covey_proto::wire::heartbeat::PROTOCOL_VERSION,
         host: HostId::new(host).expect("checked when the scenario was read"),
         name: format!("h{machine}"),
