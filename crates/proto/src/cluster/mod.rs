@@ -130,8 +130,6 @@ pub struct Cluster {
     outlook: Outlook,
     /// Since when this host has listened without a gap: since it joined, its link came up, or it ran late.
     listening_since: Time,
-    /// When this host joined.
-    joined_at: Time,
     lateness: Lateness,
     /// Other hosts with this host's ID.
     rivals: Rivals,
@@ -194,7 +192,6 @@ impl Cluster {
             peers: Peers::new(),
             outlook: Outlook::default(),
             listening_since: Time::ZERO,
-            joined_at: Time::ZERO,
             lateness: Lateness::default(),
             rivals: Rivals::default(),
             strangers: Strangers::default(),
@@ -389,14 +386,11 @@ impl Cluster {
         let lease = lease
             .into_iter()
             .chain(self.staged.as_ref().map(|_| self.staged_until));
-        let listening = [
-            self.listening_since + self.config.timing.expiry(),
-            self.listened_at(),
-        ];
+        let listening = self.listening_since + self.config.timing.longest().expiry();
         let next = peers
             .chain(lease)
             .chain(self.departures())
-            .chain(listening)
+            .chain([listening])
             .chain(self.odd_rules.next_due(self.config.timing.expiry()))
             .chain(self.flapping.next_release(now))
             .chain(self.next_lingering_review())

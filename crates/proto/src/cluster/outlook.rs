@@ -109,20 +109,15 @@ impl Cluster {
             .any(|host| self.peers.get(host).is_some_and(|peer| !peer.has_left()))
     }
 
-    /// Whether this host has listened long enough to have heard everyone who is there.
+    /// Whether this host has listened long enough to have heard everyone who is there, and to have outwaited everyone
+    /// it does not know of: one that ran late may have a lease of twice the tolerance.
     pub(super) fn has_listened(&self, now: Time) -> bool {
         let peers = self
             .peers
             .alive()
             .map(|(_, peer)| peer.heartbeat.timing.expiry());
-        let longest = peers.fold(self.config.timing.expiry(), Duration::max);
-        now >= self.listening_since + longest && now >= self.listened_at()
-    }
-
-    /// When a host that has just joined has outwaited everyone it does not know of. Whoever served when it joined may
-    /// have run late, and have a lease of up to twice the tolerance.
-    pub(super) fn listened_at(&self) -> Time {
-        self.joined_at + self.config.timing.longest().expiry()
+        let longest = peers.fold(self.config.timing.longest().expiry(), Duration::max);
+        now >= self.listening_since + longest
     }
 
     fn is_listening(&self, now: Time, host: HostId) -> bool {

@@ -310,7 +310,6 @@ impl Cluster {
         self.sequence = 0;
         self.sent.clear();
         self.peers = Peers::new();
-        self.joined_at = now;
         (self.rivals, self.odd_rules) = Default::default();
         (self.conflicts, self.flapping) = Default::default();
         self.generations = Generations::new(self.config.version);
