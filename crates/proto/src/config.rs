@@ -52,10 +52,12 @@ impl Timing {
         self.period * u32::from(self.tolerance)
     }
 
-    /// The longest tolerance that a host with this timing ever announces: twice its own, when it runs late.
+    /// The longest tolerance that a host with this timing ever announces: a quarter more than its own, when it runs
+    /// late. Not more, because a new cluster listens for as long before it serves.
     #[must_use]
     pub fn longest(self) -> Self {
-        let tolerance = (self.tolerance * 2).min(Self::MAX_TOLERANCE);
+        let tolerance = self.tolerance + self.tolerance.div_ceil(4);
+        let tolerance = tolerance.min(Self::MAX_TOLERANCE);
         Self { tolerance, ..self }
     }
 

@@ -110,7 +110,7 @@ impl Cluster {
     }
 
     /// Whether this host has listened long enough to have heard everyone who is there, and to have outwaited everyone
-    /// it does not know of: one that ran late may have a lease of twice the tolerance.
+    /// it does not know of: one that ran late may have a lease by the longest tolerance.
     pub(super) fn has_listened(&self, now: Time) -> bool {
         let peers = self
             .peers
