@@ -72,14 +72,19 @@ impl Cluster {
         }
     }
 
-    /// Hosts whose machines answer ARP though their heartbeats are overdue.
+    /// Hosts whose machines answer ARP though their heartbeats are overdue. One that the map in force leaves out has
+    /// stopped serving before that map was made: its machine may be on, and no daemon on it.
     fn answering(&self, now: Time) -> HostSet {
         let recent = |at: Time| now < at + self.config.timing.expiry();
         let answering = self
             .peers
             .iter()
             .filter(|(_, peer)| peer.arp_at.is_some_and(recent));
-        answering.map(|(host, _)| host).collect()
+        let answering: HostSet = answering.map(|(host, _)| host).collect();
+        match &self.committed {
+            Some(map) => answering.intersection(map.proposal.view),
+            None => answering,
+        }
     }
 
     /// Whether it is safe to converge alone: the link is up, no host is heard, not even one that is not yet

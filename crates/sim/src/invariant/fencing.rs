@@ -17,7 +17,7 @@ pub(crate) struct Fencing {
     /// Machines that have taken part ever since: only those can tell two others of each other.
     steady: u128,
     active: u128,
-    /// Machines whose daemons take part, rightly or not.
+    /// Machines that take part, rightly or not, or still serve.
     present: u128,
 }
 
@@ -51,11 +51,12 @@ impl Fencing {
         (self.active, self.present) = (0, 0);
         for machine in machines {
             let (state, bit) = (&machine.state, 1 << (machine.number - 1));
-            if state.daemon && (state.wants || state.draining) {
+            let takes_part = state.daemon && (state.wants || state.draining);
+            if takes_part || state.serving {
                 self.present |= bit;
-                if !state.stalled && !state.misfit {
-                    self.active |= bit;
-                }
+            }
+            if takes_part && !state.stalled && !state.misfit {
+                self.active |= bit;
             }
         }
         self.steady &= self.active;

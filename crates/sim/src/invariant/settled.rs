@@ -199,22 +199,24 @@ impl Settling {
         }) && first.is_some();
         self.wanting = wanting.len();
         let stalled = machines.iter().any(|machine| machine.state.stalled);
-        // The last host cannot tell a dead daemon from a switch that blocks heartbeats, because the machine answers ARP.
-        let daemonless = machines
+        // A host that has lost its map and hears nobody cannot tell whether a machine that answers ARP takes part.
+        let answering = machines
             .iter()
-            .any(|machine| machine.state.powered && !machine.state.daemon);
-        let inquorate = 2 * wanting.len() <= usize::from(self.quorum);
-        let lonely = wanting.len() == 1 && daemonless;
+            .filter(|machine| machine.state.powered)
+            .count();
+        let lonely = wanting.len() == 1 && answering > 1;
         // Hosts that have just come cannot tell which of two with one ID is the right one.
         let twins = machines
             .iter()
             .any(|machine| machine.state.misfit && machine.state.wants);
-        self.excused = twins || !sound || stalled || wanting.is_empty() || inquorate || lonely;
+        let inquorate = 2 * wanting.len() <= usize::from(self.quorum);
+        let hopeless = twins || !sound || stalled || wanting.is_empty() || inquorate;
+        self.excused = hopeless || (lonely && !matches!(self.mode, Mode::Settled(_)));
         if self.excused || self.agreed {
             self.disturbed_at = now;
         }
-        let given_up = self.excused && matches!(self.mode, Mode::Mourning { .. });
-        if wanting.is_empty() || inquorate || lonely || given_up {
+        let mourns = matches!(self.mode, Mode::Mourning { .. });
+        if wanting.is_empty() || inquorate || (self.excused && mourns) {
             (self.mode, self.troubled_at) = (Mode::Unsettled, now);
         }
         let calm = sound && !stalled && self.agreed;

@@ -506,3 +506,24 @@ fn a_fenced_host_comes_back_with_its_idle_connections() {
     segment.run(COUNTED);
     check_connections(&segment, &[1, 2, 3]);
 }
+
+#[test]
+fn a_host_that_was_left_out_long_ago_does_not_keep_the_last_one_from_serving() {
+    let mut segment = Segment::converged(3);
+    segment.kill(1);
+    segment.run_until_converged(&[2, 3]);
+    segment.longest_dark = Duration::ZERO;
+    segment.command_to(2, DRAINSTOP);
+    segment.run_until(COUNTED * 2, |segment| {
+        state(segment, 2) == HostState::Stopped
+    });
+    // The machine of host 1 is on, and answers ARP.
+    segment.run_until_converged(&[3]);
+    segment.run(TIMING.budget() * 3);
+    assert!(segment.is_converged(&[3]), "{}", segment.account());
+    assert!(
+        segment.longest_dark <= LATENCY,
+        "{:?}",
+        segment.longest_dark
+    );
+}
