@@ -304,7 +304,7 @@ impl World {
         };
         let to_me = parsed.destination == machine.config.mac
             || parsed.destination == covey_proto::ids::Mac::BROADCAST;
-        let heartbeat = parsed.ethertype == ethernet::HEARTBEAT;
+        let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
         let answer = parsed.ethertype == ethernet::ARP && parsed.destination == machine.config.mac;
         if heartbeat || answer {
             if to_me && let Some(daemon) = &mut machine.daemon {
@@ -527,7 +527,7 @@ impl World {
     }
 
     fn send_heartbeat(&mut self, index: usize, frame: Vec<u8>) {
-        if Ethernet::parse(&frame).is_ok_and(|frame| frame.ethertype == ethernet::HEARTBEAT) {
+        if Ethernet::parse(&frame).is_ok_and(|frame| ethernet::is_heartbeat(frame.ethertype)) {
             if self.recorded.len() == RECORDED {
                 self.recorded.pop_front();
             }
