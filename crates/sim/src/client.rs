@@ -64,8 +64,9 @@ pub(crate) enum Happening {
     Finished(Key),
     /// A reset has come, though the client wanted more.
     Reset(Key),
-    /// Repeats are not answered.
-    Hung(Key),
+    /// Repeats are not answered as they should be. `stale`: a host may have kept an earlier connection of these ends, and
+    /// answers for that one.
+    Hung { key: Key, stale: bool },
     /// Something is repeated that was not answered.
     Again(Key),
     /// Likewise, while the owner of the bucket shares it and leaves the connection to whoever has it. (The world turns
@@ -458,7 +459,10 @@ impl Connection {
                 wire.send(tuple, isn, 0, SYN, &[]);
             }
             State::Asking | State::Closing if self.tries == REQUESTS => {
-                wire.happens(Happening::Hung((tuple, isn)));
+                wire.happens(Happening::Hung {
+                    key: (tuple, isn),
+                    stale: !self.first,
+                });
                 return false;
             }
             State::Asking | State::Closing => {

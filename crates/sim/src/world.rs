@@ -380,7 +380,7 @@ impl World {
         let trouble = matches!(
             happening,
             Happening::Reset(..)
-                | Happening::Hung(..)
+                | Happening::Hung { .. }
                 | Happening::Refused { .. }
                 | Happening::WrongMac(..)
         );

@@ -190,7 +190,7 @@ impl Connections {
                 }
                 Ok(())
             }
-            Happening::Hung(key) => {
+            Happening::Hung { key, stale } => {
                 counts.broken += 1;
                 let unclaimed = self
                     .open
@@ -200,7 +200,7 @@ impl Connections {
                 // lingering host has this connection either. Counted, to be seen.
                 counts.unclaimed += u64::from(unclaimed);
                 // Even if its host has crashed the next packet gets a reset, not silence (promise 3).
-                if !unclaimed && settling.settled_since(now - HUNG_FOR) {
+                if !unclaimed && !stale && settling.settled_since(now - HUNG_FOR) {
                     let tuple = key.0;
                     let what = format!(
                         "{tuple:?} gets no answer any more, not even a reset, in a settled cluster"
