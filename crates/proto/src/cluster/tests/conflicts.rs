@@ -97,6 +97,40 @@ fn all_hosts_say_what_differs_and_in_whose_rules() {
 }
 
 #[test]
+fn of_two_hosts_that_differ_one_serves() {
+    let other_mode = |host| ClusterConfig {
+        mode: ClusterMode::Igmp,
+        cluster_mac: Mac::BROADCAST,
+        ..config(host)
+    };
+    for odd in [with_rules(2, web_with(Affinity::Single)), other_mode(2)] {
+        let mut segment = Segment::new([config(1), odd]);
+        segment.start_all();
+        segment.run_until_converged(&[1]);
+        segment.run(TIMING.budget() * 6);
+        assert!(segment.is_converged(&[1]), "{}", segment.account());
+        assert_eq!((segment.share(1), segment.share(2)), (BUCKETS, 0));
+        // Nor does the one that serves have to be the lower ID: the incumbent goes on.
+        let mut segment = Segment::new([odd_of(&segment.hosts[1].config), config(2)]);
+        segment.command_to(2, Command::Start);
+        segment.run_until_converged(&[2]);
+        segment.command_to(1, Command::Start);
+        segment.run(TIMING.budget() * 6);
+        assert_eq!((segment.share(1), segment.share(2)), (0, BUCKETS));
+    }
+}
+
+/// Host 1 with what is odd about host 2.
+fn odd_of(two: &ClusterConfig) -> ClusterConfig {
+    ClusterConfig {
+        mode: two.mode,
+        cluster_mac: two.cluster_mac,
+        rules: two.rules.clone(),
+        ..config(1)
+    }
+}
+
+#[test]
 fn rules_that_are_not_shown_are_told_of_without_detail_and_with_it_later() {
     let odd = with_rules(3, web_with(Affinity::Single));
     let mut segment = Segment::new([config(1), config(2), odd]);

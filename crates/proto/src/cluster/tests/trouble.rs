@@ -78,6 +78,18 @@ fn a_daemon_that_keeps_crashing_is_kept_out_too() {
 }
 
 #[test]
+fn the_last_one_goes_on_without_a_host_that_is_kept_out() {
+    let mut segment = Segment::converged(2);
+    for _ in 0..3 {
+        segment.restart(1);
+        segment.run(TIMING.budget() * 3);
+    }
+    assert!(segment.is_converged(&[2]), "{}", segment.account());
+    assert_eq!((segment.share(2), segment.coverage()), (BUCKETS, (0, 0)));
+    segment.run_until(TIMING.budget() * 5, |segment| segment.is_converged(&[1, 2]));
+}
+
+#[test]
 fn stopping_and_starting_is_no_loss() {
     let mut segment = Segment::converged(3);
     for _ in 0..6 {
