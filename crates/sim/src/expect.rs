@@ -20,7 +20,8 @@ struct Pending {
 /// All that is expected of a run.
 pub(crate) struct Expectations {
     pending: Vec<Pending>,
-    broken: Option<(Time, u64)>,
+    /// Connections that have broken, and those of them without a reset, if there are new ones.
+    broken: Option<(u64, u64)>,
 }
 
 impl Expectations {
@@ -60,14 +61,15 @@ impl Expectations {
                 | What::Share { .. }
                 | What::Dark { .. }
                 | What::Broken { .. }
+                | What::Unclaimed { .. }
                 | What::Rejected { .. } => {}
             }
         }
     }
 
-    /// So many connections have broken.
-    pub(crate) const fn broken(&mut self, now: Time, count: u64) {
-        self.broken = Some((now, count));
+    /// So many connections have broken, and so many of these got no reset.
+    pub(crate) const fn broken(&mut self, count: u64, unclaimed: u64) {
+        self.broken = Some((count, unclaimed));
     }
 
     /// Looks at everything that is still open.
@@ -116,6 +118,9 @@ impl Expectations {
                 }
                 What::Dark { most } => in_time && dark_for > most.0 && now - dark_for >= *from,
                 What::Broken { most } => {
+                    in_time && broken.is_some_and(|(count, _)| count > u64::from(*most))
+                }
+                What::Unclaimed { most } => {
                     in_time && broken.is_some_and(|(_, count)| count > u64::from(*most))
                 }
                 What::Rejected { .. } => false,
@@ -144,7 +149,8 @@ impl Expectations {
                 | What::Stays { .. }
                 | What::Silent { .. }
                 | What::Dark { .. }
-                | What::Broken { .. } => false,
+                | What::Broken { .. }
+                | What::Unclaimed { .. } => false,
             };
             if missing {
                 return Err(format!("the run is over and this has not come: {what:?}"));

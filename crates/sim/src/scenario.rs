@@ -350,6 +350,11 @@ pub enum What {
         /// How many.
         most: u32,
     },
+    /// So many of them got no reset, at most.
+    Unclaimed {
+        /// How many.
+        most: u32,
+    },
     /// A host refuses frames for this reason, at least once.
     Rejected {
         /// Which host.
@@ -391,12 +396,34 @@ impl Scenario {
         let special = [&self.later, &self.twins, &self.newer, &self.legacy];
         let hosts = special.into_iter().flatten().copied();
         let acted_on = self.steps.iter().flat_map(|step| step.action.hosts());
-        match hosts.chain(acted_on).find(|host| !known(*host)) {
+        let watched = self
+            .expectations
+            .iter()
+            .flat_map(|expectation| expectation.what.hosts());
+        match hosts
+            .chain(acted_on)
+            .chain(watched)
+            .find(|host| !known(*host))
+        {
             Some(host) => Err(format!(
                 "there is no host {host}: this scenario has {} machines",
                 self.machines()
             )),
             None => Ok(()),
+        }
+    }
+}
+
+impl What {
+    /// The hosts that it names.
+    pub fn hosts(&self) -> Vec<u8> {
+        match self {
+            Self::Converged { hosts } | Self::Stays { hosts } | Self::Silent { hosts } => {
+                hosts.clone()
+            }
+            Self::Share { host, .. } | Self::Rejected { host, .. } => vec![*host],
+            Self::Event { host, .. } | Self::NoEvent { host, .. } => host.iter().copied().collect(),
+            Self::Dark { .. } | Self::Broken { .. } | Self::Unclaimed { .. } => Vec::new(),
         }
     }
 }

@@ -128,6 +128,9 @@ impl Search {
                 scenario
                     .steps
                     .retain(|step| !step.action.hosts().contains(&gone));
+                scenario
+                    .expectations
+                    .retain(|expectation| !expectation.what.hosts().contains(&gone));
             });
             if !dropped {
                 return;

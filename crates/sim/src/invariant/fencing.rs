@@ -2,9 +2,14 @@
 //!
 //! With `quorum = "none"` the parts of a split may serve each for itself, as with NLB. Two hosts are excused from each
 //! other when the links between them were so bad that they may have been in different parts, directly or through
-//! others, until the cluster has merged again.
+//! others, until the cluster has merged again. But a host that is all by itself gets no lease from anybody: it may serve
+//! by a map of its own making, not go on by one that names the others.
 
+use crate::faults::Hearing;
 use crate::machine::Machine;
+use covey_proto::config::Timing;
+use covey_proto::time::Time;
+use std::time::Duration;
 
 /// Watches that nobody serves who must not.
 pub(crate) struct Fencing {
@@ -19,10 +24,16 @@ pub(crate) struct Fencing {
     active: u128,
     /// Machines that take part, rightly or not, or still serve.
     present: u128,
+    /// For each machine, as bits: with whom it may or may not have heard each other since the cluster was whole.
+    doubtful: Vec<u128>,
+    /// Since when it has had nobody to get a lease from.
+    alone_since: Vec<Option<Time>>,
+    /// How long a lease can last.
+    lease: Duration,
 }
 
 impl Fencing {
-    pub(crate) fn new(machines: usize, quorum: bool) -> Self {
+    pub(crate) fn new(machines: usize, quorum: bool, timing: Timing) -> Self {
         let all = vec![u128::MAX; machines];
         Self {
             quorum,
@@ -31,23 +42,31 @@ impl Fencing {
             steady: 0,
             active: 0,
             present: 0,
+            doubtful: vec![0; machines],
+            alone_since: vec![None; machines],
+            lease: timing.expiry(),
         }
     }
 
     /// The links have changed.
-    pub(crate) fn links_changed(&mut self, sound: impl Fn(usize, usize) -> bool) {
+    pub(crate) fn links_changed(&mut self, hearing: impl Fn(usize, usize) -> Hearing) {
         let machines = self.sound.len();
         for one in 0..machines {
-            let hears = |other: &usize| sound(one, *other) && sound(*other, one);
-            self.sound[one] = (0..machines)
-                .filter(hears)
-                .fold(0, |bits, other| bits | 1 << other);
+            let bits_of = |wanted: &dyn Fn(Hearing) -> bool| {
+                let both =
+                    |other: &usize| wanted(hearing(one, *other)) && wanted(hearing(*other, one));
+                (0..machines)
+                    .filter(both)
+                    .fold(0, |bits, other| bits | 1 << other)
+            };
+            self.sound[one] = bits_of(&|hearing| hearing == Hearing::Sound);
             self.always[one] &= self.sound[one];
+            self.doubtful[one] |= bits_of(&|hearing| hearing != Hearing::Deaf) & !self.sound[one];
         }
     }
 
     /// Hosts have come or gone.
-    pub(crate) fn look(&mut self, machines: &[Machine]) {
+    pub(crate) fn look(&mut self, now: Time, machines: &[Machine]) {
         (self.active, self.present) = (0, 0);
         for machine in machines {
             let (state, bit) = (&machine.state, 1 << (machine.number - 1));
@@ -60,12 +79,37 @@ impl Fencing {
             }
         }
         self.steady &= self.active;
+        for one in 0..machines.len() {
+            let others =
+                (0..machines.len()).filter(|other| *other != one && self.present >> other & 1 != 0);
+            let alone = others
+                .into_iter()
+                .all(|other| self.are_apart(one, other) && self.doubtful[one] >> other & 1 == 0);
+            self.alone_since[one] = alone.then(|| self.alone_since[one].unwrap_or(now));
+        }
+    }
+
+    /// Whether one of two hosts may serve though the other does, because the cluster is split. A host that names the
+    /// other in its map needs somebody with whom to be on the other side.
+    pub(crate) fn excuses(
+        &self,
+        now: Time,
+        machines: &[Machine],
+        one: usize,
+        other: usize,
+    ) -> bool {
+        let outlives = |host: usize, other: usize| {
+            let names = machines[host].state.view.contains(machines[other].state.id);
+            names && self.alone_since[host].is_some_and(|since| now > since + self.lease)
+        };
+        self.are_apart(one, other) && !outlives(one, other) && !outlives(other, one)
     }
 
     /// All hosts are in one view again.
     pub(crate) fn merged(&mut self) {
         self.always.clone_from(&self.sound);
         self.steady = self.active;
+        self.doubtful.fill(0);
     }
 
     /// Whether two hosts may be in different parts of a split: no chain of hosts that have always heard each other
@@ -94,7 +138,7 @@ impl Fencing {
     }
 
     /// Nobody serves who was left out.
-    pub(crate) fn check(&self, machines: &[Machine]) -> Result<(), String> {
+    pub(crate) fn check(&self, now: Time, machines: &[Machine]) -> Result<(), String> {
         let serving = || {
             machines
                 .iter()
@@ -106,7 +150,7 @@ impl Fencing {
                 let (mine, theirs) = (left_out.state.epoch, member.state.epoch);
                 if theirs > mine
                     && !member.state.view.contains(left_out.state.id)
-                    && !self.are_apart(one, other)
+                    && !self.excuses(now, machines, one, other)
                 {
                     return Err(format!(
                         "host {} serves in epoch {mine}, though host {} does in epoch {theirs} with hosts {} only",
@@ -125,8 +169,17 @@ impl Fencing {
 mod tests {
     use super::*;
 
+    const TIMING: Timing = Timing {
+        period: Duration::from_millis(100),
+        tolerance: 5,
+    };
+
+    fn deaf_unless(hears: bool) -> Hearing {
+        if hears { Hearing::Sound } else { Hearing::Deaf }
+    }
+
     fn whole() -> Fencing {
-        let mut fencing = Fencing::new(4, false);
+        let mut fencing = Fencing::new(4, false, TIMING);
         fencing.active = 0b1111;
         fencing.merged();
         fencing
@@ -135,13 +188,13 @@ mod tests {
     #[test]
     fn hosts_are_apart_only_if_no_others_connect_them() {
         let mut fencing = whole();
-        fencing.links_changed(|from, to| (from, to) != (0, 1));
+        fencing.links_changed(|from, to| deaf_unless((from, to) != (0, 1)));
         assert!(!fencing.are_apart(0, 1) && !fencing.is_split());
-        fencing.links_changed(|from, to| (from < 2) == (to < 2));
+        fencing.links_changed(|from, to| deaf_unless((from < 2) == (to < 2)));
         assert!(fencing.are_apart(0, 2) && fencing.are_apart(1, 3));
         // Both cuts together have left no pair that connects host 1 with anybody.
         assert!(fencing.are_apart(0, 1));
-        fencing.links_changed(|_, _| true);
+        fencing.links_changed(|_, _| Hearing::Sound);
         assert!(fencing.are_apart(0, 2));
         fencing.merged();
         assert!(!fencing.is_split());
@@ -151,9 +204,9 @@ mod tests {
     fn a_host_that_was_away_connects_nobody() {
         let mut fencing = whole();
         fencing.steady = 0b0011;
-        fencing.links_changed(|from, to| (from, to) != (0, 1));
+        fencing.links_changed(|from, to| deaf_unless((from, to) != (0, 1)));
         assert!(fencing.are_apart(0, 1));
         assert!(!fencing.are_apart(0, 2));
-        assert!(!Fencing::new(4, true).are_apart(0, 1));
+        assert!(!Fencing::new(4, true, TIMING).are_apart(0, 1));
     }
 }

@@ -19,6 +19,7 @@ pub(crate) use settled::Disturbance;
 
 use crate::client::Happening;
 use crate::expect::Expectations;
+use crate::faults::Hearing;
 use crate::machine::Machine;
 use crate::report::Counts;
 use crate::scenario::Scenario;
@@ -154,7 +155,7 @@ impl Watch {
             violation: None,
             settling: Settling::new(timing, scenario.quorum, travel),
             coverage: Coverage::new(machines, commit, timing),
-            fencing: Fencing::new(machines, scenario.quorum != 0),
+            fencing: Fencing::new(machines, scenario.quorum != 0, timing),
             connections: Connections::new(commit),
             expectations: Expectations::new(scenario),
             epochs: vec![Epoch(0); machines],
@@ -179,9 +180,9 @@ impl Watch {
         self.connections.disturbed(now, disturbance);
     }
 
-    /// The links have changed; `sound` says whether a host can rely on hearing another.
-    pub(crate) fn links_changed(&mut self, sound: impl Fn(usize, usize) -> bool) {
-        self.fencing.links_changed(sound);
+    /// The links have changed.
+    pub(crate) fn links_changed(&mut self, hearing: impl Fn(usize, usize) -> Hearing) {
+        self.fencing.links_changed(hearing);
     }
 
     /// A host has reset this connection, because it was told to.
@@ -223,7 +224,7 @@ impl Watch {
         if let Err((promise, what)) = verdict {
             self.report(now, promise, what);
         }
-        self.expectations.broken(now, counts.broken);
+        self.expectations.broken(counts.broken, counts.unclaimed);
     }
 
     fn report(&mut self, at: Time, promise: &'static str, what: String) {
@@ -287,13 +288,13 @@ impl Watch {
         if !self.enabled {
             return;
         }
-        self.fencing.look(machines);
+        self.fencing.look(now, machines);
         if newly_settled {
             counts.settled += 1;
             self.fencing.merged();
         }
         self.coverage.look(now, machines, &self.fencing);
-        if let Err(what) = self.fencing.check(machines) {
+        if let Err(what) = self.fencing.check(now, machines) {
             self.report(now, "a sick host is silent", what);
         }
         if let Some(port) = segment.learnt(site::cluster()) {
