@@ -58,8 +58,8 @@ const MUTANTS: [Mutant; 9] = [
     Mutant {
         name: "converge alone while hearing others",
         file: "crates/proto/src/cluster/isolation.rs",
-        old: "&& self.outlook.alive == self.me()\n            && !self.someone",
-        new: "&& !self.someone",
+        old: "&& self.outlook.alive.without(self.unfit()) == self.me()\n            && !self.someone",
+        new: "&& { let _ = self.unfit(); true }\n            && !self.someone",
     },
     Mutant {
         name: "clear a bucket after the first of two lingerers",
