@@ -340,6 +340,10 @@ impl Client {
         let (Some(packet), Some(cluster)) = (Packet::parse(parsed.payload), self.cluster) else {
             return;
         };
+        if *packet.to.ip() != self.ip {
+            // A flipped bit can bring a frame to the wrong machine.
+            return;
+        }
         match packet.transport {
             Transport::Udp(data) => {
                 let number = data.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
