@@ -265,26 +265,10 @@ impl LinkFault {
     }
 }
 
-/// Whether hosts hear each other over a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hearing {
-    /// They can rely on it.
-    Sound,
-    /// They may miss each other for longer than a tolerance.
-    Doubtful,
-    /// They do not.
-    Deaf,
-}
-
 impl Quality {
-    /// What heartbeats can rely on.
-    pub(crate) fn hearing(&self) -> Hearing {
-        if self.cut.is_some() || self.heartbeats_cut.is_some() || self.loss >= 100.0 {
-            Hearing::Deaf
-        } else if self.broadcasts_cut || self.burst.is_some() || self.loss >= 30.0 {
-            Hearing::Doubtful
-        } else {
-            Hearing::Sound
-        }
+    /// Whether hosts may lose each other over this link for longer than a tolerance.
+    pub(crate) fn is_unreliable(&self) -> bool {
+        let cut = self.cut.or(self.heartbeats_cut).is_some();
+        cut || self.broadcasts_cut || self.burst.is_some() || self.loss >= 30.0
     }
 }

@@ -4,7 +4,7 @@
 //! It carries bytes. A frame goes to every port unless the switch has learnt where its destination is; the
 //! cluster MAC it must never learn (promise 5), because nobody may send from it. Called by `world.rs`.
 
-use crate::faults::{Hearing, Kind, LinkFault, Quality};
+use crate::faults::{Kind, LinkFault, Quality};
 use crate::report::Counts;
 use crate::rng::Rng;
 use covey_proto::ids::Mac;
@@ -108,9 +108,9 @@ impl Segment {
         self.active.is_empty()
     }
 
-    /// Whether one machine hears another.
-    pub(crate) fn hearing(&self, from: usize, to: usize) -> Hearing {
-        self.links[from * self.ports + to].quality.hearing()
+    /// Whether one machine may miss another for longer than its tolerance.
+    pub(crate) fn is_unreliable(&self, from: usize, to: usize) -> bool {
+        self.links[from * self.ports + to].quality.is_unreliable()
     }
 
     fn judge_links(&mut self) {

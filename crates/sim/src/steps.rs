@@ -3,7 +3,7 @@
 //! Called by `world.rs` when a step is due. Each step is logged and counted by its kind, and the invariants are told
 //! whether it is a fault or something that must harm nobody.
 
-use crate::faults::{Hearing, Kind, LinkFault};
+use crate::faults::{Kind, LinkFault};
 use crate::invariant::Disturbance;
 use crate::machine::{Inbound, Stall};
 use crate::scenario::{Action, PortChange};
@@ -264,12 +264,8 @@ impl World {
             .map(|machine| machine.plugged)
             .collect();
         let segment = &self.segment;
-        self.watch.links_changed(|from, to| {
-            if plugged[from] && plugged[to] {
-                segment.hearing(from, to)
-            } else {
-                Hearing::Deaf
-            }
+        self.watch.links_changed(self.now, |from, to| {
+            plugged[from] && plugged[to] && !segment.is_unreliable(from, to)
         });
     }
 

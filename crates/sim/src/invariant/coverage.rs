@@ -103,7 +103,7 @@ impl Coverage {
         for first in 0..self.machines {
             for second in first + 1..self.machines {
                 let (a, b) = (&machines[first].state, &machines[second].state);
-                if a.taken() & b.taken() == 0 || fencing.excuses(now, machines, first, second) {
+                if a.taken() & b.taken() == 0 || fencing.excuses(now, first, second) {
                     continue;
                 }
                 let hosts = (first, second);

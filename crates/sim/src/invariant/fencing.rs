@@ -2,10 +2,8 @@
 //!
 //! With `quorum = "none"` the parts of a split may serve each for itself, as with NLB. Two hosts are excused from each
 //! other when the links between them were so bad that they may have been in different parts, directly or through
-//! others, until the cluster has merged again. But a host that is all by itself gets no lease from anybody: it may serve
-//! by a map of its own making, not go on by one that names the others.
+//! others, until the cluster has merged again, or until they have heard each other for long enough to know better.
 
-use crate::faults::Hearing;
 use crate::machine::Machine;
 use covey_proto::config::Timing;
 use covey_proto::time::Time;
@@ -24,12 +22,10 @@ pub(crate) struct Fencing {
     active: u128,
     /// Machines that take part, rightly or not, or still serve.
     present: u128,
-    /// For each machine, as bits: with whom it may or may not have heard each other since the cluster was whole.
-    doubtful: Vec<u128>,
-    /// Since when it has had nobody to get a lease from.
-    alone_since: Vec<Option<Time>>,
-    /// How long a lease can last.
-    lease: Duration,
+    /// Since when two hosts hear each other, by index.
+    sound_since: Vec<Time>,
+    /// How long hosts that hear each other may disagree: a lease, and another until the last has taken note.
+    patience: Duration,
 }
 
 impl Fencing {
@@ -42,31 +38,29 @@ impl Fencing {
             steady: 0,
             active: 0,
             present: 0,
-            doubtful: vec![0; machines],
-            alone_since: vec![None; machines],
-            lease: timing.expiry(),
+            sound_since: vec![Time::ZERO; machines * machines],
+            patience: timing.expiry() * 2,
         }
     }
 
-    /// The links have changed.
-    pub(crate) fn links_changed(&mut self, hearing: impl Fn(usize, usize) -> Hearing) {
+    /// The links have changed; `sound` says whether a host can rely on hearing another.
+    pub(crate) fn links_changed(&mut self, now: Time, sound: impl Fn(usize, usize) -> bool) {
         let machines = self.sound.len();
         for one in 0..machines {
-            let bits_of = |wanted: &dyn Fn(Hearing) -> bool| {
-                let both =
-                    |other: &usize| wanted(hearing(one, *other)) && wanted(hearing(*other, one));
-                (0..machines)
-                    .filter(both)
-                    .fold(0, |bits, other| bits | 1 << other)
-            };
-            self.sound[one] = bits_of(&|hearing| hearing == Hearing::Sound);
+            let before = self.sound[one];
+            let both = |other: &usize| sound(one, *other) && sound(*other, one);
+            self.sound[one] = (0..machines)
+                .filter(both)
+                .fold(0, |bits, other| bits | 1 << other);
             self.always[one] &= self.sound[one];
-            self.doubtful[one] |= bits_of(&|hearing| hearing != Hearing::Deaf) & !self.sound[one];
+            for other in (0..machines).filter(|other| before >> other & 1 == 0) {
+                self.sound_since[one * machines + other] = now;
+            }
         }
     }
 
     /// Hosts have come or gone.
-    pub(crate) fn look(&mut self, now: Time, machines: &[Machine]) {
+    pub(crate) fn look(&mut self, machines: &[Machine]) {
         (self.active, self.present) = (0, 0);
         for machine in machines {
             let (state, bit) = (&machine.state, 1 << (machine.number - 1));
@@ -79,37 +73,19 @@ impl Fencing {
             }
         }
         self.steady &= self.active;
-        for one in 0..machines.len() {
-            let others =
-                (0..machines.len()).filter(|other| *other != one && self.present >> other & 1 != 0);
-            let alone = others
-                .into_iter()
-                .all(|other| self.are_apart(one, other) && self.doubtful[one] >> other & 1 == 0);
-            self.alone_since[one] = alone.then(|| self.alone_since[one].unwrap_or(now));
-        }
     }
 
-    /// Whether one of two hosts may serve though the other does, because the cluster is split. A host that names the
-    /// other in its map needs somebody with whom to be on the other side.
-    pub(crate) fn excuses(
-        &self,
-        now: Time,
-        machines: &[Machine],
-        one: usize,
-        other: usize,
-    ) -> bool {
-        let outlives = |host: usize, other: usize| {
-            let names = machines[host].state.view.contains(machines[other].state.id);
-            names && self.alone_since[host].is_some_and(|since| now > since + self.lease)
-        };
-        self.are_apart(one, other) && !outlives(one, other) && !outlives(other, one)
+    /// Whether one of two hosts may serve though the other does, because the cluster is split.
+    pub(crate) fn excuses(&self, now: Time, one: usize, other: usize) -> bool {
+        let since = self.sound_since[one * self.sound.len() + other];
+        let know_better = self.sound[one] >> other & 1 != 0 && now > since + self.patience;
+        self.are_apart(one, other) && !know_better
     }
 
     /// All hosts are in one view again.
     pub(crate) fn merged(&mut self) {
         self.always.clone_from(&self.sound);
         self.steady = self.active;
-        self.doubtful.fill(0);
     }
 
     /// Whether two hosts may be in different parts of a split: no chain of hosts that have always heard each other
@@ -150,7 +126,7 @@ impl Fencing {
                 let (mine, theirs) = (left_out.state.epoch, member.state.epoch);
                 if theirs > mine
                     && !member.state.view.contains(left_out.state.id)
-                    && !self.excuses(now, machines, one, other)
+                    && !self.excuses(now, one, other)
                 {
                     return Err(format!(
                         "host {} serves in epoch {mine}, though host {} does in epoch {theirs} with hosts {} only",
@@ -174,10 +150,6 @@ mod tests {
         tolerance: 5,
     };
 
-    fn deaf_unless(hears: bool) -> Hearing {
-        if hears { Hearing::Sound } else { Hearing::Deaf }
-    }
-
     fn whole() -> Fencing {
         let mut fencing = Fencing::new(4, false, TIMING);
         fencing.active = 0b1111;
@@ -188,14 +160,20 @@ mod tests {
     #[test]
     fn hosts_are_apart_only_if_no_others_connect_them() {
         let mut fencing = whole();
-        fencing.links_changed(|from, to| deaf_unless((from, to) != (0, 1)));
+        fencing.links_changed(Time::ZERO, |from, to| (from, to) != (0, 1));
         assert!(!fencing.are_apart(0, 1) && !fencing.is_split());
-        fencing.links_changed(|from, to| deaf_unless((from < 2) == (to < 2)));
+        fencing.links_changed(Time::ZERO, |from, to| (from < 2) == (to < 2));
         assert!(fencing.are_apart(0, 2) && fencing.are_apart(1, 3));
         // Both cuts together have left no pair that connects host 1 with anybody.
         assert!(fencing.are_apart(0, 1));
-        fencing.links_changed(|_, _| Hearing::Sound);
+        fencing.links_changed(Time::ZERO, |_, _| true);
         assert!(fencing.are_apart(0, 2));
+        let after = |time: Duration| Time::ZERO + time;
+        assert!(fencing.excuses(after(TIMING.expiry()), 0, 2));
+        assert!(
+            !fencing.excuses(after(TIMING.expiry() * 3), 0, 2),
+            "they know better by now"
+        );
         fencing.merged();
         assert!(!fencing.is_split());
     }
@@ -204,7 +182,7 @@ mod tests {
     fn a_host_that_was_away_connects_nobody() {
         let mut fencing = whole();
         fencing.steady = 0b0011;
-        fencing.links_changed(|from, to| deaf_unless((from, to) != (0, 1)));
+        fencing.links_changed(Time::ZERO, |from, to| (from, to) != (0, 1));
         assert!(fencing.are_apart(0, 1));
         assert!(!fencing.are_apart(0, 2));
         assert!(!Fencing::new(4, true, TIMING).are_apart(0, 1));

@@ -19,7 +19,6 @@ pub(crate) use settled::Disturbance;
 
 use crate::client::Happening;
 use crate::expect::Expectations;
-use crate::faults::Hearing;
 use crate::machine::Machine;
 use crate::report::Counts;
 use crate::scenario::Scenario;
@@ -180,9 +179,9 @@ impl Watch {
         self.connections.disturbed(now, disturbance);
     }
 
-    /// The links have changed.
-    pub(crate) fn links_changed(&mut self, hearing: impl Fn(usize, usize) -> Hearing) {
-        self.fencing.links_changed(hearing);
+    /// The links have changed; `sound` says whether a host can rely on hearing another.
+    pub(crate) fn links_changed(&mut self, now: Time, sound: impl Fn(usize, usize) -> bool) {
+        self.fencing.links_changed(now, sound);
     }
 
     /// A host has reset this connection, because it was told to.
@@ -288,7 +287,7 @@ impl Watch {
         if !self.enabled {
             return;
         }
-        self.fencing.look(now, machines);
+        self.fencing.look(machines);
         if newly_settled {
             counts.settled += 1;
             self.fencing.merged();
