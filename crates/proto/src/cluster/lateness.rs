@@ -34,7 +34,7 @@ impl Cluster {
             self.listening_since = now;
         }
         match self.lateness.late {
-            before if by > timing.period / 2 => {
+            before if by > timing.period => {
                 let worst = before.map_or(by, |(worst, _)| worst.max(by));
                 self.lateness.late = Some((worst, now));
                 if before.is_none() {

@@ -159,7 +159,10 @@ fn stall_now_and_then(segment: &mut Segment, stall: Duration, times: u32) {
 #[test]
 fn a_late_host_says_so_and_is_waited_for() {
     let mut segment = Segment::converged(3);
-    stall_now_and_then(&mut segment, TIMING.period, 3);
+    // Less than a period is nothing to speak of.
+    stall_now_and_then(&mut segment, TIMING.period * 3 / 4, 3);
+    assert_eq!(times(&segment, 2, 105), 0);
+    stall_now_and_then(&mut segment, TIMING.period * 5 / 2, 3);
     assert_eq!((times(&segment, 2, 105), times(&segment, 1, 105)), (1, 0));
     let tolerance = |segment: &Segment, of: u8| {
         let peer = segment.host(1).cluster.peers.get(id(of)).unwrap();
