@@ -28,7 +28,7 @@ const MUTANTS: [Mutant; 9] = [
         name: "renew the lease on sending alone",
         file: "crates/proto/src/cluster/lease.rs",
         old: "confirmed.map(|peer| peer.renews_until - margin).min()",
-        new: "confirmed.last().and(self.sent.newest_serves_until()).map(|until| until - margin)",
+        new: "confirmed.map(|_| self.last_heartbeat_at + self.config.timing.budget() - margin).min()",
     },
     Mutant {
         name: "serve after a lapsed lease",
@@ -58,8 +58,8 @@ const MUTANTS: [Mutant; 9] = [
     Mutant {
         name: "converge alone while hearing others",
         file: "crates/proto/src/cluster/isolation.rs",
-        old: "&& self.outlook.alive == self.me()\n            && !self.someone",
-        new: "&& !self.someone",
+        old: "&& self.outlook.alive.without(self.unfit()) == self.me()\n            && !self.someone",
+        new: "&& { let _ = self.unfit(); true }\n            && !self.someone",
     },
     Mutant {
         name: "clear a bucket after the first of two lingerers",

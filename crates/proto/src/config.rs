@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// How the cluster's frames reach every host (wlbs.md §2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClusterMode {
     /// A unicast cluster MAC that no switch learns, so switches flood it.
     Unicast,
@@ -16,6 +16,16 @@ pub enum ClusterMode {
     Multicast,
     /// A multicast cluster MAC that belongs to an IP multicast group, for snooping switches.
     Igmp,
+}
+
+impl std::fmt::Display for ClusterMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unicast => "unicast",
+            Self::Multicast => "multicast",
+            Self::Igmp => "igmp",
+        })
+    }
 }
 
 /// Heartbeat period and tolerance (NLB: AliveMsgPeriod, AliveMsgTolerance).
@@ -40,6 +50,20 @@ impl Timing {
     /// Tolerance times period: the longest silence of a live host.
     pub fn budget(self) -> Duration {
         self.period * u32::from(self.tolerance)
+    }
+
+    /// The longest tolerance that a host with this timing ever announces: a quarter more than its own, when it runs
+    /// late. Not more, because a new cluster listens for as long before it serves.
+    #[must_use]
+    pub fn longest(self) -> Self {
+        let tolerance = self.tolerance + self.tolerance.div_ceil(4);
+        let tolerance = tolerance.min(Self::MAX_TOLERANCE);
+        Self { tolerance, ..self }
+    }
+
+    /// Tolerance less two periods: the age up to which the word of a host counts that has such a timing.
+    pub fn patience(self) -> Duration {
+        self.period * u32::from(self.tolerance - 2)
     }
 
     /// How long to wait before a silent host's lease has surely run out: the budget, 1/256 of it for clocks
@@ -109,10 +133,13 @@ pub struct ClusterConfig {
     pub port_states: Vec<(u32, PortState)>,
     /// What to do after a split.
     pub quorum: Quorum,
+    /// Whether this host can only speak the previous EtherType, 0xBF01. It hears both.
+    pub legacy: bool,
+    /// The protocol version that it says it speaks: [`crate::wire::heartbeat::PROTOCOL_VERSION`], or a later one to
+    /// try out how today's hosts take it.
+    pub version: u16,
     /// Whether hosts that cannot broadcast to each other go on by unicast.
     pub unicast_fallback: bool,
-    /// Whether heartbeats go out under the EtherType of the previous generation (0xBF01).
-    pub legacy: bool,
     /// How late the clock that the data path reads may be (the tick of CLOCK_MONOTONIC_COARSE).
     pub clock_granularity: Duration,
     /// Drawn at random by the caller, once per daemon start.

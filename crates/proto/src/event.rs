@@ -1,9 +1,16 @@
 //! What the core tells people: events, with NLB's IDs where NLB has one (wlbs.md §5.4), Covey's own above
-//! 1000. Each says what happened, why, and what to do if something is to be done.
+//! 1000. Each says what happened, why, and what to do if something is to be done. docs/events.md lists them all.
+//!
+//! The core makes them; the daemon logs them and keeps them for `covey events`. The words are in `event/text.rs`.
+
+mod text;
 
 use crate::cluster::RuleChange;
+use crate::config::ClusterMode;
 use crate::ids::{Epoch, HostId, HostSet, Mac};
-use std::fmt;
+use crate::rules::RuleDifference;
+use crate::wire::Reject;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// How much an event matters.
@@ -30,6 +37,46 @@ pub enum FenceReason {
         /// The epoch they are in.
         epoch: Epoch,
     },
+    /// Another host with this host's ID serves too, and has the better right to.
+    DuplicateId,
+}
+
+/// Why frames that name this cluster are not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Distrust {
+    /// They are not signed.
+    Unsigned,
+    /// They are signed, and this host has no key.
+    UnexpectedSignature,
+    /// They are signed with a key that this host does not have.
+    UnknownKey,
+    /// Their signature is wrong.
+    BadSignature,
+}
+
+impl Distrust {
+    /// What a rejected frame says about its sender; `None` if the reason has nothing to do with keys.
+    pub const fn from_reject(reason: Reject) -> Option<Self> {
+        match reason {
+            Reject::Unsigned => Some(Self::Unsigned),
+            Reject::UnexpectedSignature => Some(Self::UnexpectedSignature),
+            Reject::UnknownKey => Some(Self::UnknownKey),
+            Reject::BadSignatureTag => Some(Self::BadSignature),
+            Reject::TooShort
+            | Reject::BadSignature
+            | Reject::ForeignNlb
+            | Reject::BadHostId
+            | Reject::OtherCluster
+            | Reject::BadName
+            | Reject::BadRecord
+            | Reject::MissingRecord
+            | Reject::OwnFrame
+            | Reject::DuplicateId
+            | Reject::Replay
+            | Reject::Unproven
+            | Reject::Stopped => None,
+        }
+    }
 }
 
 /// Something worth telling.
@@ -137,10 +184,105 @@ pub enum Event {
         /// The other's name.
         name: String,
     },
-    /// A host has other port rules than this one and is kept out.
-    RulesDiffer {
-        /// The odd host.
+    /// Two other hosts use one ID.
+    DuplicatePeer {
+        /// The ID.
         host: HostId,
+        /// Name and MAC of the one that is believed.
+        one: (String, Mac),
+        /// Name and MAC of the other.
+        other: (String, Mac),
+    },
+    /// The virtual IPs or port rules of another host are not this host's, so one of the two is kept out.
+    RulesDiffer {
+        /// The other host.
+        host: HostId,
+        /// Its name.
+        name: String,
+        /// Whether it is this host that is kept out.
+        this_host_out: bool,
+        /// The first thing that differs; `None` if the other host has not shown its rules.
+        difference: Option<RuleDifference>,
+    },
+    /// The mode of another host is not this host's, so one of the two is kept out.
+    ModeDiffers {
+        /// The other host.
+        host: HostId,
+        /// Its name.
+        name: String,
+        /// Its mode.
+        there: ClusterMode,
+        /// This host's.
+        here: ClusterMode,
+    },
+    /// Two hosts have the same handling priority for a single-host rule.
+    EqualPriorities {
+        /// The rule, counted from 1.
+        rule: usize,
+        /// The handling priority.
+        priority: u8,
+        /// The host that takes the traffic, and its name.
+        taker: (HostId, String),
+        /// The other, and its name.
+        other: (HostId, String),
+    },
+    /// A host is met that serves another map of this cluster: it had been parted.
+    PartitionHealed {
+        /// Which host.
+        host: HostId,
+        /// Its name.
+        name: String,
+    },
+    /// Frames name this cluster but are not believed. Nothing vouches for what they say.
+    NotBelieved {
+        /// The host ID in them.
+        host: HostId,
+        /// The dedicated IP in them.
+        dip: Ipv4Addr,
+        /// Why not.
+        reason: Distrust,
+    },
+    /// A host that speaks Microsoft's NLB uses this cluster's address. Nothing vouches for what it says.
+    ForeignNlb {
+        /// Its host ID.
+        host: HostId,
+        /// Its dedicated IP.
+        dip: Ipv4Addr,
+    },
+    /// Hosts that only speak the previous EtherType have come, so this host reverts to it.
+    LegacyHosts {
+        /// Which.
+        hosts: HostSet,
+    },
+    /// The last of them has gone.
+    LegacyGone,
+    /// The lowest protocol version among the live hosts has changed.
+    FeatureLevel {
+        /// It.
+        level: u16,
+        /// The other hosts that speak nothing later, if this host does.
+        held_down_by: HostSet,
+    },
+    /// A host that was lost again and again may not join for a while.
+    KeptOut {
+        /// Which.
+        host: HostId,
+        /// Whether it is this host.
+        this_host: bool,
+        /// For how long at most.
+        wait: Duration,
+    },
+    /// The timers of this host fire late.
+    Late {
+        /// How late.
+        by: Duration,
+        /// The tolerance that it announces meanwhile, in periods.
+        tolerance: u16,
+    },
+    /// They fire on time again.
+    OnTime {
+        /// The tolerance that it announces again.
+        tolerance: u16,
     },
     /// The other hosts answer ARP but no heartbeat arrives from any of them.
     HeartbeatsBlocked {
@@ -180,7 +322,11 @@ impl Event {
             Self::HostLost { .. } => 1003,
             Self::Fenced { .. } => 1004,
             Self::DuplicateId { .. } => 1005,
-            Self::RulesDiffer { .. } => 1006,
+            Self::RulesDiffer { difference, .. } => match difference {
+                Some(RuleDifference::Count { .. }) => 67,
+                Some(RuleDifference::Vips { .. }) => 110,
+                Some(RuleDifference::Rule { .. }) | None => 1006,
+            },
             Self::HeartbeatsBlocked { .. } => 1007,
             Self::BroadcastBlocked { .. } => 1008,
             Self::Leaving { .. } => 1009,
@@ -188,6 +334,18 @@ impl Event {
             Self::Suspended { .. } => 1011,
             Self::Resumed { .. } => 1012,
             Self::RuleDrained { .. } => 1013,
+            Self::PartitionHealed { .. } => 18,
+            Self::EqualPriorities { .. } => 20,
+            Self::LegacyHosts { .. } => 86,
+            Self::Late { .. } => 105,
+            Self::OnTime { .. } => 106,
+            Self::DuplicatePeer { .. } => 1014,
+            Self::ModeDiffers { .. } => 1015,
+            Self::NotBelieved { .. } => 1016,
+            Self::ForeignNlb { .. } => 1017,
+            Self::LegacyGone => 1018,
+            Self::FeatureLevel { .. } => 1019,
+            Self::KeptOut { .. } => 1020,
         }
     }
 
@@ -207,126 +365,28 @@ impl Event {
             | Self::Converged { .. }
             | Self::HostJoined { .. }
             | Self::HostLeft { .. }
+            | Self::LegacyGone
+            | Self::FeatureLevel { .. }
+            | Self::OnTime { .. }
             | Self::Reloaded => Severity::Info,
-            Self::HostLost { .. } | Self::BroadcastBlocked { .. } => Severity::Warning,
+            Self::HostLost { .. }
+            | Self::BroadcastBlocked { .. }
+            | Self::EqualPriorities { .. }
+            | Self::PartitionHealed { .. }
+            | Self::NotBelieved { .. }
+            | Self::ForeignNlb { .. }
+            | Self::LegacyHosts { .. }
+            | Self::KeptOut { .. }
+            | Self::Late { .. } => Severity::Warning,
             Self::Fenced { .. }
             | Self::DuplicateId { .. }
+            | Self::DuplicatePeer { .. }
             | Self::RulesDiffer { .. }
+            | Self::ModeDiffers { .. }
             | Self::HeartbeatsBlocked { .. } => Severity::Error,
         }
     }
 }
 
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Started { host } => write!(
-                f,
-                "cluster mode started with host ID {host}; it will take traffic as soon as it has converged"
-            ),
-            Self::Stopped { host } => write!(f, "cluster mode stopped on host {host}"),
-            Self::Leaving { host } => {
-                write!(
-                    f,
-                    "host {host} is leaving: it serves until the others have its share"
-                )
-            }
-            Self::LeavingInterrupted { host } => {
-                write!(f, "leaving interrupted: host {host} stays in the cluster")
-            }
-            Self::Draining { host } => write!(
-                f,
-                "connection draining started: host {host} takes no new connections and stops when the last \
-                 one has ended"
-            ),
-            Self::DrainingInterrupted { host } => {
-                write!(f, "connection draining interrupted on host {host}")
-            }
-            Self::Suspended { host } => write!(
-                f,
-                "host {host} is suspended: it is stopped and heeds no command until it is resumed"
-            ),
-            Self::Resumed { host } => write!(
-                f,
-                "host {host} is resumed: it heeds commands again, and stays stopped until it is started"
-            ),
-            Self::RulesChanged { change, port } => {
-                f.write_str(match change {
-                    RuleChange::Enable => "enabled traffic handling for ",
-                    RuleChange::Disable => "disabled ALL traffic handling for ",
-                    RuleChange::Drain => "disabled NEW traffic handling for ",
-                })?;
-                match port {
-                    Some(port) => write!(f, "the rule containing port {port}"),
-                    None => f.write_str("all port rules"),
-                }
-            }
-            Self::RuleDrained { port } => write!(
-                f,
-                "the last connection of the rule containing port {port} has ended; the rule is disabled on \
-                 this host"
-            ),
-            Self::Converged {
-                host,
-                default,
-                view,
-                epoch,
-                took,
-                cause,
-            } => {
-                let role = if *default { " as DEFAULT host" } else { "" };
-                let millis = took.as_secs_f64() * 1000.0;
-                write!(
-                    f,
-                    "host {host} converged{role} with host(s) {view} as part of the cluster \
-                     (epoch {epoch}, {millis:.1} ms, {cause})"
-                )
-            }
-            Self::HostJoined { host, name, mac } => {
-                write!(f, "host {host} ({name}, {mac}) is heard")
-            }
-            Self::HostLeft { host } => write!(f, "host {host} has left the cluster"),
-            Self::HostLost { host, silent } => write!(
-                f,
-                "host {host} has been silent for {:.0} ms and counts as lost",
-                silent.as_secs_f64() * 1000.0
-            ),
-            Self::Fenced {
-                reason: FenceReason::LeaseLapsed { ago },
-            } => write!(
-                f,
-                "this host stopped serving: its lease ran out {:.0} ms ago, because the other hosts did not \
-                 confirm in time that they hear it (daemon not running, heartbeats lost, or link down); it \
-                 serves again after the next convergence",
-                ago.as_secs_f64() * 1000.0
-            ),
-            Self::Fenced {
-                reason: FenceReason::MapMissed { epoch },
-            } => write!(
-                f,
-                "this host stopped serving: the others are in epoch {epoch}, which it has not seen prepared; \
-                 it serves again after the next convergence"
-            ),
-            Self::DuplicateId { host, mac, name } => write!(
-                f,
-                "host ID {host} is also used by {name} ({mac}); give one of the two another ID (host.id)"
-            ),
-            Self::RulesDiffer { host } => write!(
-                f,
-                "host {host} has other virtual IPs or port rules than this host and is kept out; \
-                 compare the configuration files"
-            ),
-            Self::HeartbeatsBlocked { hosts } => write!(
-                f,
-                "host(s) {hosts} answer ARP but none of their heartbeats arrives; this host stays fenced: see \
-                 that their daemons run and that the switch passes EtherType 0x886F"
-            ),
-            Self::BroadcastBlocked { host } => write!(
-                f,
-                "broadcasts of host {host} do not arrive, direct heartbeats do: the cluster goes on, but the \
-                 switch should pass broadcasts with EtherType 0x886F"
-            ),
-            Self::Reloaded => f.write_str("configuration reloaded"),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

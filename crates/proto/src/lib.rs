@@ -10,6 +10,7 @@
 //! use covey_proto::ids::{HostId, Incarnation, Mac};
 //! use covey_proto::rules::RuleSet;
 //! use covey_proto::time::Time;
+//! use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
 //! use covey_proto::{Cluster, Command, Input, Output};
 //! use std::time::Duration;
 //!
@@ -27,8 +28,9 @@
 //!     claims: vec![],
 //!     port_states: vec![],
 //!     quorum: Quorum::None,
-//!     unicast_fallback: true,
 //!     legacy: false,
+//!     version: PROTOCOL_VERSION,
+//!     unicast_fallback: true,
 //!     clock_granularity: Duration::from_millis(4),
 //!     incarnation: Incarnation(7),
 //! });

@@ -2,14 +2,23 @@
 //! handling priority). Meaning only; the TOML that says it is parsed in the binary crate.
 //!
 //! What all hosts must agree on ([`RuleSet`]) is kept apart from what each host may choose for itself
-//! ([`Claim`], one per rule: its load weight or its handling priority), as in NLB.
+//! ([`Claim`], one per rule: its load weight or its handling priority), as in NLB. A rule set has one form as
+//! bytes, by which its digest is made and in which hosts that disagree show it to each other.
+
+mod difference;
 
 use crate::ids::Digest;
 pub use covey_filter::Affinity;
 use covey_filter::{MAX_VIPS, USER_RULES};
+pub use difference::RuleDifference;
 use sha2::{Digest as _, Sha256};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
+
+/// Bytes of a rule: virtual IP, first port, last port, protocol, filtering mode, affinity, stickiness in seconds.
+const RULE_LEN: usize = 31;
+/// Stands for all virtual IPs.
+const NO_VIP: [u8; 16] = [0; 16];
 
 /// Which transport protocols a rule covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +171,9 @@ impl RuleSet {
                 return Err(RuleError::Overlap(earlier, index));
             }
         }
-        let digest = digest(&vips, &rules);
+        let mut hash = Sha256::new();
+        hash.update(encode(&vips, &rules));
+        let digest = truncated(hash);
         Ok(Self {
             vips,
             rules,
@@ -198,32 +209,88 @@ impl RuleSet {
         &self.rules
     }
 
+    /// The most bytes of an encoded rule set.
+    pub const MAX_ENCODED: usize = 1 + MAX_VIPS * 16 + USER_RULES * RULE_LEN;
+
+    /// The rule set as bytes, for hosts that have another one. The digest is made of these.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(&self.vips, &self.rules)
+    }
+
+    /// Reads what [`Self::encode`] wrote; `None` if it is not a sound rule set.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&count, rest) = bytes.split_first()?;
+        let (vips, rules) = rest.split_at_checked(usize::from(count) * 16)?;
+        let (vips, _) = vips.as_chunks::<16>();
+        let (rules, incomplete) = rules.as_chunks::<RULE_LEN>();
+        if !incomplete.is_empty() || rules.len() > USER_RULES {
+            return None;
+        }
+        let rules: Option<Vec<_>> = rules.iter().map(decode_rule).collect();
+        Self::new(vips.iter().map(decode_vip).collect(), rules?).ok()
+    }
+
     /// Equal exactly if virtual IPs and rules are (but for collisions of 2^-64).
     pub const fn digest(&self) -> Digest {
         self.digest
     }
 }
 
-fn digest(vips: &[IpAddr], rules: &[PortRule]) -> Digest {
-    let mut hash = Sha256::new();
-    hash.update([vips.len() as u8]);
+/// A rule set as bytes: the number of virtual IPs, these, then the rules.
+fn encode(vips: &[IpAddr], rules: &[PortRule]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + vips.len() * 16 + rules.len() * RULE_LEN);
+    bytes.push(vips.len() as u8);
     for vip in vips {
-        hash.update(mapped(*vip));
+        bytes.extend_from_slice(&mapped(*vip));
     }
     for rule in rules {
-        hash.update(rule.vip.map_or([0; 16], mapped));
-        hash.update(rule.start.to_be_bytes());
-        hash.update(rule.end.to_be_bytes());
-        let (mode, affinity) = match rule.mode {
+        let PortRule {
+            vip,
+            start,
+            end,
+            protocol,
+            mode,
+            sticky,
+        } = *rule;
+        bytes.extend_from_slice(&vip.map_or(NO_VIP, mapped));
+        bytes.extend_from_slice(&start.to_be_bytes());
+        bytes.extend_from_slice(&end.to_be_bytes());
+        let (mode, affinity) = match mode {
             FilterMode::Multiple { affinity } => (2, affinity as u8),
             FilterMode::Single => (1, 0),
             FilterMode::Disabled => (3, 0),
         };
-        hash.update([rule.protocol as u8, mode, affinity]);
-        let sticky = rule.sticky.map_or(0, |sticky| sticky.as_secs());
-        hash.update(sticky.to_be_bytes());
+        bytes.extend_from_slice(&[protocol as u8, mode, affinity]);
+        let sticky = sticky.map_or(0, |sticky| sticky.as_secs());
+        bytes.extend_from_slice(&sticky.to_be_bytes());
     }
-    truncated(hash)
+    bytes
+}
+
+fn decode_vip(bytes: &[u8; 16]) -> IpAddr {
+    Ipv6Addr::from(*bytes).to_canonical()
+}
+
+fn decode_rule(bytes: &[u8; RULE_LEN]) -> Option<PortRule> {
+    let (vip, rest) = bytes.split_first_chunk::<16>()?;
+    let (&[s1, s0, e1, e0, protocol, mode, affinity], sticky) = rest.split_first_chunk()?;
+    let sticky = u64::from_be_bytes(*sticky.first_chunk()?);
+    let affinities = [Affinity::None, Affinity::Single, Affinity::Network];
+    let affinity = affinities.into_iter().find(|a| *a as u8 == affinity)?;
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Both];
+    Some(PortRule {
+        vip: (*vip != NO_VIP).then(|| decode_vip(vip)),
+        start: u16::from_be_bytes([s1, s0]),
+        end: u16::from_be_bytes([e1, e0]),
+        protocol: protocols.into_iter().find(|p| *p as u8 == protocol)?,
+        mode: match mode {
+            1 => FilterMode::Single,
+            2 => FilterMode::Multiple { affinity },
+            3 => FilterMode::Disabled,
+            _ => return None,
+        },
+        sticky: (sticky != 0).then(|| Duration::from_secs(sticky)),
+    })
 }
 
 /// The first eight bytes of a finished hash.
@@ -243,65 +310,4 @@ pub fn mapped(address: IpAddr) -> [u8; 16] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(vip: Option<&str>, start: u16, end: u16, protocol: Protocol) -> PortRule {
-        let vip = vip.map(|ip| ip.parse().unwrap());
-        PortRule {
-            vip,
-            start,
-            end,
-            protocol,
-            mode: FilterMode::Multiple {
-                affinity: Affinity::None,
-            },
-            sticky: None,
-        }
-    }
-
-    fn set(rules: Vec<PortRule>) -> Result<RuleSet, RuleError> {
-        RuleSet::new(
-            vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
-            rules,
-        )
-    }
-
-    #[test]
-    fn overlaps_are_found_by_range_protocol_and_address() {
-        let web = || rule(None, 80, 90, Protocol::Tcp);
-        assert_eq!(
-            set(vec![web(), rule(None, 90, 95, Protocol::Both)]),
-            Err(RuleError::Overlap(0, 1))
-        );
-        assert!(set(vec![web(), rule(None, 90, 95, Protocol::Udp)]).is_ok());
-        assert!(set(vec![web(), rule(None, 91, 95, Protocol::Tcp)]).is_ok());
-        assert!(set(vec![web(), rule(Some("10.0.0.2"), 80, 80, Protocol::Tcp)]).is_ok());
-        assert_eq!(
-            set(vec![rule(Some("10.9.9.9"), 1, 1, Protocol::Tcp)]),
-            Err(RuleError::UnknownVip(0))
-        );
-        assert_eq!(
-            set(vec![rule(None, 9, 8, Protocol::Tcp)]),
-            Err(RuleError::EmptyRange(0))
-        );
-    }
-
-    #[test]
-    fn the_digest_tells_sets_apart() {
-        let one = set(vec![rule(None, 80, 80, Protocol::Tcp)]).unwrap();
-        let sticky = PortRule {
-            sticky: Some(Duration::from_secs(1)),
-            ..rule(None, 80, 80, Protocol::Tcp)
-        };
-        assert_ne!(one.digest(), set(vec![sticky]).unwrap().digest());
-        let two = set(vec![rule(None, 80, 80, Protocol::Both)]).unwrap();
-        assert_ne!(one.digest(), two.digest());
-        assert_eq!(
-            one.digest(),
-            set(vec![rule(None, 80, 80, Protocol::Tcp)])
-                .unwrap()
-                .digest()
-        );
-    }
-}
+mod tests;

@@ -78,6 +78,12 @@ enum Command {
         /// For how long
         #[arg(long, default_value_t = 10)]
         minutes: u64,
+        /// For how long, in seconds instead
+        #[arg(long, conflicts_with = "minutes")]
+        seconds: Option<u64>,
+        /// Stop at the first broken promise, and do not look for the smallest case
+        #[arg(long)]
+        first: bool,
         /// First seed
         #[arg(long, default_value_t = 0)]
         from: u64,
@@ -139,9 +145,20 @@ fn perform(command: Command) -> anyhow::Result<bool> {
             print(&load(&scenario, seed)?.to_toml())?;
             Ok(true)
         }
-        Command::Seeds { from, count } => many(from, Until::Count(count)),
-        Command::Soak { minutes, from } => {
-            many(from, Until::Over(Duration::from_secs(minutes * 60)))
+        Command::Seeds { from, count } => many(from, Until::Count(count), Stop::AfterSome),
+        Command::Soak {
+            minutes,
+            seconds,
+            first,
+            from,
+        } => {
+            let time = Duration::from_secs(seconds.unwrap_or(minutes * 60));
+            let stop = if first {
+                Stop::AtFirst
+            } else {
+                Stop::AfterSome
+            };
+            many(from, Until::Over(time), stop)
         }
         Command::Scale { hosts, json } => {
             let rows: Vec<_> = hosts.into_iter().map(scale::measure).collect();
@@ -272,7 +289,16 @@ fn all(seeds: u64) -> anyhow::Result<bool> {
     Ok(kept)
 }
 
-fn many(from: u64, until: Until) -> anyhow::Result<bool> {
+/// What broken promises do to a search.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// The first one ends it, and is told as it is.
+    AtFirst,
+    /// Ten end it, and the first of them is made small.
+    AfterSome,
+}
+
+fn many(from: u64, until: Until, stop: Stop) -> anyhow::Result<bool> {
     let shown = Mutex::new(Duration::ZERO);
     let interactive = std::io::stderr().is_terminal();
     let progress = |total: &Total, elapsed: Duration| {
@@ -298,7 +324,8 @@ fn many(from: u64, until: Until) -> anyhow::Result<bool> {
             "{begin}{runs} seeds, {hours:.1} simulated hours, {failures} violations, {seconds} s {end}"
         );
     };
-    let total = runner::seeds(from, until, 10, &progress);
+    let most = if stop == Stop::AtFirst { 1 } else { 10 };
+    let total = runner::seeds(from, until, most, &progress);
     if interactive {
         eprintln!();
     }
@@ -309,7 +336,7 @@ fn many(from: u64, until: Until) -> anyhow::Result<bool> {
             &format!("covey-sim run random --seed {seed} --trace"),
         ))?;
     }
-    if let Some(failure) = total.failures.first() {
+    if let Some(failure) = total.failures.first().filter(|_| stop == Stop::AfterSome) {
         let small = shrink::shrink(&failure.scenario, failure.seed, &failure.violation);
         let (seed, tries, toml) = (failure.seed, small.tries, small.scenario.to_toml());
         let violation = small.violation;

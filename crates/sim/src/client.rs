@@ -17,7 +17,7 @@ use covey_proto::ids::Mac;
 use covey_proto::time::Time;
 use covey_proto::wire::arp::{Arp, Operation};
 use covey_proto::wire::ethernet::{self, Ethernet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
@@ -59,13 +59,16 @@ pub(crate) enum Happening {
     Finished(Key),
     /// A reset has come, though the client wanted more.
     Reset(Key),
-    /// Repeats are not answered.
-    Hung(Key),
+    /// Repeats are not answered as they should be. `stale`: a host may have kept an earlier connection of these ends, and
+    /// answers for that one.
+    Hung { key: Key, stale: bool },
     /// Something is repeated that was not answered.
     Again(Key),
     /// Likewise, while the owner of the bucket shares it and leaves the connection to whoever has it. (The world turns
     /// [`Happening::Again`] into this one.)
     Unclaimed(Key),
+    /// Another host than the one that accepted it says something in a connection.
+    OtherVoice { key: Key, mac: Mac },
     /// A datagram was answered so often.
     Answered {
         sent_at: Time,
@@ -93,6 +96,8 @@ pub(crate) struct Client {
     connections: BTreeMap<(u16, u16), Connection>,
     /// Local port and service port that are free to use again.
     reusable: Vec<(u16, u16)>,
+    /// Likewise, of connections that did not end as they should: their host may still have them.
+    abandoned: BTreeSet<(u16, u16)>,
     datagrams: BTreeMap<u64, (Time, u16, u32)>,
     sent: u64,
     load: Load,
@@ -110,6 +115,7 @@ impl Client {
             cluster: None,
             connections: BTreeMap::new(),
             reusable: Vec::new(),
+            abandoned: BTreeSet::new(),
             datagrams: BTreeMap::new(),
             sent: 0,
             load: load.clone(),
@@ -207,6 +213,9 @@ impl Client {
             aborts: service != site::SHORT && self.rng.percent(20.0),
             complete: false,
             stale: false,
+            voice: None,
+            first: !self.abandoned.contains(&(port, service)),
+            closed: false,
         };
         results.happenings.push(Happening::Syn((tuple, isn)));
         results
@@ -265,6 +274,9 @@ impl Client {
 
     fn forget(&mut self, key: (u16, u16)) {
         let gone = self.connections.remove(&key);
+        if gone.as_ref().is_some_and(|gone| !gone.closed) {
+            self.abandoned.insert(key);
+        }
         // Who closes first keeps TIME_WAIT and does not use the tuple again soon.
         if gone.is_some_and(|gone| gone.state != State::Closing || key.1 == site::SHORT) {
             self.reusable.push(key);
@@ -286,6 +298,10 @@ impl Client {
         let (Some(packet), Some(cluster)) = (Packet::parse(parsed.payload), self.cluster) else {
             return;
         };
+        if *packet.to.ip() != self.ip {
+            // A flipped bit can bring a frame to the wrong machine.
+            return;
+        }
         match packet.transport {
             Transport::Udp(data) => {
                 let number = data.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
@@ -313,6 +329,7 @@ impl Client {
                     return;
                 };
                 let due = connection.due;
+                connection.hear_voice(parsed.source, &segment, &mut wire);
                 if !connection.receive(now, &segment, &mut wire) {
                     self.forget(key);
                 } else if connection.due != due {

@@ -120,7 +120,7 @@ impl World {
     }
 
     fn send_heartbeat(&mut self, index: usize, frame: Vec<u8>) {
-        if Ethernet::parse(&frame).is_ok_and(|frame| frame.ethertype == ethernet::HEARTBEAT) {
+        if Ethernet::parse(&frame).is_ok_and(|frame| ethernet::is_heartbeat(frame.ethertype)) {
             if self.recorded.len() == RECORDED {
                 self.recorded.pop_front();
             }

@@ -69,6 +69,10 @@ kinds! {
     Unplug = "links down",
     /// A machine with the ID of another was started.
     Twin = "duplicate host IDs",
+    /// A host took part that speaks a later version of the protocol.
+    Newer = "hosts of a later version",
+    /// A host took part that only speaks the previous generation's EtherType.
+    Legacy = "hosts on EtherType 0xBF01",
     /// An operator started a host.
     Start = "start commands",
     /// An operator stopped a host.

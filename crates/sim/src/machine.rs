@@ -206,6 +206,8 @@ impl Machine {
         self.state.converged = matches!(snapshot.state, HostState::Converged | HostState::Default);
         self.state.wants = self.state.converged || snapshot.state == HostState::Converging;
         self.state.draining = snapshot.state == HostState::Draining;
+        self.state.kept_out = snapshot.kept_out;
+        self.state.late = snapshot.timing != self.config.timing;
         // A data path whose daemon has died goes on in the epoch that it was in.
         (self.state.epoch, self.state.digest, self.state.view) =
             (snapshot.epoch, snapshot.digest, snapshot.view);

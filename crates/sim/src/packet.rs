@@ -184,7 +184,7 @@ pub(crate) fn describe(frame: &[u8]) -> String {
         return format!("{} bytes that are no frame", frame.len());
     };
     let inside = match ethernet.ethertype {
-        ethernet::HEARTBEAT => describe_heartbeat(ethernet.payload),
+        ethernet::HEARTBEAT | ethernet::LEGACY_HEARTBEAT => describe_heartbeat(ethernet.payload),
         ethernet::ARP => Arp::parse(ethernet.payload).map_or_else(
             |_| "broken ARP".to_owned(),
             |arp| {

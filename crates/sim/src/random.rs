@@ -49,6 +49,8 @@ impl Draft {
             } else {
                 Vec::new()
             },
+            newer: Vec::new(),
+            legacy: Vec::new(),
             period: Span::millis(*rng.pick(&PERIODS)),
             tolerance: rng.between(3, 8) as u16,
             quorum: if rng.percent(15.0) { hosts } else { 0 },
@@ -58,11 +60,18 @@ impl Draft {
             skew,
             ..Scenario::default()
         };
-        Self {
+        let mut draft = Self {
             rng,
             scenario,
             at: Duration::ZERO,
+        };
+        if draft.rng.percent(20.0) {
+            draft.scenario.newer = vec![draft.host()];
         }
+        if draft.rng.percent(15.0) {
+            draft.scenario.legacy = vec![draft.host()];
+        }
+        draft
     }
 
     fn budget(&self) -> Duration {

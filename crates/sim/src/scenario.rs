@@ -37,6 +37,10 @@ pub struct Scenario {
     pub later: Vec<u8>,
     /// Further machines with the ID of another host; numbered after the hosts, off until a step starts them.
     pub twins: Vec<u8>,
+    /// Hosts that speak a later version of the protocol.
+    pub newer: Vec<u8>,
+    /// Hosts that only speak the EtherType of the previous generation.
+    pub legacy: Vec<u8>,
     /// Heartbeat period.
     pub period: Span,
     /// Heartbeat tolerance, in periods.
@@ -70,6 +74,8 @@ impl Default for Scenario {
             hosts: 3,
             later: Vec::new(),
             twins: Vec::new(),
+            newer: Vec::new(),
+            legacy: Vec::new(),
             period: Span::millis(100),
             tolerance: 5,
             quorum: 0,
@@ -387,7 +393,8 @@ impl Scenario {
         if self.tolerance < 3 || self.period.0.is_zero() {
             return Err("tolerance must be at least 3, and period more than nothing".to_owned());
         }
-        let hosts = self.later.iter().chain(&self.twins).copied();
+        let special = [&self.later, &self.twins, &self.newer, &self.legacy];
+        let hosts = special.into_iter().flatten().copied();
         let acted_on = self.steps.iter().flat_map(|step| step.action.hosts());
         let watched = self
             .expectations

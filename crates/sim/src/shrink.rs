@@ -117,7 +117,13 @@ impl Search {
                 if scenario.twins.pop().is_none() {
                     scenario.hosts -= 1;
                 }
-                scenario.later.retain(|host| *host != gone);
+                for hosts in [
+                    &mut scenario.later,
+                    &mut scenario.newer,
+                    &mut scenario.legacy,
+                ] {
+                    hosts.retain(|host| *host != gone);
+                }
                 scenario.skew.truncate(usize::from(gone) - 1);
                 scenario
                     .steps
@@ -135,6 +141,8 @@ impl Search {
     fn plainer(&mut self) {
         self.attempt(|scenario| scenario.skew.clear());
         self.attempt(|scenario| scenario.later.clear());
+        self.attempt(|scenario| scenario.newer.clear());
+        self.attempt(|scenario| scenario.legacy.clear());
         self.attempt(|scenario| scenario.quorum = 0);
         self.attempt(|scenario| scenario.unicast_fallback = true);
         self.attempt(|scenario| scenario.jitter = Span::default());

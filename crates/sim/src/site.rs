@@ -7,6 +7,7 @@ use crate::scenario::Scenario;
 use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
+use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The virtual IP that clients use.
@@ -73,6 +74,7 @@ pub fn auth() -> Auth {
 pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
     let rules = rules(0);
     ClusterConfig {
+        version: PROTOCOL_VERSION + u16::from(scenario.newer.contains(&machine)),
         host: HostId::new(host).expect("checked when the scenario was read"),
         name: format!("h{machine}"),
         mac: Mac([2, 0, 0, 0, 0, machine]),
@@ -94,7 +96,7 @@ pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
         unicast_fallback: scenario.unicast_fallback,
         clock_granularity: crate::clock::TICK,
         port_states: Vec::new(),
-        legacy: false,
+        legacy: scenario.legacy.contains(&machine),
         incarnation: Incarnation(0),
     }
 }

@@ -10,6 +10,7 @@ use crate::scenario::{Action, PortChange};
 use crate::site;
 use crate::span::Span;
 use crate::world::{Next, World};
+use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
 use covey_proto::{Command, RuleChange, RuleScope, VipScope};
 use std::time::Duration;
 
@@ -110,6 +111,12 @@ impl World {
         let twin = self.is_twin(machine);
         if twin {
             self.counts.fault(Kind::Twin);
+        }
+        if self.machines[machine].config.version > PROTOCOL_VERSION {
+            self.counts.fault(Kind::Newer);
+        }
+        if self.machines[machine].config.legacy {
+            self.counts.fault(Kind::Legacy);
         }
         self.machines[machine].powered = true;
         self.machines[machine].state.misfit = twin;

@@ -298,7 +298,7 @@ impl World {
         };
         let to_me = parsed.destination == machine.config.mac
             || parsed.destination == covey_proto::ids::Mac::BROADCAST;
-        let heartbeat = parsed.ethertype == ethernet::HEARTBEAT;
+        let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
         let answer = parsed.ethertype == ethernet::ARP && parsed.destination == machine.config.mac;
         if heartbeat || answer {
             if to_me && let Some(daemon) = &mut machine.daemon {
@@ -374,7 +374,7 @@ impl World {
         let trouble = matches!(
             happening,
             Happening::Reset(..)
-                | Happening::Hung(..)
+                | Happening::Hung { .. }
                 | Happening::Refused { .. }
                 | Happening::WrongMac(..)
         );

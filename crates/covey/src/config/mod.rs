@@ -29,6 +29,7 @@ use covey_proto::PortState;
 use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Claim, RuleSet};
+use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -238,6 +239,7 @@ impl Config {
             claims: self.claims.clone(),
             port_states,
             quorum: self.cluster.quorum,
+            version: PROTOCOL_VERSION,
             unicast_fallback: self.cluster.unicast_fallback,
             legacy: self.host.legacy_heartbeats,
             clock_granularity,

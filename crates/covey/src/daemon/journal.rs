@@ -101,6 +101,18 @@ impl Journal {
             | Event::HostLeft { .. }
             | Event::HostLost { .. }
             | Event::DuplicateId { .. }
+            | Event::DuplicatePeer { .. }
+            | Event::ModeDiffers { .. }
+            | Event::EqualPriorities { .. }
+            | Event::PartitionHealed { .. }
+            | Event::NotBelieved { .. }
+            | Event::ForeignNlb { .. }
+            | Event::LegacyHosts { .. }
+            | Event::LegacyGone
+            | Event::FeatureLevel { .. }
+            | Event::KeptOut { .. }
+            | Event::Late { .. }
+            | Event::OnTime { .. }
             | Event::RulesDiffer { .. }
             | Event::HeartbeatsBlocked { .. }
             | Event::BroadcastBlocked { .. }

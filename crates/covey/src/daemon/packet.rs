@@ -1,4 +1,5 @@
-//! Heartbeats and ARP answers in, frames out: two AF_PACKET sockets on the cluster's NIC.
+//! Heartbeats and ARP answers in, frames out: three AF_PACKET sockets on the cluster's NIC, because heartbeats come
+//! with two EtherTypes.
 //!
 //! Each is bound to one EtherType and carries a small filter, so the daemon is woken for frames that may
 //! concern it and for nothing else. Used by the daemon's loop. Specification: docs/design.md, "On the wire".
@@ -21,6 +22,7 @@ const BATCH: usize = 256;
 /// The daemon's end of the segment.
 pub(super) struct Segment {
     heartbeats: AsyncFd<Socket>,
+    legacy_heartbeats: AsyncFd<Socket>,
     arp: AsyncFd<Socket>,
 }
 
@@ -28,12 +30,15 @@ impl Segment {
     /// Listens on an interface. Must be called in a tokio runtime.
     pub(super) fn open(interface: u32) -> anyhow::Result<Self> {
         // The upper half of all of NLB's signatures, and of Covey's: DE C0 (wlbs.md §1.2).
-        let heartbeats = listen(interface, ethernet::HEARTBEAT, &half_word_at(16, 0xDEC0));
+        let signature = half_word_at(16, 0xDEC0);
+        let heartbeats = listen(interface, ethernet::HEARTBEAT, &signature);
+        let legacy_heartbeats = listen(interface, ethernet::LEGACY_HEARTBEAT, &signature);
         // Answers only: operation 2.
         let arp = listen(interface, ethernet::ARP, &half_word_at(20, 2));
         let advice = "cannot listen for heartbeats; Covey needs root or CAP_NET_RAW";
         Ok(Self {
             heartbeats: heartbeats.context(advice)?,
+            legacy_heartbeats: legacy_heartbeats.context(advice)?,
             arp: arp.context(advice)?,
         })
     }
@@ -42,6 +47,7 @@ impl Segment {
     pub(super) async fn readable(&self) -> io::Result<()> {
         tokio::select! {
             ready = self.heartbeats.readable() => ready.map(|mut guard| guard.retain_ready()),
+            ready = self.legacy_heartbeats.readable() => ready.map(|mut guard| guard.retain_ready()),
             ready = self.arp.readable() => ready.map(|mut guard| guard.retain_ready()),
         }
     }
@@ -49,7 +55,7 @@ impl Segment {
     /// Hands out the frames that have arrived, without waiting for more.
     pub(super) fn drain(&self, mut take: impl FnMut(&[u8])) {
         let mut buffer = [0; FRAME_SIZE];
-        for socket in [&self.heartbeats, &self.arp] {
+        for socket in [&self.heartbeats, &self.legacy_heartbeats, &self.arp] {
             for _ in 0..BATCH {
                 let read = socket.try_io(Interest::READABLE, |mut socket| socket.read(&mut buffer));
                 match read {

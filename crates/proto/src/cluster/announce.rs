@@ -5,8 +5,7 @@ use crate::config::{ClusterMode, four_bytes};
 use crate::ids::{HostSet, Mac};
 use crate::time::{Time, Timer};
 use crate::wire::heartbeat::{
-    Acknowledgement, Announced, Body, CHUNK_LEN, Chunk, Heartbeat, Message, Offer,
-    PROTOCOL_VERSION, Sender, Subject,
+    Acknowledgement, Announced, Body, CHUNK_LEN, Chunk, Heartbeat, Message, Offer, Sender, Subject,
 };
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ impl Cluster {
         let body = Body::Heartbeat(Box::new(self.heartbeat(now)));
         self.sequence += 1;
         self.last_heartbeat_at = now;
-        self.sent.record(self.sequence, now, self.config.timing);
+        self.sent.record(self.sequence, now, self.timing());
         let message = Message {
             sender: self.sender(),
             body,
@@ -42,6 +41,7 @@ impl Cluster {
         for mac in self.hosts_in_need(now) {
             self.transmit(&message, mac);
         }
+        self.show_rules(now);
         self.note_grants();
         self.renew_lease(now);
         if let Role::Parting { .. } = self.role {
@@ -73,7 +73,7 @@ impl Cluster {
 
     pub(super) fn transmit(&mut self, message: &Message, destination: Mac) {
         let primary = four_bytes(self.config.rules.primary());
-        let frame = message.emit(destination, primary, &self.config.auth);
+        let frame = message.emit(destination, self.ethertype(), primary, &self.config.auth);
         self.outputs.push_back(Output::Transmit(frame));
     }
 
@@ -93,7 +93,7 @@ impl Cluster {
             mac: self.config.mac,
             incarnation: self.config.incarnation,
             sequence: self.sequence,
-            version: PROTOCOL_VERSION,
+            version: self.config.version,
         }
     }
 
@@ -114,10 +114,15 @@ impl Cluster {
     fn heartbeat(&self, now: Time) -> Heartbeat {
         Heartbeat {
             announced: self.announced(now).unwrap_or(Announced::Goodbye),
-            timing: self.config.timing,
+            timing: self.timing(),
             mode: self.config.mode,
-            legacy: false,
-            echoes: self.peers.echoes(),
+            legacy: self.config.legacy,
+            echoes: self
+                .peers
+                .echoes()
+                .into_iter()
+                .chain(self.rivals.echoes(self.config.host))
+                .collect(),
             grants: self.grants(),
             offers: self.offers(),
             committed: self
@@ -132,6 +137,7 @@ impl Cluster {
             proposal: self.proposed.as_ref().map(|map| map.proposal),
             wanted: self.wanted,
             report: self.report(),
+            kept_out: self.kept_out(now),
         }
     }
 
@@ -165,7 +171,7 @@ impl Cluster {
         let granted = self.grants();
         for (host, peer) in self.peers.iter_mut() {
             if peer.alive && granted.contains(host) {
-                peer.granted_until = peer.granted_until.max(peer.expires_at());
+                peer.granted_until = peer.granted_until.max(peer.alive_until);
             }
         }
     }

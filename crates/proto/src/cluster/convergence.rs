@@ -38,7 +38,7 @@ pub(super) struct Prepared {
     pub(super) placement: Arc<Placement>,
     /// The buckets that sticky rules left where they were.
     pub(super) held: BucketSet,
-    claims: Claims,
+    pub(super) claims: Claims,
 }
 
 impl Prepared {
@@ -203,8 +203,10 @@ impl Cluster {
 
     /// Whether hosts that hear each other already form a cluster, though they do not hear this host.
     fn a_cluster_is_there(&self) -> bool {
-        self.peers.alive().any(|(_, peer)| {
-            peer.heartbeat.committed.is_some() && !peer.heartbeat.hears().is_empty()
+        self.peers.alive().any(|(host, peer)| {
+            // Not its rival with the same ID.
+            let hears = peer.heartbeat.hears().without(HostSet::only(host));
+            peer.heartbeat.committed.is_some() && !hears.is_empty()
         })
     }
 
@@ -460,7 +462,7 @@ impl Cluster {
         }
     }
 
-    fn rule_set(&self, digest: Digest) -> Option<Arc<RuleSet>> {
+    pub(super) fn rule_set(&self, digest: Digest) -> Option<Arc<RuleSet>> {
         let in_force = self.committed.as_ref().map(|map| &map.rules);
         [&self.offered]
             .into_iter()

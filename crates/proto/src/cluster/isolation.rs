@@ -6,6 +6,7 @@
 //! (KB812870). If only ARP is answered, the host stays fenced: the others may be serving.
 //! Specification: docs/design.md, "Membership".
 
+use super::outlook::LeftOut;
 use super::{Cluster, Output};
 use crate::event::Event;
 use crate::ids::{HostId, HostSet, Mac};
@@ -87,15 +88,25 @@ impl Cluster {
         }
     }
 
-    /// Whether it is safe to converge alone: the link is up, no host is heard, not even one that is not yet
-    /// believed, and all that are silent have been asked in vain.
+    /// Whether it is safe to converge alone: the link is up, no host is heard that could be a member, not even one that
+    /// is not yet believed, and all that are silent have been asked in vain (or need not be: somebody is heard).
     pub(super) fn is_surely_alone(&self, now: Time) -> bool {
         self.link_up
-            && self.outlook.alive == self.me()
+            && self.outlook.alive.without(self.unfit()) == self.me()
             && !self.someone_asks_to_be_believed(now)
-            && self.rival_at.is_none()
-            && self.has_asked(now)
+            && !self.is_rivalled(now)
+            && (self.outlook.alive != self.me() || self.has_asked(now))
             && self.answering(now).is_empty()
+    }
+
+    /// Live hosts that are no members whatever else happens: the others, if only one, go on without them.
+    fn unfit(&self) -> HostSet {
+        let left_out = self.outlook.left_out.iter();
+        let unfit = left_out.filter(|(_, reason)| match reason {
+            LeftOut::Rules | LeftOut::Mode | LeftOut::Flapping => true,
+            LeftOut::Listening | LeftOut::Hearing(_) => false,
+        });
+        unfit.map(|(host, _)| *host).collect()
     }
 
     /// Whether a host is heard that may yet turn out to be live. Not for ever: recorded frames of hosts that

@@ -5,11 +5,12 @@
 //! would make two owners: of a mute host, and of one whose last heartbeat was lost before it stalled.
 
 use super::lingering::Lingering;
+use super::peer::Peer;
 use super::{Cluster, Output};
 use crate::config::{Quorum, Timing};
 use crate::datapath::Image;
 use crate::event::{Event, FenceReason};
-use crate::ids::HostSet;
+use crate::ids::{HostId, HostSet};
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -60,10 +61,6 @@ impl SentLog {
         self.0.get(index).map(|sent| sent.at)
     }
 
-    fn newest_serves_until(&self) -> Option<Time> {
-        self.0.back().map(|sent| sent.at + sent.budget)
-    }
-
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -73,8 +70,9 @@ impl Cluster {
     /// Until when this host may serve in a map with this view, from what has been heard by `now`. `None`: it
     /// learns nothing new, because all other members are silent or too few are left for a quorum.
     ///
-    /// Members that are heard but have stopped to echo this host cannot hear it. If they are the smaller part,
-    /// they are deaf, and their last echo must not end everybody's lease; if not, this host is mute.
+    /// Members that are heard but have stopped to echo this host cannot hear it. If they and the silent ones, who may
+    /// hear each other, are the smaller part, they are deaf, and their last echo must not end everybody's lease; if
+    /// not, they may agree on a map without this host.
     pub(super) fn lease_in(&self, now: Time, view: HostSet) -> Option<Time> {
         let margin = self.config.clock_granularity + EXTRA_MARGIN;
         let heard: HostSet = view
@@ -82,7 +80,7 @@ impl Cluster {
             .filter(|host| {
                 self.peers
                     .alive_peer(*host)
-                    .is_some_and(|peer| now < peer.overdue_at())
+                    .is_some_and(|peer| now < peer.heard_at + self.patience_with(peer))
             })
             .collect();
         let mutual: HostSet = heard
@@ -90,24 +88,32 @@ impl Cluster {
             .filter(|host| {
                 self.peers
                     .alive_peer(*host)
-                    .is_some_and(|peer| self.echoes_me(now, peer))
+                    .is_some_and(|peer| self.echoes_me(now, peer, self.patience_with(peer)))
             })
             .collect();
-        let deaf = heard.without(mutual);
         let ours = mutual.union(self.me());
-        let larger = (ours.len(), deaf.lowest()) > (deaf.len(), ours.lowest());
+        let has_left = |host: &HostId| self.peers.get(*host).is_some_and(Peer::has_left);
+        let others = view.without(ours).iter();
+        let apart: HostSet = others.filter(|host| !has_left(host)).collect();
+        let larger = (ours.len(), apart.lowest()) > (apart.len(), ours.lowest());
         let confirming = if larger { mutual } else { heard };
         match self.config.quorum {
             Quorum::Majority(size) if 2 * ours.len() <= u32::from(size) => return None,
             Quorum::Majority(_) | Quorum::None => {}
         }
         if view.without(self.me()).is_empty() {
-            return self.sent.newest_serves_until().map(|until| until - margin);
+            // Not by what it announced: nobody has heard that it asks for a longer tolerance.
+            return Some(self.last_heartbeat_at + self.config.timing.budget() - margin);
         }
         let confirmed = confirming
             .iter()
             .filter_map(|host| self.peers.alive_peer(host));
         confirmed.map(|peer| peer.renews_until - margin).min()
+    }
+
+    /// The age up to which a peer's word counts for the lease: not longer than the lease lasts without it.
+    fn patience_with(&self, peer: &Peer) -> Duration {
+        peer.patience().min(self.config.timing.patience())
     }
 
     /// Gives up the map for good if the lease has run out, and likewise a map that is only acknowledged.
@@ -158,15 +164,6 @@ impl Cluster {
             self.outputs.push_back(Output::Lease(until));
         }
     }
-
-    /// A host that did not run for a while has not listened either: it must not take the silence that it
-    /// finds for the silence of the others.
-    pub(super) fn notice_lateness(&mut self, now: Time) {
-        let due = self.timers.next().unwrap_or(Time::NEVER);
-        if now > due + self.config.timing.period {
-            self.listening_since = now;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -186,9 +183,6 @@ mod tests {
         assert_eq!(log.0.len(), MAX_SENT);
         assert_eq!(log.serves_until(900), None);
         assert_eq!(log.serves_until(2500), Some(Time::from_micros(2_530_000)));
-        assert_eq!(
-            log.newest_serves_until(),
-            Some(Time::from_micros(3_030_000))
-        );
+        assert_eq!(log.serves_until(3000), Some(Time::from_micros(3_030_000)));
     }
 }

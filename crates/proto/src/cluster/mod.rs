@@ -8,26 +8,37 @@
 //! ```text
 //!                frames      timers      commands
 //!                   \           |           /
-//!   peer.rs  who is believed, who is alive       lease.rs     until when may I serve?
-//!   view.rs  who hears whom                      isolation.rs nobody is heard: what now?
+//!   hearing.rs  what a frame changes             lease.rs     until when may I serve?
+//!   peer.rs  who is believed, who is alive       isolation.rs nobody is heard: what now?
+//!   view.rs  who hears whom                      flapping.rs  who is lost again and again
 //!   outlook.rs  which view, which coordinator, which rules
 //!   convergence.rs  propose, compute, acknowledge, commit      transfer.rs  a map for a host that lacks it
 //!   lingering.rs connections that stay where they were opened    sticky.rs buckets that do
 //!   command.rs, role.rs   what the operator asks: taking part, draining, leaving
-//!   announce.rs  what I tell the others
+//!   announce.rs  what I tell the others          lateness.rs  how late I am myself
+//!   rival.rs, conflict.rs, odd.rs, strangers.rs  what keeps hosts from being one cluster, by name
+//!   legacy.rs    how those of other generations are spoken to
 //! ```
 
 mod announce;
 mod command;
+mod conflict;
 mod convergence;
+mod flapping;
+mod hearing;
 mod isolation;
+mod lateness;
 mod lease;
+mod legacy;
 mod lingering;
+mod odd;
 mod outlook;
 mod peer;
+mod rival;
 mod role;
 mod snapshot;
 mod sticky;
+mod strangers;
 mod transfer;
 mod view;
 
@@ -39,31 +50,34 @@ use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
 use crate::datapath::{Identity, Image};
 use crate::event::Event;
-use crate::ids::{Epoch, HostId, HostSet};
+use crate::ids::{Epoch, HostSet};
 use crate::rules::{Claim, RuleSet};
 use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
-use crate::wire::arp::{Arp, Operation};
-use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::heartbeat::{
-    Announced, Ballot, Base, Body, Chunk, CommittedMap, Message, Subject,
-};
+use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap};
 use command::PortStates;
+use conflict::Conflicts;
 use convergence::{Claims, Prepared};
+use flapping::Flapping;
+use lateness::Lateness;
 use lease::SentLog;
+use legacy::Generations;
 use lingering::Lingering;
-use outlook::{LeftOut, Outlook};
-use peer::{Heard, Peers};
+use odd::OddRules;
+use outlook::Outlook;
+use peer::Peers;
+use rival::Rivals;
 use role::{Role, Trigger};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use sticky::Sticky;
+use strangers::Strangers;
 use transfer::Transfer;
 
 /// What the world tells the core.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A frame arrived: EtherType 0x886F, or an ARP reply. Anything else is ignored.
+    /// A frame arrived: EtherType 0x886F or 0xBF01, or an ARP reply. Anything else is ignored.
     Frame(&'a [u8]),
     /// The time that [`Output::Wait`] named has come (or any other time).
     Timer,
@@ -116,13 +130,18 @@ pub struct Cluster {
     outlook: Outlook,
     /// Since when this host has listened without a gap: since it joined, its link came up, or it ran late.
     listening_since: Time,
-    /// When another host with this host's ID was last heard.
-    rival_at: Option<Time>,
+    lateness: Lateness,
+    /// Other hosts with this host's ID.
+    rivals: Rivals,
+    /// Hosts that share the address but cannot be talked to.
+    strangers: Strangers,
+    conflicts: Conflicts,
+    odd_rules: OddRules,
+    flapping: Flapping,
+    generations: Generations,
     heartbeats_blocked: bool,
     /// Since when silent hosts have been asked directly.
     asking_since: Option<Time>,
-    /// Hosts kept out for their rules, as last told.
-    odd_hosts: HostSet,
 
     /// What this host wants to serve; binds when committed.
     offered: Arc<RuleSet>,
@@ -173,10 +192,15 @@ impl Cluster {
             peers: Peers::new(),
             outlook: Outlook::default(),
             listening_since: Time::ZERO,
-            rival_at: None,
+            lateness: Lateness::default(),
+            rivals: Rivals::default(),
+            strangers: Strangers::default(),
+            conflicts: Conflicts::default(),
+            odd_rules: OddRules::default(),
+            flapping: Flapping::default(),
+            generations: Generations::new(config.version),
             heartbeats_blocked: false,
             asking_since: None,
-            odd_hosts: HostSet::EMPTY,
             offered: Arc::new(config.rules.clone()),
             offered_claims: config.claims.clone(),
             port_states: PortStates::new(&config.port_states),
@@ -267,120 +291,6 @@ impl Cluster {
         )
     }
 
-    fn on_frame(&mut self, now: Time, frame: &[u8]) -> Result<(), Reject> {
-        let frame = Ethernet::parse(frame)?;
-        match frame.ethertype {
-            ethernet::HEARTBEAT => {
-                let primary = crate::config::four_bytes(self.config.rules.primary());
-                let message = Message::parse(frame.payload, primary, &self.config.auth)?;
-                self.on_message(now, frame.destination == self.config.mac, message)
-            }
-            ethernet::ARP => {
-                let arp = Arp::parse(frame.payload)?;
-                if arp.operation == Operation::Reply {
-                    self.on_arp_reply(now, arp);
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn on_message(&mut self, now: Time, direct: bool, message: Message) -> Result<(), Reject> {
-        let Message { sender, body } = message;
-        if !self.takes_part() {
-            return Err(Reject::Stopped);
-        }
-        if sender.host == self.config.host {
-            if sender.mac == self.config.mac {
-                return Err(Reject::OwnFrame);
-            }
-            if self.rival_at.is_none() {
-                self.emit(Event::DuplicateId {
-                    host: sender.host,
-                    mac: sender.mac,
-                    name: sender.name,
-                });
-            }
-            self.rival_at = Some(now);
-            return Err(Reject::DuplicateId);
-        }
-        let heartbeat = match body {
-            Body::Heartbeat(heartbeat) => *heartbeat,
-            Body::Chunk(chunk) => {
-                self.peers.hear_other(&sender)?;
-                self.on_chunk(sender.host, &chunk);
-                return Ok(());
-            }
-        };
-        let host = sender.host;
-        let joined = Event::HostJoined {
-            host,
-            name: sender.name.clone(),
-            mac: sender.mac,
-        };
-        let echo = heartbeat.echo_of(self.config.host, self.config.incarnation);
-        let echoed = echo.and_then(|echo| self.whole_sequence(echo.sequence));
-        let heard = self
-            .peers
-            .hear(now, sender, heartbeat, echoed, self.sequence + 1);
-        match heard {
-            Ok(Heard::Known) => {}
-            Ok(Heard::Joined) => {
-                self.emit(joined);
-                self.hurry(now);
-            }
-            Ok(Heard::Left) => self.emit(Event::HostLeft { host }),
-            // The newcomer needs an echo at once to prove itself.
-            Err(Reject::Unproven) => self.hurry(now),
-            Err(_) => {}
-        }
-        heard?;
-        self.after_hearing(now, host, direct, echoed);
-        Ok(())
-    }
-
-    fn after_hearing(&mut self, now: Time, host: HostId, direct: bool, echoed: Option<u64>) {
-        self.lingering.news = true;
-        let confirmed = echoed.and_then(|sequence| self.sent.serves_until(sequence));
-        let me = self.config.host;
-        self.note_path(now, host, direct);
-        let Some(peer) = self.peers.get_mut(host) else {
-            return;
-        };
-        peer.echoed = echoed;
-        if peer.heartbeat.grants.contains(me) {
-            peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
-        }
-        let wanted = peer.heartbeat.wanted;
-        let epoch = peer
-            .heartbeat
-            .committed
-            .map_or(Epoch(0), |map| map.ballot.epoch);
-        self.highest_epoch = self.highest_epoch.max(epoch);
-        self.renew_lease(now);
-        if let Some(wanted) = wanted {
-            self.send_wanted_map(now, wanted);
-        }
-    }
-
-    /// Takes a part of something large.
-    fn on_chunk(&mut self, from: HostId, chunk: &Chunk) {
-        match chunk.subject {
-            Subject::Map(base) => self.on_map_chunk(from, base, chunk),
-            Subject::Lingering(digest) | Subject::Sticky(digest) | Subject::Held(digest) => {
-                self.on_bucket_chunk(from, digest, chunk);
-            }
-            Subject::Rules(_) => {}
-        }
-    }
-
-    /// The full sequence of a message of this host, from the low half in an echo.
-    fn whole_sequence(&self, low: u32) -> Option<u64> {
-        let behind = (self.sequence as u32).wrapping_sub(low);
-        self.sequence.checked_sub(u64::from(behind))
-    }
-
     fn on_timer(&mut self, now: Time) {
         let lost = self
             .peers
@@ -388,12 +298,7 @@ impl Cluster {
         for (host, silent) in lost {
             self.emit(Event::HostLost { host, silent });
         }
-        if self
-            .rival_at
-            .is_some_and(|at| now >= at + self.config.timing.expiry())
-        {
-            self.rival_at = None;
-        }
+        self.outlive_rivals(now);
         if self.departs_by(now) {
             self.change_role(now, Trigger::HandedOver);
         }
@@ -434,12 +339,17 @@ impl Cluster {
             self.hurry(now);
         }
         self.report_blocked_heartbeats(now);
-        self.report_odd_hosts();
+        self.report_odd_rules(now);
+        self.report_kept_out(now);
+        self.report_conflicts();
+        self.report_generations();
+        self.yield_to_rival(now);
         self.follow_commits(now);
         self.review_sticky(now);
         self.propose(now);
         self.acknowledge(now);
         self.commit(now);
+        self.count_losses(now);
         let leaving = matches!(self.role, Role::Leaving { .. }) && !self.owns_buckets();
         if leaving || self.departs_by(now) {
             self.change_role(now, Trigger::HandedOver);
@@ -457,21 +367,6 @@ impl Cluster {
         self.schedule_review(now);
     }
 
-    /// Tells people once of each host that is kept out for its rules.
-    fn report_odd_hosts(&mut self) {
-        let odd: HostSet = self
-            .outlook
-            .left_out
-            .iter()
-            .filter(|(_, reason)| *reason == LeftOut::Rules)
-            .map(|(host, _)| *host)
-            .collect();
-        for host in odd.without(self.odd_hosts).iter() {
-            self.emit(Event::RulesDiffer { host });
-        }
-        self.odd_hosts = odd;
-    }
-
     /// In a committed map, and there is no other map under way.
     fn is_converged(&self) -> bool {
         let settled = self.proposed.is_none() && self.staged.is_none();
@@ -482,7 +377,7 @@ impl Cluster {
     /// Wakes up when time alone changes something.
     fn schedule_review(&mut self, now: Time) {
         let peers = self.peers.iter().flat_map(|(_, peer)| {
-            let silence = [peer.overdue_at(), peer.expires_at()]
+            let silence = [peer.overdue_at(), peer.alive_until]
                 .into_iter()
                 .filter(|_| peer.alive);
             silence.chain([peer.granted_until])
@@ -491,11 +386,13 @@ impl Cluster {
         let lease = lease
             .into_iter()
             .chain(self.staged.as_ref().map(|_| self.staged_until));
-        let listening = self.listening_since + self.config.timing.expiry();
+        let listening = self.listening_since + self.config.timing.longest().expiry();
         let next = peers
             .chain(lease)
             .chain(self.departures())
             .chain([listening])
+            .chain(self.odd_rules.next_due(self.config.timing.expiry()))
+            .chain(self.flapping.next_release(now))
             .chain(self.next_lingering_review())
             .chain(
                 self.looks_after_sticky_rules()

@@ -8,6 +8,7 @@ use super::Cluster;
 use super::Role;
 use super::peer::Peer;
 use super::view::Hearing;
+use crate::config::ClusterMode;
 use crate::ids::{Digest, HostId, HostSet};
 use crate::time::Time;
 use crate::wire::heartbeat::{Announced, Base};
@@ -19,6 +20,10 @@ use std::time::Duration;
 pub(super) enum LeftOut {
     /// Its rules are not the others'.
     Rules,
+    /// Its mode is not the others'.
+    Mode,
+    /// It was lost again and again.
+    Flapping,
     /// It does not know yet who else is there.
     Listening,
     /// It does not hear this host of the view, or is not heard by it.
@@ -40,6 +45,8 @@ pub(super) struct Outlook {
     pub(super) coordinator: Option<HostId>,
     /// The rule set that the next map is for.
     pub(super) rules: Digest,
+    /// Live hosts that could join, but were lost again and again.
+    pub(super) kept_out: HostSet,
     /// Live hosts that are not in the view.
     pub(super) left_out: Vec<(HostId, LeftOut)>,
 }
@@ -76,6 +83,20 @@ impl Cluster {
         wish.into_iter().chain(in_force).chain(told)
     }
 
+    /// How a live host thinks that frames reach all.
+    fn mode_of(&self, host: HostId) -> Option<ClusterMode> {
+        if host == self.config.host {
+            return Some(self.config.mode);
+        }
+        let peer = self.peers.alive_peer(host);
+        peer.map(|peer| peer.heartbeat.mode)
+    }
+
+    /// What a live host wishes most.
+    pub(super) fn wish_of(&self, host: HostId) -> Option<Digest> {
+        self.offers_of(host).next()
+    }
+
     /// Whether a member of the map in force is not in this view that has not said goodbye.
     fn leaves_someone_out(&self, view: HostSet) -> bool {
         let members = self
@@ -88,13 +109,14 @@ impl Cluster {
             .any(|host| self.peers.get(host).is_some_and(|peer| !peer.has_left()))
     }
 
-    /// Whether this host has listened long enough to have heard everyone who is there.
+    /// Whether this host has listened long enough to have heard everyone who is there, and to have outwaited everyone
+    /// it does not know of: one that ran late may have a lease by the longest tolerance.
     pub(super) fn has_listened(&self, now: Time) -> bool {
         let peers = self
             .peers
             .alive()
             .map(|(_, peer)| peer.heartbeat.timing.expiry());
-        let longest = peers.fold(self.config.timing.expiry(), Duration::max);
+        let longest = peers.fold(self.config.timing.longest().expiry(), Duration::max);
         now >= self.listening_since + longest
     }
 
@@ -107,7 +129,7 @@ impl Cluster {
             .is_some_and(|peer| peer.heartbeat.announced == Announced::Listening)
     }
 
-    fn is_leaving(&self, host: HostId) -> bool {
+    pub(super) fn is_leaving(&self, host: HostId) -> bool {
         if host == self.config.host {
             return matches!(self.role, Role::Leaving { .. } | Role::Draining { .. });
         }
@@ -134,9 +156,10 @@ impl Cluster {
                 .collect(),
             None => HostSet::EMPTY,
         };
-        let rules = self.rules_to_serve(alive, members);
+        let (mode, rules) = self.rules_to_serve(alive, members);
         let can_serve = |host: &HostId| self.offers_of(*host).any(|offer| offer == rules);
-        let able: HostSet = alive.iter().filter(can_serve).collect();
+        let in_mode = |host: &HostId| self.mode_of(*host) == Some(mode);
+        let able: HostSet = alive.iter().filter(can_serve).filter(in_mode).collect();
         // Hosts that have just started do not know whose lease they granted before. They join a cluster, but do not
         // help to found one, or to leave out a member.
         let listening: HostSet = able
@@ -145,13 +168,20 @@ impl Cluster {
             .collect();
         let hearing = self.hearing(now, alive);
         let view_of = |newcomers: HostSet| hearing.view(members.intersection(able), newcomers);
-        let everyone = view_of(able.without(members));
+        let kept_out = match view_of(HostSet::EMPTY).lowest() {
+            Some(coordinator) => self
+                .kept_from_joining(now, coordinator, members)
+                .intersection(able),
+            None => HostSet::EMPTY,
+        };
+        let newcomers = able.without(members).without(kept_out);
+        let everyone = view_of(newcomers);
         let settled = anchor.is_some() && !self.leaves_someone_out(everyone);
         let (view, fitting) = if settled {
             (everyone, able)
         } else {
             (
-                view_of(able.without(members).without(listening)),
+                view_of(newcomers.without(listening)),
                 able.without(listening),
             )
         };
@@ -160,7 +190,9 @@ impl Cluster {
         let left_out = alive.without(view).iter().map(|host| {
             let gap = hearing.first_gap(view.union(HostSet::only(host)));
             let reason = match gap {
+                _ if !in_mode(&host) => LeftOut::Mode,
                 _ if !able.contains(host) => LeftOut::Rules,
+                _ if kept_out.contains(host) => LeftOut::Flapping,
                 _ if !fitting.contains(host) => LeftOut::Listening,
                 Some((one, other)) => LeftOut::Hearing(if one == host { other } else { one }),
                 None => LeftOut::Hearing(host),
@@ -174,23 +206,25 @@ impl Cluster {
             owners: view.iter().filter(|host| !self.is_leaving(*host)).collect(),
             coordinator: eldest.lowest(),
             rules,
+            kept_out,
             left_out: left_out.collect(),
         }
     }
 
-    /// The rule set of the next map: what all members wish alike, else what is in force; in a fresh cluster
+    /// Mode and rule set of the next map: what all members wish alike, else what is in force; in a fresh cluster
     /// what most hosts wish, and among equals what the lowest of them wishes.
-    fn rules_to_serve(&self, alive: HostSet, members: HostSet) -> Digest {
-        let wish = |host: HostId| self.offers_of(host).next();
+    fn rules_to_serve(&self, alive: HostSet, members: HostSet) -> (ClusterMode, Digest) {
+        let wish = |host: HostId| Some((self.mode_of(host)?, self.wish_of(host)?));
+        let nothing = (self.config.mode, Digest::default());
         if let Some(lowest) = members.lowest() {
             let wishes: Vec<_> = members.iter().filter_map(wish).collect();
             let agreed = wishes
                 .first()
                 .filter(|first| wishes.iter().all(|wish| wish == *first));
-            let in_force = || self.offers_of(lowest).last();
-            return agreed.copied().or_else(in_force).unwrap_or_default();
+            let in_force = || Some((self.mode_of(lowest)?, self.offers_of(lowest).last()?));
+            return agreed.copied().or_else(in_force).unwrap_or(nothing);
         }
-        let mut votes: BTreeMap<Digest, (u32, std::cmp::Reverse<HostId>)> = BTreeMap::new();
+        let mut votes: BTreeMap<_, (u32, std::cmp::Reverse<HostId>)> = BTreeMap::new();
         for host in alive.iter() {
             if let Some(wish) = wish(host) {
                 let (count, _) = votes.entry(wish).or_insert((0, std::cmp::Reverse(host)));
@@ -198,15 +232,15 @@ impl Cluster {
             }
         }
         let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
-        most.map(|(rules, _)| rules).unwrap_or_default()
+        most.map_or(nothing, |(wish, _)| wish)
     }
 
     /// Whether a peer hears this host: it echoes its present incarnation, and what it has not echoed yet is not
-    /// old. A peer that has gone deaf is still heard, with an echo that stands still.
-    pub(super) fn echoes_me(&self, now: Time, peer: &Peer) -> bool {
+    /// older than `patience`. A peer that has gone deaf is still heard, with an echo that stands still.
+    pub(super) fn echoes_me(&self, now: Time, peer: &Peer, patience: Duration) -> bool {
         peer.echoed.is_some_and(|sequence| {
             let unheard_since = self.sent.sent_after(sequence);
-            unheard_since.is_none_or(|since| now < since + peer.patience())
+            unheard_since.is_none_or(|since| now < since + patience)
         })
     }
 
@@ -217,7 +251,7 @@ impl Cluster {
             || self
                 .peers
                 .alive_peer(host)
-                .is_some_and(|peer| self.echoes_me(now, peer));
+                .is_some_and(|peer| self.echoes_me(now, peer, peer.patience()));
         self.base_of(host).filter(|_| mutual)
     }
 
@@ -232,7 +266,7 @@ impl Cluster {
     fn hearing(&self, now: Time, alive: HostSet) -> Hearing {
         let own = (self.config.host, alive);
         let others = self.peers.alive().map(|(host, peer)| {
-            let me = if self.echoes_me(now, peer) {
+            let me = if self.echoes_me(now, peer, peer.patience()) {
                 self.me()
             } else {
                 HostSet::EMPTY

@@ -5,6 +5,8 @@
 //! host sent after first hearing it: recorded frames cannot do that, however old or new they are. Of two
 //! hosts with one ID the incumbent stays.
 
+use super::conflict::Twin;
+use super::odd::Shown;
 use crate::buckets::BucketSet;
 use crate::ids::{Digest, HostId, HostSet, Incarnation, Mac};
 use crate::time::Time;
@@ -41,6 +43,15 @@ pub(super) struct Peer {
     pub(super) arp_at: Option<Time>,
     /// False after its tolerance has passed, or its goodbye.
     pub(super) alive: bool,
+    /// Until when its silence may last, by all that it has said since it was believed: a lease may still hang on
+    /// what an earlier heartbeat announced, so a shorter tolerance in a later one does not bring this forward.
+    pub(super) alive_until: Time,
+    /// Whether it was serving a map when it was heard for the first time, or again.
+    pub(super) came_serving: bool,
+    /// Another host that uses its ID.
+    pub(super) twin: Option<Twin>,
+    /// The rule set that it has shown last.
+    pub(super) shown: Option<Box<Shown>>,
     /// Until when its echoes let this host serve.
     pub(super) renews_until: Time,
     /// Until when this host's echoes may let it serve.
@@ -58,6 +69,10 @@ impl Peer {
     fn new(now: Time, sender: Sender, heartbeat: Heartbeat) -> Self {
         Self {
             last_heartbeat: sender.sequence,
+            alive_until: now + heartbeat.timing.expiry(),
+            came_serving: heartbeat.committed.is_some(),
+            twin: None,
+            shown: None,
             sender,
             heartbeat,
             hears: HostSet::EMPTY,
@@ -104,15 +119,9 @@ impl Peer {
         now < self.granted_until && (holds_a_map || !self.alive)
     }
 
-    /// From here on it counts as gone.
-    pub(super) fn expires_at(&self) -> Time {
-        self.heard_at + self.heartbeat.timing.expiry()
-    }
-
     /// Tolerance less two periods: the age up to which its echoes count.
     pub(super) fn patience(&self) -> Duration {
-        let timing = self.heartbeat.timing;
-        timing.period * u32::from(timing.tolerance - 2)
+        self.heartbeat.timing.patience()
     }
 
     /// Whether it is to be spoken to directly: its broadcasts do not arrive, or it speaks directly itself.
@@ -133,6 +142,8 @@ struct Candidate {
     challenge: u64,
     sequence: u64,
     heard_at: Time,
+    /// Whether it has said that it serves a map.
+    serving: bool,
 }
 
 /// What hearing a message changed.
@@ -219,13 +230,15 @@ impl Peers {
             // Whoever leaves before it was believed was never there.
             return Err(Reject::Unproven);
         }
-        self.prove(now, &sender, echoed, next)?;
+        let serves = heartbeat.committed.is_some();
+        let came_serving = self.prove(now, &sender, serves, echoed, next)?;
         self.candidates
             .retain(|candidate| candidate.host != sender.host);
         let slot = sender.host.index();
         let mut peer = Peer::new(now, sender, heartbeat);
         // The start before this one may have left a data path behind that serves until its lease ends.
         peer.granted_until = granted_until;
+        peer.came_serving = came_serving;
         self.slots[slot] = Some(peer);
         self.refresh_all_hears();
         Ok(Heard::Joined)
@@ -268,6 +281,10 @@ impl Peers {
             // It has fenced itself before it said so.
             peer.granted_until = Time::ZERO;
         }
+        if !was_alive {
+            peer.came_serving = heartbeat.committed.is_some();
+        }
+        peer.alive_until = peer.alive_until.max(now + heartbeat.timing.expiry());
         peer.heartbeat = heartbeat;
         peer.heard_at = now;
         peer.arp_at = None;
@@ -280,18 +297,20 @@ impl Peers {
         change
     }
 
+    /// Whether a candidate has proven that it speaks now; then, whether it came serving a map.
     fn prove(
         &mut self,
         now: Time,
         sender: &Sender,
+        serves: bool,
         echoed: Option<u64>,
         next: u64,
-    ) -> Result<(), Reject> {
+    ) -> Result<bool, Reject> {
         let known = self.candidates.iter_mut().find(|candidate| {
             candidate.host == sender.host && candidate.incarnation == sender.incarnation
         });
         let Some(candidate) = known else {
-            self.add_candidate(now, sender, next);
+            self.add_candidate(now, sender, serves, next);
             return Err(Reject::Unproven);
         };
         if sender.sequence <= candidate.sequence {
@@ -299,15 +318,16 @@ impl Peers {
         }
         candidate.sequence = sender.sequence;
         candidate.heard_at = now;
+        candidate.serving |= serves;
         let proven = echoed.is_some_and(|sequence| sequence >= candidate.challenge);
         if proven {
-            Ok(())
+            Ok(candidate.serving)
         } else {
             Err(Reject::Unproven)
         }
     }
 
-    fn add_candidate(&mut self, now: Time, sender: &Sender, next: u64) {
+    fn add_candidate(&mut self, now: Time, sender: &Sender, serving: bool, next: u64) {
         self.unproven_since.get_or_insert(now);
         let rivals = || {
             let candidates = self.candidates.iter().enumerate();
@@ -327,6 +347,7 @@ impl Peers {
             challenge: next,
             sequence: sender.sequence,
             heard_at: now,
+            serving,
         });
     }
 
@@ -363,6 +384,12 @@ impl Peers {
         self.unproven_since
     }
 
+    /// Lets whoever speaks begin to prove itself anew.
+    pub(super) fn forget_candidates(&mut self) {
+        self.candidates.clear();
+        self.unproven_since = None;
+    }
+
     /// Marks hosts as gone whose tolerance has passed, and forgets silent candidates.
     /// Silence counts only from `listening_since` on.
     pub(super) fn expire(
@@ -379,7 +406,7 @@ impl Peers {
         let mut lost = Vec::new();
         for (host, peer) in self.iter_mut() {
             let patience = peer.heartbeat.timing.expiry();
-            if peer.alive && now >= peer.heard_at.max(listening_since) + patience {
+            if peer.alive && now >= peer.alive_until.max(listening_since + patience) {
                 peer.alive = false;
                 lost.push((host, now.since(peer.heard_at)));
             }

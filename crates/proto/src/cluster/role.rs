@@ -17,13 +17,13 @@
 
 use super::command::Answer;
 use super::convergence::Prepared;
+use super::legacy::Generations;
 use super::lingering::Lingering;
 use super::outlook::Outlook;
 use super::peer::Peers;
 use super::sticky::Sticky;
 use super::{Cluster, announce};
 use crate::event::Event;
-use crate::ids::HostSet;
 use crate::time::{Time, Timer, TimerTable};
 use std::time::Duration;
 
@@ -310,11 +310,12 @@ impl Cluster {
         self.sequence = 0;
         self.sent.clear();
         self.peers = Peers::new();
-        self.rival_at = None;
+        (self.rivals, self.odd_rules) = Default::default();
+        (self.conflicts, self.flapping) = Default::default();
+        self.generations = Generations::new(self.config.version);
         self.handed_over = None;
         self.heartbeats_blocked = false;
         self.asking_since = None;
-        self.odd_hosts = HostSet::EMPTY;
         self.outlook = Outlook::default();
         self.lingering = Lingering::default();
         self.sticky = Sticky::default();

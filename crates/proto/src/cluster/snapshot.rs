@@ -3,6 +3,7 @@
 use super::outlook::LeftOut;
 use super::role::Role;
 use super::{Cluster, PortState};
+use crate::config::Timing;
 use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
@@ -59,6 +60,12 @@ pub struct Snapshot {
     pub lease: Time,
     /// How often it has entered a converging state since it joined.
     pub times_converging: u64,
+    /// The lowest protocol version among the live hosts.
+    pub feature_level: u16,
+    /// Live hosts that may not join for now, because they were lost again and again.
+    pub kept_out: HostSet,
+    /// The timing that it announces: longer than configured while it runs late.
+    pub timing: Timing,
     /// What it waits for, in words.
     pub waiting_for: Option<String>,
     /// The other hosts it has heard, in order of ID.
@@ -115,6 +122,9 @@ impl Cluster {
             connections: self.lingering.open,
             lease: self.lease,
             times_converging: self.times_converging,
+            feature_level: self.feature_level(),
+            kept_out: self.outlook.kept_out,
+            timing: self.timing(),
             waiting_for: self.waiting_for(now),
             members: self.members(now),
         }
@@ -166,8 +176,10 @@ impl Cluster {
             return None;
         }
         let me = self.config.host;
-        if self.rival_at.is_some() && self.committed.is_none() {
-            return Some(format!("another host uses host ID {me}"));
+        if let Some((name, mac)) = self.rival()
+            && self.committed.is_none()
+        {
+            return Some(format!("host ID {me} is also used by {name} ({mac})"));
         }
         if self.heartbeats_blocked {
             return Some(
@@ -177,8 +189,14 @@ impl Cluster {
         if !self.link_up {
             return Some("the link of the network interface is down".to_owned());
         }
-        if let Some(reason) = self.someone_left_out() {
+        if let Some(reason) = self.someone_left_out(now) {
             return Some(reason);
+        }
+        let of_other_mode = self.hosts_of_other_mode();
+        if self.committed.is_none() && !of_other_mode.is_empty() {
+            return Some(format!(
+                "host(s) {of_other_mode} are set to another mode than this host"
+            ));
         }
         let heard_by_others: HostSet = self.peers.alive().fold(HostSet::EMPTY, |all, (_, peer)| {
             all.union(peer.heartbeat.hears())
@@ -207,7 +225,7 @@ impl Cluster {
     }
 
     /// The first live host that is left out of the view for a reason that does not pass by itself.
-    fn someone_left_out(&self) -> Option<String> {
+    fn someone_left_out(&self, now: Time) -> Option<String> {
         let me = self.config.host;
         let named = |host: HostId| {
             if host == me {
@@ -222,8 +240,15 @@ impl Cluster {
             .find_map(|(host, reason)| match reason {
                 LeftOut::Listening => None,
                 LeftOut::Rules => Some(format!(
-                    "{} has other virtual IPs or port rules",
-                    named(*host)
+                    "{} has other virtual IPs or port rules{}",
+                    named(*host),
+                    self.oddity_of(*host)
+                )),
+                LeftOut::Mode => Some(format!("{} is set to another mode", named(*host))),
+                LeftOut::Flapping => Some(format!(
+                    "{} was lost again and again and may not join for up to {:.1} s",
+                    named(*host),
+                    self.kept_out_for(now, *host).as_secs_f64()
                 )),
                 LeftOut::Hearing(other) => Some(format!(
                     "{} and {} do not hear each other",

@@ -1,7 +1,8 @@
 //! Giving a map to a host that lacks it: a newcomer can compute the next map only from the one in force.
 //!
 //! The host asks in its heartbeat, the proposer answers with the encoded map in parts. At most one map is
-//! received at a time, into a buffer whose size is bounded. Specification: docs/design.md, "On the wire".
+//! received at a time, into a buffer whose size is bounded. [`Parts`] puts together whatever travels in chunks.
+//! Specification: docs/design.md, "On the wire".
 
 use super::Cluster;
 use crate::ids::HostId;
@@ -10,12 +11,46 @@ use crate::time::Time;
 use crate::wire::heartbeat::{Base, CHUNK_LEN, Chunk, Subject};
 use std::sync::Arc;
 
+/// Something large that arrives in chunks.
+#[derive(Clone, Debug)]
+pub(super) struct Parts {
+    bytes: Vec<u8>,
+    missing: Vec<bool>,
+}
+
+impl Parts {
+    /// A buffer for `total` bytes; whoever calls this has bounded it.
+    pub(super) fn new(total: usize) -> Self {
+        Self {
+            bytes: vec![0; total],
+            missing: vec![true; total.div_ceil(CHUNK_LEN)],
+        }
+    }
+
+    /// Puts a chunk in its place; the whole, once it is complete. Chunks of something of another length are ignored.
+    pub(super) fn add(&mut self, chunk: &Chunk) -> Option<&[u8]> {
+        let start = chunk.offset as usize;
+        let fits = chunk.total as usize == self.total();
+        let part = self.bytes.get_mut(start..start + chunk.bytes.len());
+        let missing = self.missing.get_mut(start / CHUNK_LEN);
+        if let (true, Some(part), Some(missing)) = (fits, part, missing) {
+            part.copy_from_slice(&chunk.bytes);
+            *missing = false;
+        }
+        (!self.missing.contains(&true)).then_some(&self.bytes)
+    }
+
+    /// Length of the whole, bytes.
+    fn total(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// A map that is being received in parts.
 #[derive(Clone, Debug)]
 pub(super) struct Transfer {
     base: Base,
-    bytes: Vec<u8>,
-    missing: Vec<bool>,
+    parts: Parts,
     placement: Option<Arc<Placement>>,
 }
 
@@ -58,27 +93,18 @@ impl Cluster {
         if !wanted || total > Placement::MAX_ENCODED || self.placement_of(base).is_some() {
             return;
         }
-        let fits = |transfer: &Transfer| transfer.base == base && transfer.bytes.len() == total;
+        let fits = |transfer: &Transfer| transfer.base == base && transfer.parts.total() == total;
         let mut transfer = self
             .transfer
             .take()
             .filter(fits)
             .unwrap_or_else(|| Transfer {
                 base,
-                bytes: vec![0; total],
-                missing: vec![true; total.div_ceil(CHUNK_LEN)],
+                parts: Parts::new(total),
                 placement: None,
             });
-        let start = chunk.offset as usize;
-        let part = transfer.bytes.get_mut(start..start + chunk.bytes.len());
-        let missing = transfer.missing.get_mut(start / CHUNK_LEN);
-        if let (Some(part), Some(missing)) = (part, missing) {
-            part.copy_from_slice(&chunk.bytes);
-            *missing = false;
-        }
-        if !transfer.missing.contains(&true) {
-            let whole =
-                Placement::decode(&transfer.bytes).filter(|map| map.digest() == base.digest);
+        if let Some(bytes) = transfer.parts.add(chunk) {
+            let whole = Placement::decode(bytes).filter(|map| map.digest() == base.digest);
             transfer.placement = whole.map(Arc::new);
             self.wanted = None;
         }

@@ -5,6 +5,13 @@ use crate::ids::Mac;
 
 /// EtherType of heartbeats (IEEE registered; Q232711).
 pub const HEARTBEAT: u16 = 0x886F;
+/// EtherType of heartbeats of the generation before (Q232711).
+pub const LEGACY_HEARTBEAT: u16 = 0xBF01;
+/// Whether frames of this EtherType are heartbeats, of this generation or the previous one.
+pub const fn is_heartbeat(ethertype: u16) -> bool {
+    matches!(ethertype, HEARTBEAT | LEGACY_HEARTBEAT)
+}
+
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
 /// Bytes of the header: destination, source, EtherType.

@@ -19,11 +19,13 @@
 //! last and covers everything before its tag. All integers are little-endian. Wireshark shows who speaks
 //! and takes Covey's records as one blob. Specification: docs/design.md, "On the wire".
 
+mod parse;
 mod records;
+mod tomorrow;
 
 use super::Reject;
 use super::auth::TAG_LEN;
-use super::ethernet::{self, Ethernet};
+use super::ethernet::Ethernet;
 use super::reader::Reader;
 use crate::config::{Auth, ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
@@ -201,6 +203,17 @@ pub struct Heartbeat {
     pub wanted: Option<Base>,
     /// Where it has connections, once it has looked under the map in force.
     pub report: Option<Report>,
+    /// Whom it, as coordinator, does not let join for a while.
+    pub kept_out: Option<KeptOut>,
+}
+
+/// Hosts that were lost again and again and may not join yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptOut {
+    /// Which.
+    pub hosts: HostSet,
+    /// For how long at most, in milliseconds.
+    pub millis: u32,
 }
 
 impl Heartbeat {
@@ -254,6 +267,43 @@ pub enum Body {
     Chunk(Chunk),
 }
 
+/// The header that all messages have in common, Covey's and NLB's. Nothing vouches for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    signature: u32,
+    version: u16,
+    host: u32,
+    primary: [u8; 4],
+    /// The dedicated IP.
+    pub dip: Ipv4Addr,
+}
+
+impl Header {
+    /// Reads the first 20 bytes of a payload.
+    ///
+    /// # Errors
+    /// [`Reject::TooShort`].
+    pub fn parse(payload: &[u8]) -> Result<Self, Reject> {
+        Self::read(&mut Reader::new(payload, Reject::TooShort))
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Reject> {
+        Ok(Self {
+            signature: reader.u32()?,
+            version: (reader.u32()? >> 16) as u16,
+            host: reader.u32()?,
+            primary: reader.array()?,
+            dip: Ipv4Addr::from(reader.array::<4>()?),
+        })
+    }
+
+    /// The host ID, if it is one of the cluster with this primary virtual IP.
+    pub fn host_of(&self, primary: [u8; 4]) -> Option<HostId> {
+        let host = u8::try_from(self.host).ok().and_then(HostId::new);
+        host.filter(|_| self.primary == primary)
+    }
+}
+
 /// A message of one Covey host to the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -264,8 +314,10 @@ pub struct Message {
 }
 
 impl Message {
-    /// The message as a whole frame from the sender's NIC to `destination`, signed as `auth` says.
-    pub fn emit(&self, destination: Mac, primary: [u8; 4], auth: &Auth) -> Vec<u8> {
+    /// The message as a whole frame from the sender's NIC to `destination`, signed as `auth` says. `ethertype` is
+    /// one of the two of [`super::ethernet`]. A sender of a later version than this one says more than this one
+    /// understands.
+    pub fn emit(&self, destination: Mac, ethertype: u16, primary: [u8; 4], auth: &Auth) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(&SIGNATURE.to_le_bytes());
         let version = u32::from(self.sender.version) << 16 | NLB_VERSION;
@@ -274,6 +326,7 @@ impl Message {
         out.extend_from_slice(&primary);
         out.extend_from_slice(&self.sender.dip.octets());
         emit_name(&mut out, &self.sender.name);
+        let name_end = out.len();
         record(&mut out, kind::VITALS, |value| {
             value.extend_from_slice(&self.sender.mac.0);
             value.extend_from_slice(&self.sender.incarnation.0.to_le_bytes());
@@ -282,6 +335,9 @@ impl Message {
         match &self.body {
             Body::Heartbeat(heartbeat) => heartbeat.emit(&mut out),
             Body::Chunk(chunk) => chunk.emit(&mut out),
+        }
+        if self.sender.version > PROTOCOL_VERSION {
+            tomorrow::extend(&mut out, name_end);
         }
         if let Some(key) = auth.signing() {
             out.extend_from_slice(&[kind::SIGNATURE, 0]);
@@ -293,49 +349,10 @@ impl Message {
         Ethernet {
             destination,
             source: self.sender.mac,
-            ethertype: ethernet::HEARTBEAT,
+            ethertype,
             payload: &out,
         }
         .emit()
-    }
-
-    /// Reads the payload of a heartbeat frame of the cluster with this primary virtual IP, and checks its
-    /// signature before anything in it is believed.
-    ///
-    /// # Errors
-    /// The first reason not to use it.
-    pub fn parse(payload: &[u8], primary: [u8; 4], auth: &Auth) -> Result<Self, Reject> {
-        let mut reader = Reader::new(payload, Reject::TooShort);
-        let signature = reader.u32()?;
-        if NLB_SIGNATURES.contains(&signature) {
-            return Err(Reject::ForeignNlb);
-        }
-        if signature != SIGNATURE {
-            return Err(Reject::BadSignature);
-        }
-        let version = (reader.u32()? >> 16) as u16;
-        if version == 0 {
-            return Err(Reject::ForeignNlb);
-        }
-        let host = u8::try_from(reader.u32()?)
-            .ok()
-            .and_then(HostId::new)
-            .ok_or(Reject::BadHostId)?;
-        if reader.array::<4>()? != primary {
-            return Err(Reject::OtherCluster);
-        }
-        let dip = Ipv4Addr::from(reader.array::<4>()?);
-        let name = parse_name(&mut reader)?;
-        check_signature(payload, payload.len() - reader.remaining(), auth)?;
-        parse_records(
-            reader,
-            Head {
-                host,
-                dip,
-                name,
-                version,
-            },
-        )
     }
 }
 
@@ -347,155 +364,6 @@ fn emit_name(out: &mut Vec<u8>, name: &str) {
         out.extend_from_slice(&unit.to_le_bytes());
     }
     out.extend_from_slice(&[0; 2 + NAME_PADDING]);
-}
-
-fn parse_name(reader: &mut Reader<'_>) -> Result<String, Reject> {
-    let header = reader.array::<8>()?;
-    if header[0] != 1 {
-        return Err(Reject::BadName);
-    }
-    let mut units = Vec::new();
-    loop {
-        match reader.u16()? {
-            0 => break,
-            _ if units.len() == MAX_NAME => return Err(Reject::BadName),
-            unit => units.push(unit),
-        }
-    }
-    reader.take(NAME_PADDING)?;
-    let name = String::from_utf16(&units).map_err(|_| Reject::BadName)?;
-    // Names are shown on terminals and in logs; a name is no place for control characters.
-    if name.chars().any(char::is_control) {
-        Err(Reject::BadName)
-    } else {
-        Ok(name)
-    }
-}
-
-/// Walks the records from `start` to the signature record and checks it.
-fn check_signature(payload: &[u8], start: usize, auth: &Auth) -> Result<(), Reject> {
-    let mut at = start;
-    while let Some(&[kind, _, low, high]) = payload.get(at..).and_then(|rest| rest.first_chunk()) {
-        let length = usize::from(u16::from_le_bytes([low, high]));
-        let value = payload
-            .get(at + 4..at + 4 + length)
-            .ok_or(Reject::TooShort)?;
-        if kind != kind::SIGNATURE {
-            at += 4 + length;
-            continue;
-        }
-        let (&key_id, tag) = value.split_first().ok_or(Reject::BadRecord)?;
-        let tag: &[u8; TAG_LEN] = tag.try_into().map_err(|_| Reject::BadRecord)?;
-        if matches!(auth, Auth::None) {
-            return Err(Reject::UnexpectedSignature);
-        }
-        let key = auth.key(key_id).ok_or(Reject::UnknownKey)?;
-        let signed = &payload[..at + 5];
-        return if key.verifies(signed, tag) {
-            Ok(())
-        } else {
-            Err(Reject::BadSignatureTag)
-        };
-    }
-    match auth {
-        Auth::None => Ok(()),
-        Auth::Keys(_) => Err(Reject::Unsigned),
-    }
-}
-
-/// What stands before Covey's records.
-struct Head {
-    host: HostId,
-    dip: Ipv4Addr,
-    name: String,
-    version: u16,
-}
-
-/// Reads Covey's records up to the signature. Of a record that may come once, the last one counts. Bytes that
-/// follow the known fields of a record are a newer version's and are passed over.
-fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> {
-    let mut vitals = None;
-    let mut state = None;
-    let mut echoes = (Vec::new(), HostSet::EMPTY);
-    let mut offers = Vec::new();
-    let (mut committed, mut staged, mut proposal) = (None, None, None);
-    let (mut wanted, mut report) = (None, None);
-    let mut chunk = None;
-    while !reader.is_empty() {
-        let kind = reader.u8()?;
-        reader.u8()?;
-        let length = reader.u16()?;
-        let mut value = Reader::new(reader.take(usize::from(length))?, Reject::BadRecord);
-        match kind {
-            kind::VITALS => {
-                vitals = Some((Mac(value.array()?), Incarnation(value.u64()?), value.u64()?));
-            }
-            kind::STATE => {
-                state = Some(records::State::parse(&mut value)?);
-            }
-            kind::ECHOES => echoes = records::parse_echoes(&mut value)?,
-            kind::OFFER if offers.len() < 2 => offers.push(records::parse_offer(&mut value)?),
-            kind::COMMITTED => {
-                let ballot = records::parse_ballot(&mut value)?;
-                committed = Some(CommittedMap {
-                    ballot,
-                    digest: Digest(value.u64()?),
-                });
-            }
-            kind::STAGED => {
-                let ballot = records::parse_ballot(&mut value)?;
-                staged = Some(Acknowledgement {
-                    ballot,
-                    result: Digest(value.u64()?),
-                });
-            }
-            kind::PROPOSAL => proposal = Some(records::parse_proposal(&mut value)?),
-            kind::WANTED => wanted = Some(records::parse_base(&mut value)?),
-            kind::REPORT => report = Some(records::parse_report(&mut value)?),
-            kind::CHUNK => chunk = Some(records::parse_chunk(&mut value)?),
-            kind::SIGNATURE => break,
-            _ => continue,
-        }
-    }
-    let (mac, incarnation, sequence) = vitals.ok_or(Reject::MissingRecord)?;
-    let sender = Sender {
-        host: head.host,
-        dip: head.dip,
-        name: head.name,
-        mac,
-        incarnation,
-        sequence,
-        version: head.version,
-    };
-    if let Some(chunk) = chunk {
-        return Ok(Message {
-            sender,
-            body: Body::Chunk(chunk),
-        });
-    }
-    let state = state.ok_or(Reject::MissingRecord)?;
-    if offers.is_empty() {
-        return Err(Reject::MissingRecord);
-    }
-    let (echoes, grants) = echoes;
-    let heartbeat = Heartbeat {
-        announced: state.announced,
-        timing: state.timing,
-        mode: state.mode,
-        legacy: state.legacy,
-        echoes,
-        grants,
-        offers,
-        committed,
-        staged,
-        proposal,
-        wanted,
-        report,
-    };
-    Ok(Message {
-        sender,
-        body: Body::Heartbeat(Box::new(heartbeat)),
-    })
 }
 
 #[cfg(test)]

@@ -46,6 +46,12 @@ pub(super) struct Connection {
     pub(super) complete: bool,
     /// A host has answered a SYN for an earlier connection of these ends.
     pub(super) stale: bool,
+    /// The NIC of the host that accepted it.
+    pub(super) voice: Option<Mac>,
+    /// No host can have kept anything but TIME_WAIT of an earlier connection of these ends.
+    pub(super) first: bool,
+    /// Both sides have closed it.
+    pub(super) closed: bool,
 }
 
 impl Connection {
@@ -103,7 +109,10 @@ impl Connection {
                 wire.send(tuple, isn, 0, SYN, &[]);
             }
             State::Asking | State::Closing if self.tries == REQUESTS => {
-                wire.happens(Happening::Hung((tuple, isn)));
+                wire.happens(Happening::Hung {
+                    key: (tuple, isn),
+                    stale: !self.first,
+                });
                 return false;
             }
             State::Asking | State::Closing => {
@@ -128,6 +137,24 @@ impl Connection {
             }
         }
         true
+    }
+
+    /// Notices who acknowledges what the client says. Anything else may be repeated of an earlier connection of these
+    /// ends, or of the answer to a SYN that two hosts took.
+    pub(super) fn hear_voice(&mut self, source: Mac, segment: &Tcp<'_>, wire: &mut Wire<'_>) {
+        let bare =
+            segment.payload.is_empty() && ![SYN, RST, FIN].iter().any(|flag| segment.has(*flag));
+        match self.voice {
+            _ if self.stale || !self.first => {}
+            None if segment.has(SYN) && segment.acknowledgement == self.sent => {
+                self.voice = Some(source);
+            }
+            Some(voice) if bare && voice != source => wire.happens(Happening::OtherVoice {
+                key: (self.tuple, self.isn),
+                mac: source,
+            }),
+            Some(_) | None => {}
+        }
     }
 
     /// Takes a segment. False when the connection is over.
@@ -206,6 +233,7 @@ impl Connection {
                     wire.send(tuple, self.sent.wrapping_add(1), segment.end(), ACK, &[]);
                 }
                 if fin_taken {
+                    self.closed = true;
                     wire.happens(Happening::Finished((tuple, isn)));
                 }
                 !fin_taken

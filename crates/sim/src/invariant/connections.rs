@@ -190,7 +190,7 @@ impl Connections {
                 }
                 Ok(())
             }
-            Happening::Hung(key) => {
+            Happening::Hung { key, stale } => {
                 counts.broken += 1;
                 let unclaimed = self
                     .open
@@ -200,12 +200,23 @@ impl Connections {
                 // lingering host has this connection either. Counted, to be seen.
                 counts.unclaimed += u64::from(unclaimed);
                 // Even if its host has crashed the next packet gets a reset, not silence (promise 3).
-                if !unclaimed && settling.settled_since(now - HUNG_FOR) {
+                if !unclaimed && !stale && settling.settled_since(now - HUNG_FOR) {
                     let tuple = key.0;
                     let what = format!(
                         "{tuple:?} gets no answer any more, not even a reset, in a settled cluster"
                     );
                     return Err(("a crash costs a reset, not silence", what));
+                }
+                Ok(())
+            }
+            Happening::OtherVoice { key, mac } => {
+                let opened_at = self.open.get(&key).map(|connection| connection.opened_at);
+                if opened_at.is_some_and(|opened_at| settling.settled_since(opened_at)) {
+                    let what = format!(
+                        "{mac} speaks in {:?}, which another host has accepted",
+                        key.0
+                    );
+                    return Err(("one owner", what));
                 }
                 Ok(())
             }

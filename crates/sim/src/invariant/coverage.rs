@@ -81,7 +81,7 @@ impl Coverage {
         Self {
             machines,
             commit,
-            lease: timing.expiry(),
+            lease: timing.longest().expiry(),
             dark: u64::MAX,
             dark_since: [Time::ZERO; 64],
             overlaps: Vec::new(),

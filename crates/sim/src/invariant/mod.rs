@@ -77,6 +77,10 @@ pub(crate) struct Account {
     pub(crate) epoch: Epoch,
     pub(crate) digest: Digest,
     pub(crate) view: HostSet,
+    /// Hosts that, as far as it knows, may not join for now, because they were lost again and again.
+    pub(crate) kept_out: HostSet,
+    /// It asks the others for more patience, because it runs late itself.
+    pub(crate) late: bool,
     /// The rules in its configuration.
     pub(crate) offered: Digest,
     /// The probes that its tables say are its own.
@@ -104,6 +108,8 @@ impl Account {
             epoch: Epoch(0),
             digest: Digest(0),
             view: HostSet::EMPTY,
+            kept_out: HostSet::EMPTY,
+            late: false,
             offered: Digest(0),
             takes: 0,
             breaks: 0,

@@ -14,7 +14,7 @@
 
 use crate::machine::Machine;
 use covey_proto::config::Timing;
-use covey_proto::ids::{Digest, HostSet};
+use covey_proto::ids::{Digest, HostId, HostSet};
 use covey_proto::time::Time;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,6 +53,9 @@ pub(crate) enum Mode {
 /// one may be needed to find the others silent, and agreement may have to begin again when it is interrupted.
 const BUDGETS_TO_SETTLE: u32 = 6;
 
+/// Budgets for which a host may be kept out that was lost again and again; the core's longest wait is 64.
+const BUDGETS_KEPT_OUT: u32 = 65;
+
 /// Keeps watch over the state of the cluster as a whole.
 pub(crate) struct Settling {
     timing: Timing,
@@ -66,6 +69,10 @@ pub(crate) struct Settling {
     troubled_at: Time,
     /// When the last step or end of a fault was.
     disturbed_at: Time,
+    /// When some host last ran late; the others have to wait longer for it, and for a while after.
+    late_at: Option<Time>,
+    /// Hosts that are kept out, and since when.
+    kept_out: BTreeMap<HostId, Time>,
     /// Nobody can be expected to agree now: a fault is in force, or too few hosts are left.
     excused: bool,
 }
@@ -81,6 +88,8 @@ impl Settling {
             wanting: 0,
             troubled_at: Time::ZERO,
             disturbed_at: Time::ZERO,
+            late_at: None,
+            kept_out: BTreeMap::new(),
             excused: false,
         }
     }
@@ -113,13 +122,24 @@ impl Settling {
     /// How long after a crash the dead host's share may be dark: its peers wait until its lease has surely run out, by
     /// clocks that differ by 400 millionths at most; then three heartbeats out of turn, each up to a tenth of a
     /// period late; the last survivor asks for a period before it believes that it is alone.
-    fn mourning(&self) -> Duration {
-        let expiry = self.timing.expiry();
+    fn mourning(&self, now: Time) -> Duration {
+        let expiry = self.timing(now).expiry();
         expiry
             + expiry / 2500
             + self.timing.period * 3 / 2
             + self.travel * 6
             + Duration::from_millis(5)
+    }
+
+    /// The longest timing that a host may have announced of late.
+    fn timing(&self, now: Time) -> Timing {
+        let longest = self.timing.longest();
+        let late = |at: Time| now < at + longest.expiry() * 2;
+        if self.late_at.is_some_and(late) {
+            longest
+        } else {
+            self.timing
+        }
     }
 
     pub(crate) fn disturbed(&mut self, now: Time, disturbance: Disturbance) {
@@ -135,7 +155,7 @@ impl Settling {
                 let alone = survivors == 1;
                 Mode::Mourning {
                     dark: if alone { u64::MAX } else { dark },
-                    deadline: now + self.mourning(),
+                    deadline: now + self.mourning(now),
                     alone,
                 }
             }
@@ -151,7 +171,20 @@ impl Settling {
 
     /// Looks at all hosts. True if the cluster has just settled.
     pub(crate) fn look(&mut self, now: Time, machines: &[Machine], sound: bool) -> bool {
-        let wanting = Self::wanting(machines);
+        if machines.iter().any(|machine| machine.state.late) {
+            self.late_at = Some(now);
+        }
+        let kept_out = machines
+            .iter()
+            .filter(|machine| machine.state.converged)
+            .fold(HostSet::EMPTY, |all, machine| {
+                all.union(machine.state.kept_out)
+            });
+        self.kept_out.retain(|host, _| kept_out.contains(*host));
+        for host in kept_out.iter() {
+            self.kept_out.entry(host).or_insert(now);
+        }
+        let wanting = Self::wanting(machines, kept_out);
         let members: HostSet = wanting.iter().map(|machine| machine.state.id).collect();
         let draining = machines.iter().filter(|machine| machine.state.draining);
         let draining: HostSet = draining.map(|machine| machine.state.id).collect();
@@ -189,7 +222,7 @@ impl Settling {
         let calm = sound && !stalled && self.agreed;
         let healed = match self.mode {
             // Leases may still be short of what was lost before.
-            Mode::Unsettled => calm && now >= self.troubled_at + self.timing.expiry(),
+            Mode::Unsettled => calm && now >= self.troubled_at + self.timing(now).expiry(),
             Mode::Mourning { .. } => calm,
             Mode::Settled(_) => false,
         };
@@ -199,11 +232,14 @@ impl Settling {
         healed
     }
 
-    /// Hosts that should be in the cluster: those that want to, but for twins and hosts whose rules most do not have.
-    fn wanting(machines: &[Machine]) -> Vec<&Machine> {
+    /// Hosts that should be in the cluster: those that want to, but for twins, hosts that were lost too often, and
+    /// hosts whose rules most do not have.
+    fn wanting(machines: &[Machine], kept_out: HostSet) -> Vec<&Machine> {
         let able = || {
             machines.iter().filter(|machine| {
-                machine.state.wants && machine.state.powered && !machine.state.misfit
+                let state = &machine.state;
+                let fit = !state.misfit && !kept_out.contains(state.id);
+                state.wants && state.powered && fit
             })
         };
         let mut votes: BTreeMap<Digest, usize> = BTreeMap::new();
@@ -221,7 +257,15 @@ impl Settling {
 
     /// Promise: it settles again.
     pub(crate) fn check(&self, now: Time) -> Result<(), String> {
-        let bound = self.timing.expiry() * BUDGETS_TO_SETTLE;
+        let longest = self.timing.longest().expiry() * BUDGETS_KEPT_OUT;
+        if let Some((host, since)) = self
+            .kept_out
+            .iter()
+            .find(|(_, since)| now > **since + longest)
+        {
+            return Err(format!("host {host} has been kept out since {since:?}"));
+        }
+        let bound = self.timing(now).expiry() * BUDGETS_TO_SETTLE;
         if !self.agreed && !self.excused && now > self.disturbed_at + bound {
             return Err(format!(
                 "hosts that run and hear each other are not in one converged view {bound:?} after the last disturbance"

@@ -1,6 +1,7 @@
 //! Crashes, stalls, one-way links, partitions and loss.
 
 use super::super::Command;
+use super::super::flapping::LONGEST_WAIT;
 use super::segment::{LATENCY, Segment, TIMING, config, id, set, web_rules};
 use crate::config::Quorum;
 use crate::event::Event;
@@ -420,7 +421,9 @@ proptest! {
                 segment.restart(host);
             }
         }
-        segment.run_until(TIMING.budget() * 10, |segment| segment.is_converged(&[1, 2, 3, 4]));
+        // Whoever was lost again and again is kept out for a while.
+        let longest = TIMING.budget() * (10 + LONGEST_WAIT);
+        segment.run_until(longest, |segment| segment.is_converged(&[1, 2, 3, 4]));
         prop_assert_eq!(segment.coverage(), (0, 0));
     }
 }

@@ -1,7 +1,10 @@
 //! The state machine as a whole: hosts joined by a virtual segment.
 
 mod agreement;
+mod conflicts;
 mod faults;
+mod generations;
 mod operate;
 mod segment;
 mod sticky;
+mod trouble;

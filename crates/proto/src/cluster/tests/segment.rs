@@ -12,6 +12,7 @@ use crate::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
 use crate::time::Time;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
+use crate::wire::heartbeat::PROTOCOL_VERSION;
 use covey_filter::{BUCKETS, Row};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -68,8 +69,9 @@ pub(super) fn config(host: u8) -> ClusterConfig {
         claims: vec![Claim::EQUAL_WEIGHT],
         port_states: Vec::new(),
         quorum: Quorum::None,
-        unicast_fallback: true,
         legacy: false,
+        version: PROTOCOL_VERSION,
+        unicast_fallback: true,
         clock_granularity: Duration::from_millis(4),
         incarnation: Incarnation(u64::from(host) << 32),
     }
@@ -193,6 +195,13 @@ impl Segment {
 
     pub(super) fn start_all(&mut self) {
         for index in 0..self.hosts.len() {
+            self.command(index, Command::Start);
+        }
+    }
+
+    /// Starts all but the host at this index.
+    pub(super) fn start_all_but(&mut self, rest: usize) {
+        for index in (0..self.hosts.len()).filter(|index| *index != rest) {
             self.command(index, Command::Start);
         }
     }

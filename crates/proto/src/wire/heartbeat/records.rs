@@ -27,6 +27,7 @@ pub(super) mod kind {
     pub(in super::super) const WANTED: u8 = 0xC8;
     pub(in super::super) const CHUNK: u8 = 0xC9;
     pub(in super::super) const REPORT: u8 = 0xCA;
+    pub(in super::super) const KEPT_OUT: u8 = 0xCB;
     pub(in super::super) const SIGNATURE: u8 = 0xCF;
 }
 
@@ -68,6 +69,12 @@ impl Heartbeat {
         }
         if let Some(base) = &self.wanted {
             record(out, kind::WANTED, |value| emit_base(value, base));
+        }
+        if let Some(kept_out) = &self.kept_out {
+            record(out, kind::KEPT_OUT, |value| {
+                value.extend_from_slice(&kept_out.hosts.bits().to_le_bytes());
+                value.extend_from_slice(&kept_out.millis.to_le_bytes());
+            });
         }
         for offer in &self.offers {
             record(out, kind::OFFER, |value| {
