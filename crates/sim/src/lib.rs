@@ -14,7 +14,7 @@
 //! |---|---|
 //! | [`scenario`], [`faults`], [`site`], [`span`] | what happens in a run, as data |
 //! | [`catalogue`], [`random`] | the named scenarios; a scenario from a seed |
-//! | `world`, `steps`, `segment`, `machine`, `kernel`, `tcp`, `client`, `packet`, `clock`, [`rng`] | the simulated world |
+//! | `world`, `daemons`, `steps`, `segment`, `machine`, `kernel`, `tcp`, `client`, `packet`, `clock`, [`rng`] | the simulated world |
 //! | `invariant`, `expect` | what must be so |
 //! | [`run`], [`shrink`], [`runner`], [`report`], [`pcap`], `log` | runs, their outcomes, many of them |
 //! | [`scale`] | how large clusters behave, measured |
@@ -27,6 +27,7 @@ pub mod catalogue;
 pub mod cli;
 mod client;
 mod clock;
+mod daemons;
 mod expect;
 pub mod faults;
 mod invariant;

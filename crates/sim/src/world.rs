@@ -2,7 +2,8 @@
 //! one thing to the next; after each, the invariants look (`invariant/`).
 //!
 //! Everything random comes from the seed, everything happens in the order of (time, number), so that a seed gives the
-//! same run everywhere. What steps of a scenario do is in `steps.rs`. Called by `run.rs`.
+//! same run everywhere. How daemons run is in `daemons.rs`, what steps of a scenario do in `steps.rs`. Called by
+//! `run.rs`.
 
 use crate::client::{Alarm, Client, Happening, Results};
 use crate::clock::Clock;
@@ -13,27 +14,20 @@ use crate::packet::{self, Packet, Tcp, Transport};
 use crate::pcap::Pcap;
 use crate::report::Counts;
 use crate::rng::{Rng, Stream};
-use crate::scenario::{Action, Moment, Scenario, Step};
+use crate::scenario::{Action, Scenario, Step};
 use crate::segment::{Delivery, Frame, Segment};
 use crate::site;
 use crate::tcp::{Effects, Tuple};
 use covey_filter::Reason;
-use covey_proto::Connection;
-use covey_proto::Output;
-use covey_proto::event::Event;
 use covey_proto::ids::Incarnation;
 use covey_proto::time::Time;
 use covey_proto::wire::ethernet::{self, Ethernet};
-use covey_proto::wire::heartbeat::{Body, Message};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
 /// How long it may take until connections are being counted, and then until the daemon hears of it.
-const COUNTING: Duration = Duration::from_millis(5);
-
-/// Heartbeats that are kept for replaying.
-const RECORDED: usize = 4096;
+pub(crate) const COUNTING: Duration = Duration::from_millis(5);
 
 /// Something that will happen.
 pub(crate) enum Next {
@@ -98,7 +92,7 @@ pub(crate) struct World {
     pub(crate) pcap: Option<Pcap>,
     pub(crate) rng: Rng,
     /// Steps that wait for a moment.
-    waiting: Vec<Step>,
+    pub(crate) waiting: Vec<Step>,
     /// Heartbeats that were sent, for replaying.
     pub(crate) recorded: std::collections::VecDeque<(Time, usize, Frame)>,
     /// Outcomes of carrying, kept to save allocations.
@@ -323,7 +317,7 @@ impl World {
         self.take_effects(port, effects);
     }
 
-    fn take_effects(&mut self, machine: usize, effects: Effects) {
+    pub(crate) fn take_effects(&mut self, machine: usize, effects: Effects) {
         for (tuple, isn) in effects.established {
             self.watch.accepted(self.now, machine, tuple, isn);
         }
@@ -395,7 +389,7 @@ impl World {
     }
 
     /// A machine sends something: through its egress filter, if its link is up.
-    fn send(&mut self, machine: usize, frame: Vec<u8>) {
+    pub(crate) fn send(&mut self, machine: usize, frame: Vec<u8>) {
         let sender = &self.machines[machine];
         if !sender.powered || !sender.plugged {
             return;
@@ -423,211 +417,6 @@ impl World {
         self.deliveries = deliveries;
     }
 
-    /// Lets a daemon do what is due.
-    pub(crate) fn run(&mut self, machine: usize) {
-        let Some(daemon) = &self.machines[machine].daemon else {
-            return;
-        };
-        if daemon.stall.is_some_and(|stall| stall.until > self.now) {
-            return;
-        }
-        let stall = self.machines[machine]
-            .daemon
-            .as_mut()
-            .and_then(|daemon| daemon.stall.take());
-        if let Some(stall) = stall {
-            self.log
-                .note(self.now, format_args!("daemon {} wakes", machine + 1));
-            self.watch.disturbed(self.now, Disturbance::Fault);
-            self.machines[machine].state.dirty = true;
-            if stall.timers_first {
-                self.fire(machine);
-            }
-        }
-        while let Some(inbound) = self.machines[machine]
-            .daemon
-            .as_mut()
-            .and_then(|daemon| daemon.inbox.pop_front())
-        {
-            self.machines[machine].hand_in(self.now, inbound);
-            self.drain(machine);
-        }
-        self.fire(machine);
-        self.schedule(machine);
-    }
-
-    /// Lets a daemon's timers fire, if they are due.
-    fn fire(&mut self, machine: usize) {
-        let Machine {
-            clock,
-            daemon: Some(daemon),
-            ..
-        } = &mut self.machines[machine]
-        else {
-            return;
-        };
-        let local = clock.local(self.now);
-        if daemon.wait <= local {
-            daemon
-                .cluster
-                .handle_input(local, covey_proto::Input::Timer);
-            self.drain(machine);
-        }
-    }
-
-    /// Puts a daemon's next wake-up into the queue, in place of the one that is there.
-    pub(crate) fn schedule(&mut self, machine: usize) {
-        let at = self.machines[machine].wakes_at(self.now);
-        self.machines[machine].wake += 1;
-        let number = self.machines[machine].wake;
-        self.push(at, Next::Wake(machine, number));
-    }
-
-    /// Does what the core asks for.
-    fn drain(&mut self, index: usize) {
-        let mut something = false;
-        loop {
-            let Some(daemon) = &mut self.machines[index].daemon else {
-                return;
-            };
-            let output = daemon.cluster.poll_output();
-            match output {
-                Output::Wait(until) => {
-                    daemon.wait = until;
-                    break;
-                }
-                Output::Transmit(frame) => {
-                    self.look_out_for(index, &frame);
-                    self.send_heartbeat(index, frame);
-                }
-                Output::Program(image) => {
-                    self.machines[index].kernel.image = Some(*image);
-                    self.machines[index].state.reprobe = true;
-                }
-                Output::Lease(until) => {
-                    self.machines[index].kernel.lease = until;
-                    self.watch_lease(index);
-                }
-                Output::CountConnections => {
-                    // Beside the daemon's loop, so it may take a while.
-                    let later = self.now + self.rng.span(COUNTING);
-                    self.push(
-                        later,
-                        Next::Count(index, self.machines[index].config.incarnation),
-                    );
-                }
-                Output::Cut(connections) => self.cut(index, &connections),
-                Output::Event(event) => self.note_event(index, &event),
-            }
-            something = true;
-        }
-        if something {
-            self.machines[index].state.dirty = true;
-        }
-    }
-
-    fn send_heartbeat(&mut self, index: usize, frame: Vec<u8>) {
-        if Ethernet::parse(&frame).is_ok_and(|frame| ethernet::is_heartbeat(frame.ethertype)) {
-            if self.recorded.len() == RECORDED {
-                self.recorded.pop_front();
-            }
-            self.recorded
-                .push_back((self.now, index, frame.as_slice().into()));
-        }
-        self.send(index, frame);
-    }
-
-    /// Resets connections of a host.
-    fn cut(&mut self, index: usize, connections: &[Connection]) {
-        let mut effects = Effects::default();
-        for tuple in connections.iter().filter_map(Tuple::of) {
-            self.watch.cut(tuple);
-            self.machines[index].kernel.stack.cut(tuple, &mut effects);
-        }
-        self.take_effects(index, effects);
-    }
-
-    fn note_event(&mut self, index: usize, event: &Event) {
-        let number = self.machines[index].number;
-        self.log
-            .note(self.now, format_args!("host {number}: {event}"));
-        self.watch.event(self.now, index, event);
-        if let Event::Fenced { .. } = event {
-            self.machines[index].state.breaks += 1;
-        }
-        if let Event::Converged { .. } = event {
-            self.counts.commits += 1;
-            self.moment(Moment::Commits(number));
-        }
-    }
-
-    /// Whether a step waits for this frame.
-    fn look_out_for(&mut self, index: usize, frame: &[u8]) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let config = &self.machines[index].config;
-        let primary = covey_proto::config::four_bytes(config.rules.primary());
-        let heartbeat = Ethernet::parse(frame)
-            .and_then(|frame| Message::parse(frame.payload, primary, &config.auth))
-            .ok()
-            .and_then(|message| match message.body {
-                Body::Heartbeat(heartbeat) => Some(heartbeat),
-                Body::Chunk(_) => None,
-            });
-        let Some(heartbeat) = heartbeat else {
-            return;
-        };
-        let number = self.machines[index].number;
-        if heartbeat.proposal.is_some() {
-            self.moment(Moment::Proposes(number));
-        }
-        if heartbeat.staged.is_some() {
-            self.moment(Moment::Acknowledges(number));
-        }
-    }
-
-    /// Steps that have waited for this moment happen as soon as the frame is on its way.
-    fn moment(&mut self, moment: Moment) {
-        let now = self.now;
-        let due = |step: &Step| step.when == Some(moment) && Time::ZERO + step.at.0 <= now;
-        let waiting = std::mem::take(&mut self.waiting);
-        let (due, waiting): (Vec<Step>, Vec<Step>) = waiting.into_iter().partition(due);
-        self.waiting = waiting;
-        for step in due {
-            self.push(now, Next::Do(Box::new(step.action)));
-        }
-    }
-
-    /// Sees to it that the end of a lease is noticed when it comes.
-    pub(crate) fn watch_lease(&mut self, index: usize) {
-        let machine = &mut self.machines[index];
-        if machine.watched || machine.kernel.lease == Time::ZERO {
-            return;
-        }
-        machine.watched = true;
-        let end = machine.clock.world_coarse(machine.kernel.lease);
-        self.push(end, Next::LeaseEnd(index));
-    }
-
-    fn end_lease(&mut self, index: usize) {
-        let machine = &mut self.machines[index];
-        machine.watched = false;
-        let holds = machine.kernel.lease_holds(machine.clock.coarse(self.now));
-        if holds && machine.powered && machine.kernel.heeds_lease {
-            self.watch_lease(index);
-        } else if machine.state.serving && !holds {
-            machine.state.dirty = true;
-            machine.state.breaks += 1;
-            self.log.note(
-                self.now,
-                format_args!("the lease of host {} ends", index + 1),
-            );
-        }
-    }
-}
-
-impl World {
     /// What each host says of itself, a line each, for the account of a violation.
     pub(crate) fn accounts(&self) -> Vec<String> {
         let account = |machine: &Machine| {
