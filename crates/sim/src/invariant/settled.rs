@@ -147,6 +147,11 @@ impl Settling {
         let survivors = self.wanting.saturating_sub(1);
         let quorate = 2 * survivors > usize::from(self.quorum);
         self.mode = match (self.mode, disturbance) {
+            // The last survivor has no map any more, so whoever comes now founds a new cluster with it, and listens first.
+            (Mode::Mourning { alone: true, .. }, Disturbance::Planned) => {
+                self.troubled_at = now;
+                Mode::Unsettled
+            }
             (mode, Disturbance::Planned) => mode,
             (Mode::Settled(_), Disturbance::Crash { dark })
                 if self.agreed && survivors > 0 && quorate =>
