@@ -9,7 +9,7 @@ use crate::report::Counts;
 use crate::run::{Options, run_with};
 use crate::runner::{self, Failure, Total, Until};
 use crate::scenario::Scenario;
-use crate::{catalogue, random, scale, shrink};
+use crate::{catalogue, plot, random, scale, shrink};
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
 use std::fs::File;
@@ -96,6 +96,9 @@ enum Command {
         /// For programs: JSON
         #[arg(long)]
         json: bool,
+        /// Also draw it
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
     },
 }
 
@@ -160,8 +163,12 @@ fn perform(command: Command) -> anyhow::Result<bool> {
             };
             many(from, Until::Over(time), stop)
         }
-        Command::Scale { hosts, json } => {
+        Command::Scale { hosts, json, svg } => {
             let rows: Vec<_> = hosts.into_iter().map(scale::measure).collect();
+            if let Some(path) = svg {
+                std::fs::write(&path, plot::svg(&rows))
+                    .with_context(|| format!("{} cannot be written", path.display()))?;
+            }
             let text = if json {
                 scale::json(&rows)
             } else {

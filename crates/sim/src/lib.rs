@@ -36,6 +36,7 @@ mod log;
 mod machine;
 mod packet;
 pub mod pcap;
+pub mod plot;
 pub mod random;
 pub mod report;
 pub mod rng;
