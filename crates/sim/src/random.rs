@@ -110,8 +110,8 @@ impl Draft {
         let begin = self.at;
         let mut mended = true;
         for _ in 0..self.rng.between(2, 4) {
-            // A twin takes over by itself when its namesake or the links fail: a gap that is known (scenarios/gaps). So
-            // where there is a twin, only weights and rules change.
+            // Who comes while a twin runs may believe the wrong one: a gap that is known (scenarios/gaps). So where there
+            // is a twin, only weights and rules change.
             let twin = mended && !self.scenario.twins.is_empty() && self.rng.percent(50.0);
             if twin {
                 let host = self.scenario.hosts + 1;

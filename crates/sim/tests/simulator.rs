@@ -4,7 +4,7 @@
 use covey_sim::faults::{Kind, LinkFault};
 use covey_sim::pcap::Pcap;
 use covey_sim::run::{Options, run, run_with};
-use covey_sim::scenario::{Action, Scenario, Step};
+use covey_sim::scenario::{Action, Expectation, Scenario, Step, What};
 use covey_sim::span::Span;
 use covey_sim::{catalogue, random, shrink};
 use std::io::Write;
@@ -241,19 +241,28 @@ fn a_planted_bug_is_found() {
 
 #[test]
 fn what_fails_is_made_small() {
-    let mut scenario = catalogue::find("twin-takes-over").unwrap();
-    let violation = run(&scenario, 1).violation.unwrap();
-    scenario.steps.extend((1..=3).map(|host| Step {
+    let weights = (1..=3).map(|host| Step {
         at: Span::millis(1500),
         when: None,
         action: Action::Weight { host, weight: 30 },
-    }));
-    scenario.steps.sort_by_key(|step| step.at);
+    });
+    let mut scenario = with(Action::Crash { host: 3 });
+    scenario.steps.splice(..0, weights);
+    let what = What::Stays {
+        hosts: vec![1, 2, 3],
+    };
+    let from = Span::millis(2000);
+    scenario.expectations = vec![Expectation {
+        from,
+        within: None,
+        what,
+    }];
+    let violation = run(&scenario, 1).violation.unwrap();
     let small = shrink::shrink(&scenario, 1, &violation);
     assert_eq!(small.violation.promise, violation.promise);
     assert_eq!(
         small.scenario.steps.len(),
-        2,
+        1,
         "{}",
         small.scenario.to_toml()
     );
