@@ -222,7 +222,7 @@ pub struct EventRecord {
     pub number: u64,
     /// Wall-clock time, RFC 3339, UTC, milliseconds.
     pub time: String,
-    /// NLB's event ID where it has one (wlbs.md §5.4); Covey's own are above 1000.
+    /// NLB's event ID where it has one (NLB facts §5.4); Covey's own are above 1000.
     pub id: u16,
     /// `info`, `warning` or `error`.
     pub severity: String,

@@ -7,7 +7,7 @@ use crate::rules::{Claim, RuleSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// How the cluster's frames reach every host (wlbs.md §2).
+/// How the cluster's frames reach every host (NLB facts §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClusterMode {
     /// A unicast cluster MAC that no switch learns, so switches flood it.
@@ -146,7 +146,7 @@ pub struct ClusterConfig {
     pub incarnation: Incarnation,
 }
 
-/// The cluster MAC that belongs to a primary virtual IP (wlbs.md §2.1, §2.2).
+/// The cluster MAC that belongs to a primary virtual IP (NLB facts §2.1, §2.2).
 pub fn cluster_mac(mode: ClusterMode, primary: IpAddr) -> Mac {
     let [w, x, y, z] = four_bytes(primary);
     match mode {
@@ -157,7 +157,7 @@ pub fn cluster_mac(mode: ClusterMode, primary: IpAddr) -> Mac {
 }
 
 /// The four bytes of an address that go into MACs and heartbeat headers: IPv4 as it is, IPv6 folded by XOR of
-/// its four words (wlbs.md §2.2).
+/// its four words (NLB facts §2.2).
 pub fn four_bytes(address: IpAddr) -> [u8; 4] {
     match address {
         IpAddr::V4(v4) => v4.octets(),
@@ -189,7 +189,7 @@ mod tests {
             cluster_mac(ClusterMode::Igmp, ip).to_string(),
             "01:00:5e:7f:02:13"
         );
-        // The one public sample for IPv6, wlbs.md §2.2.
+        // The one public sample for IPv6, NLB facts §2.2.
         let v6 = "2001:4898:e8:3018:bd82:dde1:6615:7b0".parse().unwrap();
         assert_eq!(
             cluster_mac(ClusterMode::Unicast, v6).to_string(),

@@ -1,4 +1,4 @@
-//! What the core tells people: events, with NLB's IDs where NLB has one (wlbs.md §5.4), Covey's own above
+//! What the core tells people: events, with NLB's IDs where NLB has one (NLB facts §5.4), Covey's own above
 //! 1000. Each says what happened, why, and what to do if something is to be done. docs/events.md lists them all.
 //!
 //! The core makes them; the daemon logs them and keeps them for `covey events`. The words are in `event/text.rs`.

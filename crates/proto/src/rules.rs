@@ -1,4 +1,4 @@
-//! Port rules: which traffic is shared how (wlbs.md's vocabulary: filtering mode, affinity, load weight,
+//! Port rules: which traffic is shared how (NLB's vocabulary: filtering mode, affinity, load weight,
 //! handling priority). Meaning only; the TOML that says it is parsed in the binary crate.
 //!
 //! What all hosts must agree on ([`RuleSet`]) is kept apart from what each host may choose for itself

@@ -1,4 +1,4 @@
-//! `covey wlbs`: NLB's verbs, in NLB's grammar (wlbs.md §5.1), for people and scripts that know them.
+//! `covey wlbs`: NLB's verbs, in NLB's grammar (NLB facts §5.1), for people and scripts that know them.
 //!
 //! Verbs and keywords are read whatever their case, options begin with a slash. What is asked of this host is asked of
 //! its daemon by the same requests that `covey`'s own commands use; other hosts cannot be reached from here, and

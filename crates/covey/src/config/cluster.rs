@@ -1,6 +1,6 @@
 //! The meaning of `[cluster]`: addresses, timing, key, quorum.
 //!
-//! Limits are those of docs/design.md, "Membership"; NLB's names for the keys stand in wlbs.md §4.1.
+//! Limits are those of docs/design.md, "Membership"; NLB's names for the keys stand in NLB facts §4.1.
 //! Used only by [`super::Config::load`].
 
 use super::file::{ClusterSection, ConfigFile};

@@ -1,7 +1,7 @@
 //! The meaning of `[host]` and `[daemon]`: who this host is, and how its daemon runs.
 //!
 //! The interface must be there and must be Ethernet when the configuration is read; the dedicated IP is one of
-//! its addresses, as NLB demands (wlbs.md §2.7). Used only by [`super::Config::load`].
+//! its addresses, as NLB demands (NLB facts §2.7). Used only by [`super::Config::load`].
 //! Specification: docs/design.md, "Command line".
 
 use super::cluster::in_range;

@@ -1,7 +1,7 @@
 //! The meaning of `[[rule]]`: port rules that all hosts share, and what this host brings to each.
 //!
 //! Without any rule there is NLB's own default: all ports, shared by all hosts, single affinity.
-//! Used only by [`super::Config::load`]. Specification: docs/design.md, "Names"; limits as NLB's (wlbs.md §3.4).
+//! Used only by [`super::Config::load`]. Specification: docs/design.md, "Names"; limits as NLB's (NLB facts §3.4).
 
 use super::Vip;
 use super::cluster::in_range;

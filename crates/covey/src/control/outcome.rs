@@ -2,7 +2,7 @@
 //!
 //! The core answers with NLB's codes ([`Answer`]); what each means for each command is said here, once, for the
 //! daemon's answers on the control socket and so for `covey` and `covey wlbs`. Specification: docs/design.md,
-//! "Command line"; codes: powershell.md §2.
+//! "Command line"; codes: NLB cmdlets §2.
 
 use super::{Ports, Request};
 use covey_proto::ids::HostId;
@@ -181,7 +181,7 @@ mod tests {
         };
         use Answer::{Already, Done, DrainInterrupted, Draining, NotFound, Stopped, Suspended};
         let to_rules: &[Answer] = &[Done, Already, NotFound, Suspended, Stopped, Draining];
-        // What each method may return: powershell.md §2.2.
+        // What each method may return: NLB cmdlets §2.2.
         let table: [(Request, &[Answer]); 10] = [
             (
                 Request::Start {},

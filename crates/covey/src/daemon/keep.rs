@@ -4,7 +4,7 @@
 //! One small JSON file per cluster and host in `daemon.state_dir`. It changes when an operator says something and at
 //! no other time: a daemon that is asked to end by a signal, or that dies, finds on its return what was wanted last.
 //! Writing waits for the disk, so it is done beside the daemon's loop, one write after the other. Used only by the
-//! daemon. Specification: docs/design.md, "Command line"; NLB's events 76 to 78: wlbs.md §5.4.
+//! daemon. Specification: docs/design.md, "Command line"; NLB's events 76 to 78: NLB facts §5.4.
 
 use super::Daemon;
 use crate::config::{Config, InitialState};

@@ -29,7 +29,7 @@ pub(super) struct Segment {
 impl Segment {
     /// Listens on an interface. Must be called in a tokio runtime.
     pub(super) fn open(interface: u32) -> anyhow::Result<Self> {
-        // The upper half of all of NLB's signatures, and of Covey's: DE C0 (wlbs.md §1.2).
+        // The upper half of all of NLB's signatures, and of Covey's: DE C0 (NLB facts §1.2).
         let signature = half_word_at(16, 0xDEC0);
         let heartbeats = listen(interface, ethernet::HEARTBEAT, &signature);
         let legacy_heartbeats = listen(interface, ethernet::LEGACY_HEARTBEAT, &signature);

@@ -77,7 +77,7 @@ impl Cluster {
         self.outputs.push_back(Output::Transmit(frame));
     }
 
-    /// Where heartbeats go (wlbs.md §1.1).
+    /// Where heartbeats go (NLB facts §1.1).
     pub(super) fn everyone(&self) -> Mac {
         match self.config.mode {
             ClusterMode::Unicast => Mac::BROADCAST,

@@ -1,5 +1,5 @@
 //! What an operator can ask of a host, and what the host answers: NLB's verbs and NLB's answers
-//! (wlbs.md §5.1, powershell.md §2.2).
+//! (NLB facts §5.1, NLB cmdlets §2.2).
 //!
 //! Commands to the host go to its [`Role`]; commands to port rules are kept here. A rule that is not enabled on
 //! a host has no weight there, so all of it follows from the next map: nothing else in the core knows of it.
@@ -66,7 +66,7 @@ pub struct RuleScope {
     pub port: Option<u16>,
 }
 
-/// NLB's way of naming rules by virtual IP (powershell.md §2.2).
+/// NLB's way of naming rules by virtual IP (NLB cmdlets §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VipScope {
     /// Whatever virtual IP a rule is for (0.0.0.0).
@@ -100,7 +100,7 @@ pub enum PortState {
     Draining,
 }
 
-/// What a host answers to a command: NLB's codes (powershell.md §2.1).
+/// What a host answers to a command: NLB's codes (NLB cmdlets §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Done, or begun.

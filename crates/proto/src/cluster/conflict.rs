@@ -2,7 +2,7 @@
 //! and single-host rules that two hosts claim alike. Each is told by name, once while it lasts.
 //!
 //! Called when a message has been heard (`hearing.rs`) and from `Cluster::review`. Nothing here changes who serves.
-//! Specification: docs/design.md, "Membership"; NLB's events 18 and 20: wlbs.md §5.4.
+//! Specification: docs/design.md, "Membership"; NLB's events 18 and 20: NLB facts §5.4.
 
 use super::Cluster;
 use crate::config::ClusterMode;

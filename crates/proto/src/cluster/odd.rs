@@ -3,7 +3,7 @@
 //! Hosts that hear another wish than their own show their rule set, in chunks, when they notice it and then once a
 //! second while it lasts. From the two sets each host tells the first difference, by host and rule. A host of an
 //! earlier version shows nothing; then it is told without. Who is kept out is decided in `outlook.rs`.
-//! Specification: docs/design.md, "Membership"; NLB's events 67 and 110: wlbs.md §5.4.
+//! Specification: docs/design.md, "Membership"; NLB's events 67 and 110: NLB facts §5.4.
 
 use super::Cluster;
 use super::outlook::LeftOut;

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A leaving host serves until a map without it is in force, so nothing is dark meanwhile. A suspended one heeds
-//! nothing but Resume, already on its way there. Specification: docs/design.md, "Membership"; wlbs.md §5.1.
+//! nothing but Resume, already on its way there. Specification: docs/design.md, "Membership"; NLB facts §5.1.
 
 use super::command::Answer;
 use super::convergence::Prepared;

@@ -1,7 +1,7 @@
 //! What differs between two rule sets, in words, so that an operator need not compare files.
 //!
 //! Made when a host is kept out for its rules (`cluster/odd.rs`), told in an event and in the status.
-//! Specification: docs/design.md, "Membership"; NLB's rules for what must agree: wlbs.md §3.4.
+//! Specification: docs/design.md, "Membership"; NLB's rules for what must agree: NLB facts §3.4.
 
 use super::{Affinity, FilterMode, PortRule, Protocol, RuleSet};
 use std::fmt;

@@ -5,12 +5,12 @@
 //!  offset  size
 //!       0     4  signature 0xC0DE01C0, LE                         \
 //!       4     4  version, LE: 2.6 in the low half, Covey's        |  NLB's common header,
-//!                protocol version in the high half                |  wlbs.md §1.2
+//!                protocol version in the high half                |  NLB facts §1.2
 //!       8     4  host ID, LE                                      |
 //!      12     4  primary virtual IP, network order                |
 //!      16     4  dedicated IP, network order                      /
 //!      20     8  type 1, length in 8-byte units, zeros            \  NLB's host name record,
-//!      28     -  name, UTF-16LE, NUL                              |  wlbs.md §1.5; Wireshark goes on
+//!      28     -  name, UTF-16LE, NUL                              |  NLB facts §1.5; Wireshark goes on
 //!       -     6  padding                                          /  exactly 6 bytes after the NUL
 //!       -     -  Covey's records: u8 type, u8 zero, u16 LE length of the value, value
 //! ```

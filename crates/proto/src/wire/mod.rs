@@ -2,7 +2,7 @@
 //!
 //! Bytes become meaning here or are refused with a [`Reject`], whose label is also the counter in
 //! `covey status` and the row in the documentation. Everything past this module works with meaning.
-//! Specification: docs/design.md, "On the wire"; layouts of NLB itself: wlbs.md §1.
+//! Specification: docs/design.md, "On the wire"; layouts of NLB itself: NLB facts §1.
 
 pub mod arp;
 pub mod auth;
@@ -15,7 +15,7 @@ mod reader;
 pub enum Reject {
     /// Shorter than its own headers say.
     TooShort,
-    /// Another protocol on the same EtherType (wlbs.md §1.1 names two).
+    /// Another protocol on the same EtherType (NLB facts §1.1 names two).
     BadSignature,
     /// A heartbeat of Microsoft NLB, or of something that speaks exactly like it.
     ForeignNlb,

@@ -1,4 +1,4 @@
-//! `covey ip2mac`: the cluster MACs that NLB derives from a primary virtual IP (wlbs.md §2.1).
+//! `covey ip2mac`: the cluster MACs that NLB derives from a primary virtual IP (NLB facts §2.1).
 
 use super::table::labelled;
 use covey_proto::config::{ClusterMode, cluster_mac};

@@ -466,7 +466,7 @@ fn a_host_with_another_key_or_none_is_named_on_both_sides() {
     }
 }
 
-/// A membership heartbeat of Microsoft's NLB, as in the public capture (wlbs.md §1.3), with other addresses.
+/// A membership heartbeat of Microsoft's NLB, as in the public capture (NLB facts §1.3), with other addresses.
 fn nlb(host: u32, primary: [u8; 4]) -> Vec<u8> {
     let mut payload = vec![0; 1496];
     payload[..4].copy_from_slice(&0xC0DE_01BF_u32.to_le_bytes());

@@ -250,7 +250,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 
 #[test]
 fn heartbeats_of_nlb_are_told_apart() {
-    // The public capture, wlbs.md §1.4: host 2 of a two-host cluster.
+    // The public capture, NLB facts §1.4: host 2 of a two-host cluster.
     let captured = from_hex(
         "bf01dec0060200000200 0000c0a86450c0a8645201000000010009 0035e33b4fbbcec804 0000000000000000",
     );

@@ -1,6 +1,6 @@
 //! `covey wlbs`: the words of NLB's own tool, because scripts and people know them.
 //!
-//! The sentences of a query to a host that converges or is converged are NLB's (KB812870, Q228942; wlbs.md §5.2),
+//! The sentences of a query to a host that converges or is converged are NLB's (KB812870, Q228942; NLB facts §5.2),
 //! without its doubled "has entered"; so are the names of the parameters and the heading of the configuration. What
 //! else NLB's tool says is not public: those sentences are ours. docs/wlbs.md compares the two.
 

@@ -1,4 +1,4 @@
-//! NLB's parameters, under NLB's names (wlbs.md §4.1, §5.2; powershell.md §1.2), as far as Covey has them.
+//! NLB's parameters, under NLB's names (NLB facts §4.1, §5.2; NLB cmdlets §1.2), as far as Covey has them.
 
 use crate::status::{HostState, Status};
 use std::net::{IpAddr, Ipv4Addr};
@@ -52,7 +52,7 @@ pub(super) fn dashed(mac: &str) -> String {
     mac.replace(':', "-")
 }
 
-/// NLB shows masks, and `::` for IPv6 (powershell.md §1.1).
+/// NLB shows masks, and `::` for IPv6 (NLB cmdlets §1.1).
 fn mask(primary: Option<&IpAddr>, prefix: u8) -> String {
     match primary {
         Some(IpAddr::V4(_)) => {

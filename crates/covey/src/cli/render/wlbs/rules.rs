@@ -1,4 +1,4 @@
-//! Port rules as NLB shows them: its table (powershell.md §1.1), and the state of single rules.
+//! Port rules as NLB shows them: its table (NLB cmdlets §1.1), and the state of single rules.
 
 use super::super::ports as range;
 use crate::control::Ports;
@@ -88,7 +88,7 @@ fn is_meant(rule: &RuleStatus, ports: &Ports) -> bool {
     }
 }
 
-/// NLB's words for the states (powershell.md §2.3).
+/// NLB's words for the states (NLB cmdlets §2.3).
 const fn state(rule: &RuleStatus) -> &'static str {
     match rule.state {
         RuleState::Enabled => "Enabled",
