@@ -149,10 +149,14 @@ impl Connection {
             None if segment.has(SYN) && segment.acknowledgement == self.sent => {
                 self.voice = Some(source);
             }
-            Some(voice) if bare && voice != source => wire.happens(Happening::OtherVoice {
-                key: (self.tuple, self.isn),
-                mac: source,
-            }),
+            Some(voice) if bare && voice != source => {
+                wire.happens(Happening::OtherVoice {
+                    key: (self.tuple, self.isn),
+                    mac: source,
+                });
+                // If its own host is gone, this one's TIME_WAIT answers until it ends.
+                self.first = false;
+            }
             Some(_) | None => {}
         }
     }
