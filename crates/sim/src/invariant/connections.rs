@@ -27,8 +27,6 @@ struct Connection {
     last_syn_at: Time,
     /// The host that has completed the handshake, and how often its connections could have broken before.
     host: Option<(usize, u32)>,
-    /// The segment may have been split while it was open.
-    split: bool,
     /// Its host was told to reset it.
     cut: bool,
     /// What was repeated last was left to whoever has the connection.
@@ -141,7 +139,6 @@ impl Connections {
                     breaks: self.breaks.iter().sum(),
                     last_syn_at: now,
                     host: None,
-                    split: fencing.is_split(),
                     cut: false,
                     unclaimed: false,
                 };
@@ -158,7 +155,6 @@ impl Connections {
                 };
                 if let Some(connection) = self.open.get_mut(&key) {
                     connection.last_syn_at = now;
-                    connection.split |= fencing.is_split();
                 }
                 verdict
             }
@@ -266,7 +262,7 @@ impl Connections {
         let Some(connection) = self.open.remove(key) else {
             return Ok(());
         };
-        let split = connection.split || fencing.is_split();
+        let split = fencing.was_split(connection.opened_at);
         let broke = match connection.host {
             Some((host, breaks)) => self.breaks[host] != breaks,
             // Half-open somewhere, or lost on the way.

@@ -22,6 +22,8 @@ pub(crate) struct Fencing {
     active: u128,
     /// Machines that take part, rightly or not, or still serve.
     present: u128,
+    /// When the cluster may last have been split.
+    split_at: Option<Time>,
     /// Since when two hosts hear each other, by index.
     sound_since: Vec<Time>,
     /// How long hosts that hear each other may disagree: a lease, and another until the last has taken note.
@@ -38,6 +40,7 @@ impl Fencing {
             steady: 0,
             active: 0,
             present: 0,
+            split_at: None,
             sound_since: vec![Time::ZERO; machines * machines],
             patience: timing.expiry() * 2,
         }
@@ -60,7 +63,7 @@ impl Fencing {
     }
 
     /// Hosts have come or gone.
-    pub(crate) fn look(&mut self, machines: &[Machine]) {
+    pub(crate) fn look(&mut self, now: Time, machines: &[Machine]) {
         (self.active, self.present) = (0, 0);
         for machine in machines {
             let (state, bit) = (&machine.state, 1 << (machine.number - 1));
@@ -73,6 +76,14 @@ impl Fencing {
             }
         }
         self.steady &= self.active;
+        if self.is_split() {
+            self.split_at = Some(now);
+        }
+    }
+
+    /// Whether the cluster may have been split at some time since then.
+    pub(crate) fn was_split(&self, since: Time) -> bool {
+        self.is_split() || self.split_at.is_some_and(|at| at >= since)
     }
 
     /// Whether one of two hosts may serve though the other does, because the cluster is split.
@@ -108,7 +119,12 @@ impl Fencing {
     }
 
     /// Whether the cluster may be split.
-    pub(crate) fn is_split(&self) -> bool {
+    fn is_split(&self) -> bool {
+        let present = |one: &usize| self.present >> one & 1 != 0;
+        let hear_all = |one: usize| self.always[one] & self.present == self.present;
+        if (0..self.always.len()).filter(present).all(hear_all) {
+            return false;
+        }
         let hosts = || (0..self.always.len()).filter(|host| self.present >> host & 1 != 0);
         hosts().any(|one| hosts().any(|other| self.are_apart(one, other)))
     }

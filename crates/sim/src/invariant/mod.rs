@@ -287,7 +287,7 @@ impl Watch {
         if !self.enabled {
             return;
         }
-        self.fencing.look(machines);
+        self.fencing.look(now, machines);
         if newly_settled {
             counts.settled += 1;
             self.fencing.merged();
