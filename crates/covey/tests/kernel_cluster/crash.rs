@@ -70,7 +70,14 @@ fn crash(test: &str, timing: Timing) {
     );
     let period = Duration::from_millis(timing.period_ms);
     assert!(dark > timing.budget() - 2 * period, "nothing has crashed");
-    assert!(dark <= timing.budget() + TAKEOVER);
+    // On a machine that starves it, a host asks the others for more patience, and says so.
+    let late = lab.log(2).contains("timer starvation begins");
+    let patience = if late {
+        timing.tolerance.div_ceil(4)
+    } else {
+        0
+    };
+    assert!(dark <= timing.budget() + period * patience + TAKEOVER);
     assert!(others < usual + NOISE);
     assert_eq!(record.answered_twice() + control.answered_twice(), 0);
 }
