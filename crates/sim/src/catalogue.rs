@@ -38,6 +38,8 @@ catalogue! {
     "killed-daemon",
     "last-heartbeat-lost-then-stall",
     "leave",
+    "legacy-ethertype",
+    "mixed-versions",
     "mute",
     "one-way-cut",
     "partition-and-heal",
