@@ -123,16 +123,8 @@ impl Request {
     pub const fn time_limit(&self) -> Duration {
         match self {
             Self::Events { follow: true, .. } => FOLLOW_TIME,
-            Self::Status {} | Self::Events { follow: false, .. } => REPORT_TIME,
-            Self::Start {}
-            | Self::Stop {}
-            | Self::Drainstop { .. }
-            | Self::Suspend {}
-            | Self::Resume {}
-            | Self::Enable(_)
-            | Self::Disable(_)
-            | Self::Drain(_)
-            | Self::Reload {} => COMMAND_TIME,
+            request if request.is_command() => COMMAND_TIME,
+            _ => REPORT_TIME,
         }
     }
 }
