@@ -144,7 +144,7 @@ impl Expectations {
                     in_time
                         && hosts
                             .iter()
-                            .any(|host| machines[usize::from(*host) - 1].state.taken() != 0)
+                            .any(|host| machines[usize::from(*host) - 1].state.serving)
                 }
                 What::Dark { most } => in_time && dark_for > most.0 && now - dark_for >= *from,
                 What::Broken { most } => {
