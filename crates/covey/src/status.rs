@@ -196,6 +196,18 @@ pub struct DataPathStatus {
     pub attach: String,
     /// Packets by verdict reason, over all CPUs; every reason is listed.
     pub packets: BTreeMap<String, u64>,
+    /// How often another map came into force since the daemon started.
+    #[serde(default)]
+    pub commits: CommitCounts,
+}
+
+/// How often another map came into force, and by whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitCounts {
+    /// In the filter, as the commit frame passed.
+    pub by_filter: u64,
+    /// Later, by the daemon: the frame was lost, or there was none, as when a host joins or follows.
+    pub by_daemon: u64,
 }
 
 /// One convergence: from one committed map to the next.

@@ -108,6 +108,10 @@ pub(super) fn converged() -> Status {
         datapath: DataPathStatus {
             attach: "native".to_owned(),
             packets: BTreeMap::from([("mine".to_owned(), 1_234_567), ("not_mine".to_owned(), 89)]),
+            commits: CommitCounts {
+                by_filter: 11,
+                by_daemon: 1,
+            },
         },
         frames_rejected: BTreeMap::from([("bad_tag".to_owned(), 3)]),
         convergence: vec![

@@ -5,8 +5,8 @@ use super::journal::{ids, wall_clock};
 use super::sys;
 use crate::config::InitialState;
 use crate::status::{
-    ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState, RuleStatus,
-    SCHEMA, Status,
+    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState,
+    RuleStatus, SCHEMA, Status,
 };
 use covey_filter::{Affinity, DEFAULT_RULE};
 use covey_proto::PortState;
@@ -102,9 +102,14 @@ impl Daemon {
                 BTreeMap::new()
             }
         };
+        let commits = self.data_path.commits();
         DataPathStatus {
             attach: self.data_path.attach().to_string(),
             packets,
+            commits: CommitCounts {
+                by_filter: commits.by_programs,
+                by_daemon: commits.by_daemon,
+            },
         }
     }
 }

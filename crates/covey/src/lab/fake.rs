@@ -1,8 +1,8 @@
 //! Statuses for tests: what the daemons of a converged cluster would say.
 
 use crate::status::{
-    ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState, RuleStatus,
-    SCHEMA, Status,
+    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState,
+    RuleStatus, SCHEMA, Status,
 };
 use covey_proto::ids::HostId;
 use std::collections::BTreeMap;
@@ -86,6 +86,7 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
         datapath: DataPathStatus {
             attach: "native".to_owned(),
             packets: BTreeMap::new(),
+            commits: CommitCounts::default(),
         },
         frames_rejected: BTreeMap::new(),
         convergence: Vec::new(),

@@ -4,7 +4,7 @@
 //! them later. A PID alone may by then belong to somebody else, so a signal goes through a pidfd, after
 //! the start time has been compared: once the descriptor is open, the kernel does not reuse what it means.
 //! docs/design.md, "Command line".
-#![allow(unsafe_code)] // pidfds and prctl have no safe form in std.
+#![allow(unsafe_code)] // pidfds, prctl and limits have no safe form in std.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -195,6 +195,29 @@ pub(super) fn die_with_parent(command: &mut Command) {
             },
         );
     }
+}
+
+/// Lets this process have as many files open, sockets included, as it may have at all. What is set for a terminal
+/// is often 1024.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn allow_open_files() -> Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is valid for both calls.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if done {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error()).context("the limit of open files cannot be raised")
 }
 
 impl fmt::Display for Process {

@@ -3,18 +3,24 @@
 //! HTTP on port 80 answers every request with the host's name alone; UDP on port 7 echoes each datagram with
 //! the name in front (`h1 ` + payload). So a client always sees who answered. docs/design.md, "Command line".
 
+use super::process::allow_open_files;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::serve::ListenerExt;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+
+/// Connections that may wait to be accepted. The kernel takes no more than `net.core.somaxconn`, 4096.
+const BACKLOG: u32 = 4096;
 
 /// Serves until the process is ended.
 ///
 /// # Errors
 /// If a port cannot be bound.
 pub(super) fn serve(name: &str, vip: Ipv4Addr) -> Result<()> {
+    allow_open_files()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -23,9 +29,7 @@ pub(super) fn serve(name: &str, vip: Ipv4Addr) -> Result<()> {
             // UDP first: once TCP accepts, everything is there.
             let own = udp_socket(Ipv4Addr::UNSPECIFIED)?;
             let shared = udp_socket(vip)?;
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80))
-                .await
-                .context("cannot listen on TCP port 80")?;
+            let listener = tcp_listener().context("cannot listen on TCP port 80")?;
             tokio::try_join!(echo(name, own), echo(name, shared), http(name, listener))?;
             Ok(())
         })
@@ -43,6 +47,13 @@ fn udp_socket(address: Ipv4Addr) -> Result<UdpSocket> {
         UdpSocket::from_std(socket.into())
     };
     open().with_context(|| format!("cannot listen on UDP port 7 of {address}"))
+}
+
+fn tcp_listener() -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, 80).into())?;
+    socket.listen(BACKLOG)
 }
 
 async fn echo(name: &str, socket: UdpSocket) -> Result<()> {

@@ -147,6 +147,13 @@ impl Record {
         lanes.map(Lane::longest_gap).max().unwrap_or_default()
     }
 
+    /// For each port, who answered its first datagram, and the longest gap.
+    pub(crate) fn gaps(&self) -> Vec<(Option<u8>, Duration)> {
+        let first = |lane: &Lane| lane.datagrams.first()?.1.first().copied();
+        let gap = |lane: &Lane| (first(lane), lane.longest_gap());
+        self.0.iter().map(gap).collect()
+    }
+
     /// Datagrams in all.
     pub(crate) fn sent(&self) -> usize {
         self.0.iter().map(|lane| lane.datagrams.len()).sum()

@@ -59,6 +59,21 @@ pub(crate) struct Lab {
 impl Lab {
     /// Builds a lab and waits until it has converged.
     pub(crate) fn up(test: &str, hosts: u8, timing: Timing) -> Self {
+        let period = format!("{}ms", timing.period_ms);
+        let tolerance = timing.tolerance.to_string();
+        Self::build(
+            test,
+            hosts,
+            &["--period", &period, "--tolerance", &tolerance],
+        )
+    }
+
+    /// Builds a lab without daemons: network and servers alone.
+    pub(crate) fn bare(test: &str, hosts: u8) -> Self {
+        Self::build(test, hosts, &["--no-daemons"])
+    }
+
+    fn build(test: &str, hosts: u8, options: &[&str]) -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let lab = Self {
@@ -66,17 +81,7 @@ impl Lab {
             hosts,
             _turn: turn,
         };
-        let period = format!("{}ms", timing.period_ms);
-        let (hosts, tolerance) = (hosts.to_string(), timing.tolerance.to_string());
-        lab.lab(&[
-            "up",
-            "--hosts",
-            &hosts,
-            "--period",
-            &period,
-            "--tolerance",
-            &tolerance,
-        ]);
+        lab.lab(&[&["up", "--hosts", &hosts.to_string()], options].concat());
         lab
     }
 

@@ -58,7 +58,7 @@ fn connect(server: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
 }
 
 /// Who has answered, if all that came is one answer with the host's name as its whole body.
-fn answering_host(answer: &str) -> Option<u8> {
+pub(crate) fn answering_host(answer: &str) -> Option<u8> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let length = format!("content-length: {}", body.len());
     let whole = head.starts_with("HTTP/1.1 200 ") && head.lines().any(|line| line == length);

@@ -158,9 +158,19 @@ fn data_path(status: &Status, paint: Paint) -> String {
     for (reason, packets) in &status.datapath.packets {
         table.push([reason.as_str().into(), packets.to_string().into()]);
     }
+    let commits = status.datapath.commits;
     format!(
         "{}\n{}",
-        labelled(&[("Data path", status.datapath.attach.clone())]),
+        labelled(&[
+            ("Data path", status.datapath.attach.clone()),
+            (
+                "Commits",
+                format!(
+                    "{} by the filter, {} by the daemon",
+                    commits.by_filter, commits.by_daemon
+                )
+            ),
+        ]),
         table.render(paint)
     )
 }

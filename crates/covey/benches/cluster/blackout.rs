@@ -1,0 +1,190 @@
+//! How long a crash darkens how much, in Covey and in two programs that move one address from host to host, in the same
+//! network of three hosts and with the same crash: the host's link is cut and its program killed.
+//! docs/benchmarks.md, "Blackout after a crash".
+//!
+//! Thirty source ports send a datagram every 2 ms each. The blackout is the longest time between two datagrams of one
+//! port that were answered, over the ports of the host that crashed; the dark share is the part of all ports that
+//! were that host's.
+
+use crate::echo::{Probe, Record};
+use crate::lab::{Lab, Timing};
+use crate::plot::{self, Row};
+use crate::rivals::{Rival, Standby};
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Crashes of each.
+const CRASHES: usize = 20;
+/// The ports that are probed.
+const PORTS: std::ops::Range<u16> = 61_000..61_030;
+/// How long there is light before and after.
+const LIGHT: Duration = Duration::from_millis(300);
+/// How long rivals may take to settle.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one host alone must answer before rivals count as settled: they have nobody to ask.
+const SETTLED: Duration = Duration::from_secs(3);
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/blackout.svg");
+
+const COVEY: [Timing; 4] = [timing(10, 3), timing(20, 3), timing(20, 8), timing(1000, 5)];
+const RIVALS: [Rival; 6] = [
+    Rival::Keepalived { interval_ms: 10 },
+    Rival::Keepalived { interval_ms: 20 },
+    Rival::Keepalived { interval_ms: 50 },
+    Rival::Keepalived { interval_ms: 1000 },
+    Rival::Ucarp { base_s: 0, skew: 5 },
+    Rival::Ucarp { base_s: 1, skew: 0 },
+];
+
+const fn timing(period_ms: u64, tolerance: u32) -> Timing {
+    Timing {
+        period_ms,
+        tolerance,
+    }
+}
+
+/// What one crash did.
+struct Crash {
+    blackout: Duration,
+    /// Part of all ports.
+    share: f64,
+    /// The longest gap on the other ports, which is the machine's noise.
+    others: Duration,
+}
+
+impl Crash {
+    fn of(victim: u8, record: &Record) -> Self {
+        let gaps = record.gaps();
+        let longest = |of_victim: bool| {
+            let gaps = gaps.iter();
+            let gaps = gaps.filter(|(owner, _)| (*owner == Some(victim)) == of_victim);
+            gaps.map(|(_, gap)| *gap).max().unwrap_or_default()
+        };
+        let dark = gaps.iter().filter(|(owner, _)| *owner == Some(victim));
+        Self {
+            blackout: longest(true),
+            share: dark.count() as f64 / gaps.len() as f64,
+            others: longest(false),
+        }
+    }
+}
+
+/// All, or those with one of these words in their names.
+pub(crate) fn measure(only: &[&str]) {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|one| name.contains(one));
+    println!(
+        "{:<24} {:>7} {:>11} {:>11} {:>11} {:>10} {:>12}",
+        "", "crashes", "least", "median", "most", "dark share", "others' gap"
+    );
+    let mut rows = Vec::new();
+    for timing in COVEY {
+        let name = format!("Covey, {timing}");
+        if wanted(&name) {
+            rows.push(row(name, &covey(timing)));
+        }
+    }
+    for rival in RIVALS {
+        let name = rival.to_string();
+        if wanted(&name) {
+            rows.push(row(name, &standby(rival)));
+        }
+    }
+    if only.is_empty() {
+        std::fs::write(PICTURE, plot::dots("blackout after a crash", &rows)).unwrap();
+    }
+}
+
+fn row(name: String, crashes: &[Crash]) -> Row {
+    let mut times: Vec<Duration> = crashes.iter().map(|crash| crash.blackout).collect();
+    times.sort_unstable();
+    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    let share = crashes.iter().map(|crash| crash.share).sum::<f64>() / crashes.len() as f64;
+    println!(
+        "{name:<24} {:>7} {:>11} {:>11} {:>11} {:>8.0} % {:>12}",
+        crashes.len(),
+        ms(times[0]),
+        ms(times[times.len() / 2]),
+        ms(times[times.len() - 1]),
+        share * 100.0,
+        ms(crashes
+            .iter()
+            .map(|crash| crash.others)
+            .max()
+            .unwrap_or_default())
+    );
+    Row {
+        name,
+        values: times.iter().map(|time| time.as_secs_f64() * 1e3).collect(),
+    }
+}
+
+fn ports() -> BTreeMap<u8, Vec<u16>> {
+    // Whose they are shows in the answers.
+    BTreeMap::from([(0, PORTS.collect())])
+}
+
+fn covey(timing: Timing) -> Vec<Crash> {
+    let lab = Lab::up("blackout", 3, timing);
+    let crash = |number: usize| {
+        // Every host has its turn, the coordinator too.
+        let victim = 1 + (number % 3) as u8;
+        let left: Vec<u8> = (1..=3).filter(|host| *host != victim).collect();
+        let probe = Probe::start(&lab, &ports());
+        thread::sleep(LIGHT);
+        lab.fault(&["crash", &victim.to_string()]);
+        lab.await_agreement(&left);
+        thread::sleep(LIGHT);
+        let record = probe.finish();
+        lab.fault(&["heal"]);
+        lab.await_agreement(&[1, 2, 3]);
+        Crash::of(victim, &record)
+    };
+    (0..CRASHES).map(crash).collect()
+}
+
+fn standby(rival: Rival) -> Vec<Crash> {
+    let lab = Lab::bare("blackout", 3);
+    let standby = Standby::start(&lab, rival);
+    let mut master = settled(&lab);
+    let crash = |_| {
+        let probe = Probe::start(&lab, &ports());
+        thread::sleep(LIGHT);
+        standby.crash(master);
+        let victim = master;
+        answers(&lab, |host| host != victim);
+        thread::sleep(LIGHT);
+        let record = probe.finish();
+        standby.heal(victim);
+        master = settled(&lab);
+        Crash::of(victim, &record)
+    };
+    (0..CRASHES).map(crash).collect()
+}
+
+/// Waits until a host for which this holds answers for the virtual IP; says which.
+fn answers(lab: &Lab, wanted: impl Fn(u8) -> bool) -> u8 {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        let probe = Probe::start(lab, &BTreeMap::from([(0, vec![PORTS.end])]));
+        thread::sleep(Duration::from_millis(20));
+        if let [(Some(host), _)] = probe.finish().gaps()[..]
+            && wanted(host)
+        {
+            return host;
+        }
+    }
+    panic!("nobody answers for the virtual IP");
+}
+
+/// Waits until one host has answered alone for a while; says which.
+fn settled(lab: &Lab) -> u8 {
+    let (mut host, mut since) = (0, Instant::now());
+    while since.elapsed() < SETTLED {
+        let before = host;
+        host = answers(lab, |_| true);
+        if host != before {
+            since = Instant::now();
+        }
+    }
+    host
+}
