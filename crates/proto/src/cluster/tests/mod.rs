@@ -8,3 +8,4 @@ mod operate;
 mod segment;
 mod sticky;
 mod trouble;
+mod upgrade;
