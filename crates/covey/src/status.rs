@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Version of the read model.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// NLB's host states (KB242242), in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,9 @@ pub struct HostStatus {
     pub pid: u32,
     /// Version of the program.
     pub version: String,
+    /// How often its daemon has been replaced in place since it started.
+    #[serde(default)]
+    pub upgrades: u32,
 }
 
 /// One host of the cluster, as the host that speaks sees it.
@@ -218,7 +221,7 @@ pub struct ConvergenceRecord {
 /// One entry of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventRecord {
-    /// Counts up from 1 for each daemon start.
+    /// Counts up from 1 for each start of the daemon, and on when it is replaced in place.
     pub number: u64,
     /// Wall-clock time, RFC 3339, UTC, milliseconds.
     pub time: String,

@@ -6,6 +6,7 @@ use crate::control::Ports;
 use crate::lab::LabArgs;
 use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -41,11 +42,17 @@ pub(super) enum Command {
     Run {
         #[command(flatten)]
         config: ConfigFile,
+        /// Go on where the program was that this one has replaced, which has left its state under this descriptor
+        #[arg(long, value_name = "DESCRIPTOR", hide = true)]
+        take_over: Option<RawFd>,
     },
     /// Check the configuration against this machine, and show what it means
     Check {
         #[command(flatten)]
         config: ConfigFile,
+        /// Also whether this program can go on where one was whose state has this format
+        #[arg(long, value_name = "FORMAT", hide = true)]
+        takes_over: Option<u16>,
         #[command(flatten)]
         format: Format,
     },
@@ -112,6 +119,18 @@ pub(super) enum Command {
     },
     /// Let the daemon read its configuration again
     Reload {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Put this program in the place of the daemon that runs; the host stays in its cluster and loses no packet
+    #[command(
+        after_help = "After an update of the package, or to start the daemon again. What takes a restart of the daemon in \
+                      the configuration takes one here too."
+    )]
+    Upgrade {
+        /// Another program than this one
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
         #[command(flatten)]
         format: Format,
     },

@@ -3,15 +3,17 @@
 //! Called by [`super::main`] with parsed arguments. Specification: docs/design.md, "Command line".
 
 use super::args::{Cli, Command, Format};
-use super::operate::{command, drainstop};
+use super::operate::{command, drainstop, upgrade};
 use super::output::{print, print_json, print_json_line, wants_colours};
 use super::render::{self, CheckSummary, ClusterMacs, Paint, QuerySummary};
 use crate::config::{Config, Machine};
 use crate::control::client::Client;
 use crate::control::{Request, default_socket};
 use crate::status::EventRecord;
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use covey_proto::cluster::EXPORT_FORMAT;
 use std::io::{self, IsTerminal};
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -19,8 +21,15 @@ use tracing_subscriber::EnvFilter;
 pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let socket = cli.socket.as_deref();
     match cli.command {
-        Command::Run { config } => run_daemon(&config.path, socket),
-        Command::Check { config, format } => {
+        Command::Run { config, take_over } => run_daemon(&config.path, socket, take_over),
+        Command::Check {
+            config,
+            takes_over,
+            format,
+        } => {
+            if let Some(state) = takes_over {
+                takes_over_from(state)?;
+            }
             let summary = CheckSummary::of(&Config::load(&config.path, &Machine)?);
             report(&format, &summary, |_| render::check(&summary))
         }
@@ -55,6 +64,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Suspend { format } => return command(socket, &Request::Suspend {}, &format),
         Command::Resume { format } => return command(socket, &Request::Resume {}, &format),
         Command::Reload { format } => return command(socket, &Request::Reload {}, &format),
+        Command::Upgrade { program, format } => return upgrade(socket, program, &format),
         Command::Enable { ports, format } => {
             return command(socket, &Request::Enable(ports.ports()), &format);
         }
@@ -74,7 +84,17 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
+/// Whether this program can go on with a state of this format.
+fn takes_over_from(format: u16) -> anyhow::Result<()> {
+    ensure!(
+        format == EXPORT_FORMAT,
+        "the daemon's state has format {format}, and covey {} knows format {EXPORT_FORMAT}",
+        env!("CARGO_PKG_VERSION")
+    );
+    Ok(())
+}
+
+fn run_daemon(path: &Path, socket: Option<&Path>, take_over: Option<RawFd>) -> anyhow::Result<()> {
     let mut config = Config::load(path, &Machine)?;
     if let Some(socket) = socket {
         config.daemon.socket = socket.to_owned();
@@ -87,7 +107,7 @@ fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
-    crate::daemon::run(path, config)
+    crate::daemon::run(path, config, take_over)
 }
 
 pub(super) fn connect(socket: Option<&Path>) -> anyhow::Result<Client> {

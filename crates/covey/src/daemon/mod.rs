@@ -10,7 +10,8 @@
 //!
 //! Started by `covey run`. On SIGTERM or SIGINT the host leaves the cluster first: the others have its share
 //! before it goes. On SIGHUP it reads its configuration again; a bad one changes nothing. Everything that was
-//! changed on the machine is put back at the end. Specification: docs/design.md, "Layout" and "Membership".
+//! changed on the machine is put back at the end. Another program can take its place without any of that (upgrade.rs).
+//! Specification: docs/design.md, "Layout" and "Membership".
 
 mod census;
 mod journal;
@@ -20,11 +21,12 @@ mod operate;
 mod packet;
 mod report;
 mod sys;
+mod upgrade;
 
 use crate::config::{Config, XdpMode};
 use crate::control::Request;
 use crate::control::server::{Call, Server};
-use crate::datapath::{Attach, DataPath, pin_dir};
+use crate::datapath::{Attach, Counts, DataPath, Loaded, pin_dir};
 use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
 use census::Census;
@@ -43,18 +45,24 @@ use operate::Waiting;
 use packet::Segment;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use upgrade::{Inheritance, Succession, Upgrade};
+
+/// The version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Requests that may wait for the loop; it answers each within microseconds.
 const CALLS: usize = 64;
 
-/// Runs until the host has left the cluster.
+/// Runs until the host has left the cluster. With `take_over` it goes on where the program was that this one has replaced
+/// in its process, and that has left its state under this descriptor.
 ///
 /// # Errors
 /// What kept it from running, as a chain of sentences.
-pub fn run(config_path: &Path, config: Config) -> anyhow::Result<()> {
+pub fn run(config_path: &Path, config: Config, take_over: Option<RawFd>) -> anyhow::Result<()> {
     if config.daemon.realtime {
         run_undisturbed();
     }
@@ -64,7 +72,10 @@ pub fn run(config_path: &Path, config: Config) -> anyhow::Result<()> {
     let runtime = runtime.context("the async runtime cannot start")?;
     runtime.block_on(async {
         let sources = Sources::open(&config)?;
-        let mut daemon = Daemon::new(config_path, config)?;
+        // From here on they are watched for; the program before may have left them waiting.
+        sys::heed_signals();
+        let before = take_over.map(Inheritance::read);
+        let mut daemon = Daemon::new(config_path, config, before)?;
         let result = daemon.serve(sources).await;
         daemon.put_back();
         result
@@ -123,6 +134,9 @@ struct Daemon {
     seen_under: Digest,
     waiting: Vec<Waiting>,
     keeper: Keeper,
+    upgrade: Upgrade,
+    /// How often this host's daemon has been replaced in place.
+    upgrades: u32,
     /// What the operator wants the host to be.
     will: Will,
     /// The daemon ends when the host has left.
@@ -134,7 +148,11 @@ struct Daemon {
 impl Daemon {
     /// Makes the machine ready. The filter is attached first: from then on nothing of the cluster's traffic
     /// reaches the network stack unless the core says so.
-    fn new(config_path: &Path, config: Config) -> anyhow::Result<Self> {
+    fn new(
+        config_path: &Path,
+        config: Config,
+        before: Option<anyhow::Result<Inheritance>>,
+    ) -> anyhow::Result<Self> {
         let name = &config.host.interface;
         let interface = find_interface(name)?;
         let mac = interface
@@ -148,7 +166,14 @@ impl Daemon {
             restored.port_states,
         );
         let segment = Segment::open(interface.index)?;
-        let data_path = open_data_path(&config, &cluster_config)?;
+        let counts = match &before {
+            Some(Ok(before)) if before.counts_alike() => Counts::GoOn,
+            Some(_) | None => Counts::FromZero,
+        };
+        let mut loaded = load_data_path(&config, &cluster_config, counts)?;
+        // As late as can be: what makes it the same host is a moment old, not as old as it took to get here.
+        let (cluster, taken_over) = Self::core(cluster_config, before, &mut loaded);
+        let data_path = attach_data_path(&config, loaded)?;
         let plan = Plan {
             interface: name.clone(),
             vips: report::ipv4(config.rules.vips()),
@@ -168,7 +193,7 @@ impl Daemon {
             config_path: config_path.to_owned(),
             mac,
             started_at: sys::now(),
-            cluster: Cluster::new(cluster_config),
+            cluster,
             segment,
             data_path,
             setup,
@@ -177,27 +202,79 @@ impl Daemon {
             seen_under: Digest(0),
             waiting: Vec::new(),
             keeper: Keeper::default(),
+            upgrade: Upgrade::new(),
+            upgrades: 0,
             will: restored.will,
             ending: false,
             wake_at: Time::NEVER,
             config,
         };
-        daemon.input(Input::Link(interface.up));
-        if let Some(note) = restored.note {
-            daemon.journal.record(note.id, note.severity, note.text);
+        match taken_over {
+            Some(Ok(before)) => daemon.go_on(before, interface.up),
+            Some(Err(error)) => {
+                let told = Succession::failed(format!("{error:#}"));
+                daemon.journal.record(told.id, told.severity, told.text);
+                daemon.begin(interface.up, restored.note);
+            }
+            None => daemon.begin(interface.up, restored.note),
         }
-        match daemon.will {
-            Will::Started => daemon.command(Command::Start),
-            Will::Suspended => daemon.command(Command::Suspend),
+        Ok(daemon)
+    }
+
+    /// The core: that of the daemon before, whose map and lease the data path then has too, or a new one.
+    fn core(
+        config: ClusterConfig,
+        before: Option<anyhow::Result<Inheritance>>,
+        data_path: &mut Loaded,
+    ) -> (Cluster, Option<anyhow::Result<Inheritance>>) {
+        let taken_over = before.map(|before| {
+            let before = before?;
+            let now = sys::now();
+            let cluster = Cluster::import(config.clone(), &before.cluster, now)?;
+            if let Some((image, lease)) = cluster.in_force(now) {
+                data_path.programs().program(&image);
+                data_path.programs().set_lease(nanoseconds(lease));
+            }
+            anyhow::Ok((cluster, before))
+        });
+        match taken_over {
+            Some(Ok((cluster, before))) => (cluster, Some(Ok(before))),
+            Some(Err(error)) => (Cluster::new(config), Some(Err(error))),
+            None => (Cluster::new(config), None),
+        }
+    }
+
+    /// Begins as what the operator wanted last.
+    fn begin(&mut self, link_up: bool, note: Option<keep::Note>) {
+        self.input(Input::Link(link_up));
+        if let Some(note) = note {
+            self.journal.record(note.id, note.severity, note.text);
+        }
+        match self.will {
+            Will::Started => self.command(Command::Start),
+            Will::Suspended => self.command(Command::Suspend),
             Will::Stopped => Answer::Already,
         };
-        Ok(daemon)
+    }
+
+    /// Goes on where the daemon before was.
+    fn go_on(&mut self, before: Inheritance, link_up: bool) {
+        self.input(Input::Link(link_up));
+        self.input(Input::Timer);
+        let took = sys::now().since(before.written_at());
+        let told = Succession::done(&before.version, took);
+        self.started_at = before.started_at();
+        (self.will, self.upgrades) = (before.will, before.upgrades);
+        self.seen_under = Digest(before.seen_under);
+        self.journal = Journal::continuing(before.journal);
+        self.journal.record(told.id, told.severity, told.text);
     }
 
     /// The loop. Ends when the host has left after a signal.
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
         while !(self.ending && self.is_stopped() && !self.census.is_running()) {
-            let wake = tokio::time::sleep(self.wake_at.since(sys::now()));
+            let wake_at = self.wake_at.min(self.upgrade.deadline());
+            let wake = tokio::time::sleep(wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
                     ready.context("the packet sockets failed")?;
@@ -224,6 +301,7 @@ impl Daemon {
                         self.input(Input::Connections(&connections));
                     }
                 }
+                Some(said) = self.upgrade.checked() => self.note_checked(said),
                 written = self.keeper.written() => self.note_kept(written),
                 () = wake => {
                     // What the others have said comes before what their silence would mean.
@@ -232,6 +310,7 @@ impl Daemon {
                 }
             }
             self.answer_waiting();
+            self.review_upgrade();
         }
         let written = self.keeper.finish().await;
         self.note_kept(written);
@@ -374,14 +453,28 @@ fn find_interface(name: &str) -> anyhow::Result<Interface> {
     found.ok_or_else(|| anyhow!("there is no network interface \"{name}\""))
 }
 
-fn open_data_path(config: &Config, cluster: &ClusterConfig) -> anyhow::Result<DataPath> {
+/// The filter, taking nothing, and not yet attached.
+fn load_data_path(
+    config: &Config,
+    cluster: &ClusterConfig,
+    counts: Counts,
+) -> anyhow::Result<Loaded> {
     let pins = pin_dir(&config.host.interface).context("/proc is not mounted")?;
+    let image = Image::fenced(&Identity::from(cluster), &cluster.rules);
+    Ok(DataPath::load(
+        &config.host.interface,
+        &pins,
+        &image,
+        counts,
+    )?)
+}
+
+fn attach_data_path(config: &Config, loaded: Loaded) -> anyhow::Result<DataPath> {
     let prefer = match config.daemon.xdp {
         XdpMode::Auto | XdpMode::Native => Attach::Native,
         XdpMode::Generic => Attach::Generic,
     };
-    let image = Image::fenced(&Identity::from(cluster), &cluster.rules);
-    let data_path = DataPath::open(&config.host.interface, &pins, prefer, &image)?;
+    let data_path = loaded.attach(prefer)?;
     if config.daemon.xdp == XdpMode::Native && data_path.attach() == Attach::Generic {
         let interface = &config.host.interface;
         let closed = data_path.close();

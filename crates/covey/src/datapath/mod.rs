@@ -13,6 +13,10 @@
 //! **A daemon that dies leaves the filter in place.** The attachments are pinned, so cluster traffic still meets
 //! the filter; nobody prolongs the lease, so the filter soon takes nothing. The next daemon takes the
 //! attachments over; [`DataPath::close`] alone removes them.
+//!
+//! **A daemon that takes the place of another** loads its own programs and maps, fills them with the map and the lease
+//! that it goes on with, and only then puts them behind the attachments: each packet meets the one filter or the other.
+//! Nothing is read as one version that another has written, but what only counts ([`Counts`]).
 
 mod bpffs;
 mod btf;
@@ -23,7 +27,7 @@ mod sys;
 
 pub use bpffs::{ensure_bpffs, pin_dir};
 pub use error::DataPathError;
-pub use programs::{Commits, Programs};
+pub use programs::{Commits, Counts, Programs};
 
 use covey_proto::datapath::Image;
 use hooks::Hooks;
@@ -57,9 +61,7 @@ pub struct DataPath {
 }
 
 impl DataPath {
-    /// Loads the filter with `image` in force and no lease, and attaches it to an interface of this thread's
-    /// network namespace: in the driver if it can and `prefer` wants it, else in the kernel. Takes over what
-    /// an earlier daemon left in `pin_dir` (see [`pin_dir()`]).
+    /// [Loads](Self::load) the filter with `image` in force and no lease, and [attaches](Loaded::attach) it.
     ///
     /// # Errors
     /// If the kernel refuses, or somebody else's XDP program is there. Then nothing of Covey's stays attached.
@@ -69,29 +71,33 @@ impl DataPath {
         prefer: Attach,
         image: &Image,
     ) -> Result<Self, DataPathError> {
+        Self::load(interface, pin_dir, image, Counts::FromZero)?.attach(prefer)
+    }
+
+    /// Loads the filter with `image` in force and no lease, for an interface of this thread's network namespace. What
+    /// an earlier daemon left in `pin_dir` (see [`pin_dir()`]) stays as it is.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn load(
+        interface: &str,
+        pin_dir: &Path,
+        image: &Image,
+        counts: Counts,
+    ) -> Result<Loaded, DataPathError> {
         if !sys::interface_exists(interface) {
             return Err(DataPathError::NoInterface(interface.to_owned()));
         }
         ensure_bpffs(pin_dir)?;
-        let mut programs = Programs::load(image)?;
-        let hooks = Hooks::new(interface, pin_dir);
-        let attached = hooks
-            .attach(&mut programs, prefer)
-            .and_then(|attach| programs.pin_maps(pin_dir).map(|()| attach));
-        match attached {
-            Ok(attach) => Ok(Self {
-                programs,
-                hooks,
-                attach,
-                dir: pin_dir.to_owned(),
-            }),
-            Err(error) => {
-                if let Err(error) = hooks.detach() {
-                    tracing::warn!("cleaning up after a failure: {error}");
-                }
-                Err(error)
-            }
-        }
+        let pins = match counts {
+            Counts::FromZero => None,
+            Counts::GoOn => Some(pin_dir),
+        };
+        Ok(Loaded {
+            programs: Programs::load_counting(image, pins)?,
+            hooks: Hooks::new(interface, pin_dir),
+            dir: pin_dir.to_owned(),
+        })
     }
 
     /// Where XDP runs.
@@ -111,6 +117,50 @@ impl DataPath {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
             result => result.map_err(|error| DataPathError::pin(&self.dir, "removed", &error)),
         }
+    }
+}
+
+/// The filter of one interface, not yet attached.
+pub struct Loaded {
+    programs: Programs,
+    hooks: Hooks,
+    dir: PathBuf,
+}
+
+impl Loaded {
+    /// Attaches the filter: in the driver if it can and `prefer` wants it, else in the kernel. Takes over what an
+    /// earlier daemon left.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or somebody else's XDP program is there. Then nothing of Covey's stays attached.
+    pub fn attach(self, prefer: Attach) -> Result<DataPath, DataPathError> {
+        let Self {
+            mut programs,
+            hooks,
+            dir,
+        } = self;
+        let attached = hooks
+            .attach(&mut programs, prefer)
+            .and_then(|attach| programs.pin_maps(&dir).map(|()| attach));
+        match attached {
+            Ok(attach) => Ok(DataPath {
+                programs,
+                hooks,
+                attach,
+                dir,
+            }),
+            Err(error) => {
+                if let Err(error) = hooks.detach() {
+                    tracing::warn!("cleaning up after a failure: {error}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What is loaded, to be filled before it is attached.
+    pub fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
     }
 }
 

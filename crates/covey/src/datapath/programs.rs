@@ -9,7 +9,7 @@
 use super::DataPathError;
 use super::btf::Btf;
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::maps::{Map, PerCpuArray};
+use aya::maps::{Map, MapInfo, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use covey_filter::{BUCKETS, Control, Generation, RULE_SLOTS, Reason, Token};
@@ -32,6 +32,21 @@ pub struct Commits {
     pub by_daemon: u64,
 }
 
+/// Whether packets are counted from zero, or go on where an earlier daemon's programs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// From zero.
+    FromZero,
+    /// In the maps that are pinned, as far as they are there and have the same shape.
+    GoOn,
+}
+
+/// Maps that only count, so that other programs may go on with them: name, bytes of a value, values.
+const COUNTING: [(&str, usize, usize); 2] = [
+    ("COUNTERS", size_of::<u64>(), Reason::ALL.len()),
+    ("SEEN", size_of::<[u32; BUCKETS]>(), RULE_SLOTS),
+];
+
 /// The programs, loaded, and their maps.
 pub struct Programs {
     ebpf: Ebpf,
@@ -48,9 +63,21 @@ impl Programs {
     /// # Errors
     /// If the kernel refuses them.
     pub fn load(image: &Image) -> Result<Self, DataPathError> {
+        Self::load_counting(image, None)
+    }
+
+    /// As [`Self::load`], counting on in the maps pinned in this directory.
+    pub(super) fn load_counting(image: &Image, pins: Option<&Path>) -> Result<Self, DataPathError> {
         let kernel = Btf::of_kernel();
         let offset = |structure, member| kernel.offset_of(structure, member).unwrap_or(0);
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for (name, bytes, values) in COUNTING {
+            let pin = pins.map(|pins| pins.join(name));
+            if let Some(pin) = pin.filter(|pin| has_shape(pin, bytes, values)) {
+                loader.map_pin_path(name, pin);
+            }
+        }
+        let mut ebpf = loader
             .override_global(
                 "SENT_NUMBER_AT",
                 &offset("tcp_request_sock", "snt_isn"),
@@ -260,6 +287,12 @@ fn settle() -> Option<JoinHandle<()>> {
         wait_for_packets_in_flight();
     }
     aside.ok()
+}
+
+/// Whether a map with values of this length and this many of them is pinned there.
+fn has_shape(pin: &Path, bytes: usize, values: usize) -> bool {
+    MapInfo::from_pin(pin)
+        .is_ok_and(|map| (map.value_size() as usize, map.max_entries() as usize) == (bytes, values))
 }
 
 /// Removes a pin if it is there.
