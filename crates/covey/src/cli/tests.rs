@@ -25,6 +25,7 @@ fn member(id: u8, state: HostState) -> MemberStatus {
         name: format!("h{id}"),
         dip: [10, 77, 0, id].into(),
         mac: format!("02:00:00:00:00:{id:02x}"),
+        protocol_version: 1,
         state,
         last_heartbeat_ms: f64::from(id - 1) * 137.25,
         alive: true,
@@ -70,6 +71,7 @@ pub(super) fn converged() -> Status {
             default_host: Some(1),
             period_ms: 1000.0,
             tolerance: 5,
+            feature_level: 1,
             authenticated: true,
         },
         host: HostStatus {
@@ -208,6 +210,14 @@ fn alone() -> Status {
     status
 }
 
+/// Three hosts of which two have the next version already.
+fn half_upgraded() -> Status {
+    let mut status = converged();
+    status.hosts[0].protocol_version = 2;
+    status.hosts[2].protocol_version = 2;
+    status
+}
+
 fn answer(status: &Status) -> String {
     query(&QuerySummary::of(status), PLAIN)
 }
@@ -230,6 +240,22 @@ fn status_of_a_converging_host() {
 #[test]
 fn status_of_a_stopped_host() {
     assert_snapshot!(status(&stopped(), false, PLAIN));
+}
+
+#[test]
+fn status_during_a_rolling_upgrade() {
+    let mut upgraded = half_upgraded();
+    assert_snapshot!(status(&upgraded, false, PLAIN));
+    let level = |status: &Status| {
+        let text = super::render::status(status, false, PLAIN);
+        let line = text.lines().find(|line| line.starts_with("Heartbeat"));
+        line.unwrap().rsplit_once(", feature").unwrap().1.to_owned()
+    };
+    upgraded.hosts[2].protocol_version = 1;
+    assert_eq!(level(&upgraded), " level 1 (host 1 speaks 2)");
+    // A host that is gone holds nobody up, and what it could speak does not matter.
+    upgraded.hosts[0].alive = false;
+    assert_eq!(level(&upgraded), " level 1");
 }
 
 #[test]

@@ -66,6 +66,7 @@ impl Daemon {
             default_host: snapshot.owners.lowest().map(HostId::get),
             period_ms: millis(config.cluster.timing.period),
             tolerance: config.cluster.timing.tolerance,
+            feature_level: snapshot.feature_level,
             authenticated: !matches!(config.cluster.auth, Auth::None),
         };
         let maps = snapshot
@@ -121,6 +122,7 @@ fn members(me: &HostStatus, snapshot: &Snapshot) -> Vec<MemberStatus> {
         name: me.name.clone(),
         dip: me.dip,
         mac: me.mac.clone(),
+        protocol_version: snapshot.version,
         state: me.state,
         last_heartbeat_ms: 0.0,
         alive: true,
@@ -140,6 +142,7 @@ fn member(member: &MemberSnapshot) -> MemberStatus {
         name: member.name.clone(),
         dip: member.dip.into(),
         mac: member.mac.to_string(),
+        protocol_version: member.version,
         state: state_of(member.announced),
         last_heartbeat_ms: millis(member.last_heartbeat),
         alive: member.alive,
