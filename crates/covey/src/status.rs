@@ -191,6 +191,10 @@ pub struct RuleStatus {
     pub map: usize,
     /// Buckets owned, by host ID.
     pub share: BTreeMap<u8, usize>,
+    /// Packets under the rule that this host has taken since the rules came into force.
+    pub packets_accepted: u64,
+    /// Packets under the rule that it has dropped since; nearly all of them are other hosts'.
+    pub packets_dropped: u64,
 }
 
 /// What the kernel's side does.

@@ -51,6 +51,8 @@ fn rule(index: u8, ports: Option<(u16, u16)>, mode: &str, share: &[(u8, usize)])
         handling_priority: (mode == "single").then_some(2),
         map: usize::from(index != 0),
         share: share.iter().copied().collect(),
+        packets_accepted: 1234 * u64::from(index),
+        packets_dropped: 98_765 * u64::from(index),
     }
 }
 

@@ -24,7 +24,7 @@ mod sys;
 use crate::config::{Config, XdpMode};
 use crate::control::Request;
 use crate::control::server::{Call, Server};
-use crate::datapath::{Attach, DataPath, pin_dir};
+use crate::datapath::{Attach, Counters, DataPath, pin_dir};
 use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
 use census::Census;
@@ -121,6 +121,9 @@ struct Daemon {
     census: Census,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
+    /// The rules under which the data path counts packets, and what it had counted before them.
+    counted_under: Digest,
+    counted_before: Counters,
     waiting: Vec<Waiting>,
     keeper: Keeper,
     /// What the operator wants the host to be.
@@ -175,6 +178,8 @@ impl Daemon {
             journal: Journal::default(),
             census: Census::new(),
             seen_under: Digest(0),
+            counted_under: Digest(0),
+            counted_before: Counters::default(),
             waiting: Vec::new(),
             keeper: Keeper::default(),
             will: restored.will,
@@ -266,7 +271,7 @@ impl Daemon {
     /// Tells the core which buckets of sticky rules have had traffic within their time.
     fn tell_busy_buckets(&mut self) {
         let now = sys::now();
-        let rules = self.cluster.snapshot(now).rules;
+        let rules = self.cluster.rules().clone();
         let sticky = (1u8..)
             .zip(rules.rules())
             .filter_map(|(index, rule)| Some((index, rule.sticky?)));
@@ -304,7 +309,10 @@ impl Daemon {
         loop {
             match self.cluster.poll_output() {
                 Output::Transmit(frame) => self.segment.send(&frame),
-                Output::Program(image) => self.data_path.program(&image),
+                Output::Program(image) => {
+                    self.data_path.program(&image);
+                    self.count_from_here();
+                }
                 Output::Lease(until) => self
                     .data_path
                     .set_lease(until.as_micros().saturating_mul(1000)),
@@ -315,6 +323,18 @@ impl Daemon {
                     self.wake_at = until;
                     return;
                 }
+            }
+        }
+    }
+
+    /// Packets are counted by the number of their rule. When the numbers mean other rules, the counts begin anew.
+    fn count_from_here(&mut self) {
+        let rules = self.cluster.rules().digest();
+        if self.counted_under != rules {
+            self.counted_under = rules;
+            match self.data_path.counters() {
+                Ok(counters) => self.counted_before = counters,
+                Err(error) => tracing::warn!("the packet counters cannot be read: {error}"),
             }
         }
     }

@@ -4,6 +4,7 @@ use super::Daemon;
 use super::journal::{ids, wall_clock};
 use super::sys;
 use crate::config::InitialState;
+use crate::datapath::Counters;
 use crate::status::{
     ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState, RuleStatus,
     SCHEMA, Status,
@@ -69,6 +70,10 @@ impl Daemon {
             feature_level: snapshot.feature_level,
             authenticated: !matches!(config.cluster.auth, Auth::None),
         };
+        let counters = self.data_path.counters().unwrap_or_else(|error| {
+            tracing::warn!("the packet counters cannot be read: {error}");
+            Counters::default()
+        });
         let maps = snapshot
             .placement
             .iter()
@@ -79,9 +84,15 @@ impl Daemon {
             hosts: members(&host, &snapshot),
             cluster,
             host,
-            rules: rules(&snapshot),
+            rules: rules(&snapshot, &counters.since(&self.counted_before)),
             maps: maps.map(|map| map.as_bytes().to_vec()).collect(),
-            datapath: self.data_path_status(),
+            datapath: DataPathStatus {
+                attach: self.data_path.attach().to_string(),
+                packets: counters
+                    .by_reason()
+                    .map(|(reason, count)| (reason.label().to_owned(), count))
+                    .collect(),
+            },
             frames_rejected: self
                 .cluster
                 .rejected()
@@ -89,23 +100,6 @@ impl Daemon {
                 .map(|(reason, count)| (reason.label().to_owned(), count))
                 .collect(),
             convergence: self.journal.convergences(),
-        }
-    }
-
-    fn data_path_status(&self) -> DataPathStatus {
-        let packets = match self.data_path.counters() {
-            Ok(counters) => counters
-                .into_iter()
-                .map(|(reason, count)| (reason.label().to_owned(), count))
-                .collect(),
-            Err(error) => {
-                tracing::warn!("the packet counters cannot be read: {error}");
-                BTreeMap::new()
-            }
-        };
-        DataPathStatus {
-            attach: self.data_path.attach().to_string(),
-            packets,
         }
     }
 }
@@ -153,7 +147,7 @@ fn member(member: &MemberSnapshot) -> MemberStatus {
     }
 }
 
-fn rules(snapshot: &Snapshot) -> Vec<RuleStatus> {
+fn rules(snapshot: &Snapshot, counters: &Counters) -> Vec<RuleStatus> {
     let default = RuleStatus {
         index: DEFAULT_RULE,
         vip: None,
@@ -168,12 +162,19 @@ fn rules(snapshot: &Snapshot) -> Vec<RuleStatus> {
         handling_priority: None,
         map: 0,
         share: BTreeMap::new(),
+        packets_accepted: 0,
+        packets_dropped: 0,
     };
     let configured = snapshot.rules.rules().iter().zip(&snapshot.claims);
     let configured = (1..)
         .zip(configured.zip(&snapshot.port_states))
         .map(|(index, ((rule, claim), state))| port_rule(index, rule, *claim, *state));
     let mut rules: Vec<RuleStatus> = [default].into_iter().chain(configured).collect();
+    for rule in &mut rules {
+        let packets = counters.of_rule(rule.index);
+        rule.packets_accepted = packets.accepted;
+        rule.packets_dropped = packets.dropped;
+    }
     if let Some(placement) = &snapshot.placement {
         for rule in &mut rules {
             rule.map = usize::from(placement.map_of(rule.index));
@@ -233,6 +234,8 @@ fn port_rule(index: u8, rule: &PortRule, claim: Claim, state: PortState) -> Rule
         handling_priority: matches!(rule.mode, FilterMode::Single).then_some(claim.0),
         map: 0,
         share: BTreeMap::new(),
+        packets_accepted: 0,
+        packets_dropped: 0,
     }
 }
 

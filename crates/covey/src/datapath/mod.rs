@@ -7,7 +7,7 @@
 //! ```text
 //!   bpffs.rs     where pins live          programs.rs   load, fill and read
 //!   hooks.rs     attach, take over        btf.rs        where the kernel keeps what the filter reads of sockets
-//!                                         sys.rs        the unsafe part
+//!   counters.rs  what was counted         sys.rs        the unsafe part
 //! ```
 //!
 //! **A daemon that dies leaves the filter in place.** The attachments are pinned, so cluster traffic still meets
@@ -16,16 +16,18 @@
 
 mod bpffs;
 mod btf;
+mod counters;
 mod error;
 mod hooks;
 mod programs;
 mod sys;
 
 pub use bpffs::{ensure_bpffs, pin_dir};
+pub use counters::{Counters, Packets};
 pub use error::DataPathError;
 pub use programs::Programs;
 
-use covey_filter::{BUCKETS, Reason};
+use covey_filter::BUCKETS;
 use covey_proto::datapath::Image;
 use hooks::Hooks;
 use std::path::{Path, PathBuf};
@@ -121,11 +123,11 @@ impl DataPath {
         self.programs.forget(rule);
     }
 
-    /// Frames by reason since the filter was loaded; every reason is listed.
+    /// What has been counted since the filter was loaded.
     ///
     /// # Errors
-    /// If the kernel does not let them be read.
-    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, DataPathError> {
+    /// If the kernel does not let it be read.
+    pub fn counters(&self) -> Result<Counters, DataPathError> {
         self.programs.counters()
     }
 

@@ -83,6 +83,8 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
                 .iter()
                 .map(|member| (*member, 4096 / view.len()))
                 .collect(),
+            packets_accepted: 0,
+            packets_dropped: 0,
         }],
         maps: Vec::new(),
         datapath: DataPathStatus {

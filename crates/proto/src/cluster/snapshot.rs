@@ -115,12 +115,12 @@ impl Cluster {
             view: map.map_or(HostSet::EMPTY, |map| map.proposal.view),
             owners: map.map_or(HostSet::EMPTY, |map| map.proposal.owners),
             placement: map.map(|map| map.placement.clone()),
-            rules: map.map_or(&self.offered, |map| &map.rules).clone(),
+            rules: self.rules().clone(),
             claims: map
                 .map_or(&self.offered_claims, |map| &map.own_claims)
                 .clone(),
             port_states: {
-                let rules = map.map_or(&self.offered, |map| &map.rules).rules();
+                let rules = self.rules().rules();
                 rules.iter().map(|rule| self.port_states.of(rule)).collect()
             },
             connections: self.lingering.open,
@@ -133,6 +133,12 @@ impl Cluster {
             waiting_for: self.waiting_for(now),
             members: self.members(now),
         }
+    }
+
+    /// The rules in force, or else the offered ones.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        let map = self.committed.as_ref();
+        map.map_or(&self.offered, |map| &map.rules)
     }
 
     /// The host's state, as NLB has them.

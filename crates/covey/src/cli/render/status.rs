@@ -17,7 +17,7 @@ pub(in crate::cli) fn status(status: &Status, verbose: bool, paint: Paint) -> St
     let mut parts = vec![
         overview(status, paint),
         hosts(status, paint),
-        rules::table(status, true, paint),
+        rules::brief(status, paint),
     ];
     if verbose {
         parts.push(data_path(status, paint));
