@@ -1,15 +1,16 @@
 //! Golden tests: every character of what the commands print, from hand-made values, and every help text.
 
-use super::args::Cli;
+use super::args::{Cli, Endpoint, question};
 use super::as_covey;
 use super::render::{
     CheckSummary, ClusterMacs, Paint, QuerySummary, Wlbs, check, event, ip2mac, query, rules,
-    status,
+    status, why,
 };
 use crate::config::{Config, System, TextFile};
 use crate::control::Ports;
 use crate::host::Interface;
 use crate::status::*;
+use crate::why::*;
 use clap::CommandFactory;
 use covey_proto::ids::Mac;
 use insta::assert_snapshot;
@@ -402,6 +403,156 @@ fn events_in_lines() {
 fn macs_of_an_address() {
     let macs = ClusterMacs::of([10, 165, 2, 19].into());
     assert_snapshot!(ip2mac(&macs) + &serde_json::to_string_pretty(&macs).unwrap());
+}
+
+#[test]
+fn why_in_every_form() {
+    let judged = |verdict: &str, reason: &str| Judgement {
+        verdict: verdict.to_owned(),
+        reason: reason.to_owned(),
+        explanation: format!("This is what {reason} means."),
+    };
+    let host = |id: u8| Named {
+        id,
+        name: format!("h{id}"),
+    };
+    let other = |id, verdict, reason| Other {
+        host: host(id),
+        judgement: judged(verdict, reason),
+    };
+    let place = Place {
+        bucket: 815,
+        owner: Some(host(2)),
+        row: RowState {
+            mine: false,
+            shared: false,
+            lingering: true,
+        },
+        judgement: judged("drop", "not_mine"),
+        established: Some(Established {
+            here: judged("accept", "lingering"),
+            elsewhere: judged("drop", "not_mine"),
+        }),
+        others: vec![other(2, "accept", "mine"), other(13, "drop", "not_mine")],
+    };
+    let moved = Explanation {
+        question: Question {
+            client: "192.0.2.7".parse().unwrap(),
+            client_port: Some(40_000),
+            vip: "10.77.0.100".parse().unwrap(),
+            port: Some(80),
+            protocol: Protocol::Tcp,
+        },
+        host: host(1),
+        epoch: 12,
+        rule: Covering {
+            index: 1,
+            vip: None,
+            start: Some(80),
+            end: Some(80),
+            mode: "multiple".to_owned(),
+            affinity: "none".to_owned(),
+        },
+        place: Some(place.clone()),
+        ports_by_owner: BTreeMap::new(),
+    };
+    let mut open = moved.clone();
+    open.question.client_port = None;
+    open.place = None;
+    open.ports_by_owner = [(1, 21_845), (2, 43_690)].into();
+    let mut fenced = moved.clone();
+    fenced.question = Question {
+        client: "2001:db8::7".parse().unwrap(),
+        client_port: None,
+        vip: "fd77::100".parse().unwrap(),
+        port: None,
+        protocol: Protocol::Icmp,
+    };
+    fenced.rule = Covering {
+        index: 0,
+        vip: None,
+        start: None,
+        end: None,
+        mode: "default".to_owned(),
+        affinity: "single".to_owned(),
+    };
+    fenced.epoch = 0;
+    fenced.place = Some(Place {
+        owner: None,
+        row: RowState {
+            mine: false,
+            shared: false,
+            lingering: false,
+        },
+        judgement: judged("drop", "fenced"),
+        established: None,
+        others: Vec::new(),
+        ..place
+    });
+    let texts = [&moved, &open, &fenced].map(|it| why(it, PLAIN));
+    assert_snapshot!("why_text", texts.join("---\n"));
+    assert_snapshot!("why_json", serde_json::to_string_pretty(&moved).unwrap());
+    assert_snapshot!("wlbs_filter", Wlbs::new(&converged()).filter(&moved));
+}
+
+#[test]
+fn ends_of_packets_are_read() {
+    let read = |client: &str, service: &str| {
+        Ok::<_, String>(question(client.parse::<Endpoint>()?, service.parse()?))
+    };
+    let asked = read("[2001:db8::7]:40000", "[fd77::100]:53/UDP").unwrap();
+    assert_eq!(asked.client_port.zip(asked.port), Some((40_000, 53)));
+    assert_eq!(asked.protocol, Protocol::Udp);
+    let asked = read("2001:db8::7", "fd77::100/icmp").unwrap();
+    assert_eq!((asked.client_port, asked.port), (None, None));
+    assert_eq!(
+        read("10.0.0.1:9", "10.0.0.2:80").unwrap().protocol,
+        Protocol::Tcp
+    );
+    for (client, service, sentence) in [
+        (
+            "10.0.0.1:0",
+            "10.0.0.2:80",
+            "\"0\" is no port: write a number from 1 to 65535",
+        ),
+        (
+            "10.0.0.1",
+            "10.0.0.2:65536",
+            "\"65536\" is no port: write a number from 1 to 65535",
+        ),
+        (
+            "10.0.0.1",
+            "10.0.0.2:http",
+            "\"http\" is no port: write a number from 1 to 65535",
+        ),
+        (
+            "10.0.0.300",
+            "10.0.0.2:80",
+            "\"10.0.0.300\" is no IP address",
+        ),
+        (
+            "[10.0.0.1]:9",
+            "10.0.0.2:80",
+            "\"[10.0.0.1]\" is no IP address",
+        ),
+        (
+            "[2001:db8::7:9",
+            "10.0.0.2:80",
+            "\"[2001:db8::7\" is no IP address",
+        ),
+        (
+            "10.0.0.1",
+            "www.example.com",
+            "\"www.example.com\" is no IP address",
+        ),
+        (
+            "10.0.0.1",
+            "10.0.0.2:80/sctp",
+            "\"sctp\" is no protocol that is known here: tcp, udp or icmp",
+        ),
+    ] {
+        assert_eq!(read(client, service).unwrap_err(), sentence);
+    }
 }
 
 /// A machine whose only file is the configuration.

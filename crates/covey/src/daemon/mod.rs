@@ -30,7 +30,6 @@ use anyhow::{Context, anyhow, bail};
 use census::Census;
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
-use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Incarnation, Mac};
@@ -116,6 +115,8 @@ struct Daemon {
     cluster: Cluster,
     segment: Segment,
     data_path: DataPath,
+    /// What it was programmed with last.
+    image: Box<Image>,
     setup: HostSetup,
     journal: Journal,
     census: Census,
@@ -151,7 +152,9 @@ impl Daemon {
             restored.port_states,
         );
         let segment = Segment::open(interface.index)?;
-        let data_path = open_data_path(&config, &cluster_config)?;
+        let identity = Identity::from(&cluster_config);
+        let image = Box::new(Image::fenced(&identity, &cluster_config.rules));
+        let data_path = open_data_path(&config, &image)?;
         let plan = Plan {
             interface: name.clone(),
             vips: report::ipv4(config.rules.vips()),
@@ -174,6 +177,7 @@ impl Daemon {
             cluster: Cluster::new(cluster_config),
             segment,
             data_path,
+            image,
             setup,
             journal: Journal::default(),
             census: Census::new(),
@@ -311,6 +315,7 @@ impl Daemon {
                 Output::Transmit(frame) => self.segment.send(&frame),
                 Output::Program(image) => {
                     self.data_path.program(&image);
+                    self.image = image;
                     self.count_from_here();
                 }
                 Output::Lease(until) => self
@@ -373,14 +378,13 @@ fn find_interface(name: &str) -> anyhow::Result<Interface> {
     found.ok_or_else(|| anyhow!("there is no network interface \"{name}\""))
 }
 
-fn open_data_path(config: &Config, cluster: &ClusterConfig) -> anyhow::Result<DataPath> {
+fn open_data_path(config: &Config, image: &Image) -> anyhow::Result<DataPath> {
     let pins = pin_dir(&config.host.interface).context("/proc is not mounted")?;
     let prefer = match config.daemon.xdp {
         XdpMode::Auto | XdpMode::Native => Attach::Native,
         XdpMode::Generic => Attach::Generic,
     };
-    let image = Image::fenced(&Identity::from(cluster), &cluster.rules);
-    let data_path = DataPath::open(&config.host.interface, &pins, prefer, &image)?;
+    let data_path = DataPath::open(&config.host.interface, &pins, prefer, image)?;
     if config.daemon.xdp == XdpMode::Native && data_path.attach() == Attach::Generic {
         let interface = &config.host.interface;
         let closed = data_path.close();

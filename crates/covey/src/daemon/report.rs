@@ -4,11 +4,13 @@ use super::Daemon;
 use super::journal::{ids, wall_clock};
 use super::sys;
 use crate::config::InitialState;
+use crate::control::{Code, Response};
 use crate::datapath::Counters;
 use crate::status::{
     ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState, RuleStatus,
     SCHEMA, Status,
 };
+use crate::why::{self, Insight, Question};
 use covey_filter::{Affinity, DEFAULT_RULE};
 use covey_proto::PortState;
 use covey_proto::cluster::{MemberSnapshot, Snapshot};
@@ -100,6 +102,36 @@ impl Daemon {
                 .map(|(reason, count)| (reason.label().to_owned(), count))
                 .collect(),
             convergence: self.journal.convergences(),
+        }
+    }
+}
+
+impl Daemon {
+    /// What a packet meets on this host.
+    pub(super) fn why(&self, question: &Question) -> Response {
+        let now = sys::now();
+        let snapshot = self.cluster.snapshot(now);
+        let name = |id: HostId| {
+            let others = snapshot.members.iter();
+            let known = others
+                .map(|member| (member.host, &member.name))
+                .chain([(self.config.host.id, &self.config.host.name)])
+                .find(|(host, _)| *host == id);
+            known.map_or_else(|| format!("host {id}"), |(_, name)| name.clone())
+        };
+        let insight = Insight {
+            me: self.config.host.id,
+            name: &name,
+            image: &self.image,
+            lease_holds: now < snapshot.lease,
+            epoch: snapshot.epoch.0,
+            placement: snapshot.placement.as_deref(),
+            view: snapshot.view,
+            rules: &snapshot.rules,
+        };
+        match why::explain(question, &insight) {
+            Ok(explanation) => Response::ok(explanation),
+            Err(error) => Response::error(Code::Bad, error.to_string()),
         }
     }
 }

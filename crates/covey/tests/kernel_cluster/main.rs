@@ -11,6 +11,7 @@
 //!   change     leaving, returning, reloading: nothing fails
 //!   operate    stop, suspend, drain, disable with NLB's answers; what was wanted last outlives the daemon
 //!   sticky     buckets that are busy wait with their host until they are idle
+//!   why        what `covey why` says is what happens; packets are counted by rule
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -32,4 +33,5 @@ mod operate;
 mod sharing;
 mod sticky;
 mod web;
+mod why;
 mod wire;
