@@ -68,7 +68,12 @@ fn rule(explanation: &Explanation) -> String {
     match rule.mode.as_str() {
         "default" => format!("{index}, what no port rule covers: the default host takes it"),
         mode => {
-            let ports = range(rule.start, rule.end);
+            let ports = if rule.start == rule.end {
+                "port"
+            } else {
+                "ports"
+            };
+            let range = range(rule.start, rule.end);
             let affinity = match mode {
                 "multiple" => format!(", affinity {}", rule.affinity),
                 _ => String::new(),
@@ -77,7 +82,7 @@ fn rule(explanation: &Explanation) -> String {
                 Some(vip) => vip.to_string(),
                 None => "every virtual IP".to_owned(),
             };
-            format!("{index}, ports {ports} of {vip}, {mode}{affinity}")
+            format!("{index}, {ports} {range} of {vip}, {mode}{affinity}")
         }
     }
 }
