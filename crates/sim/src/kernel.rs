@@ -14,7 +14,12 @@ use covey_proto::ids::Mac;
 use covey_proto::time::Time;
 use covey_proto::wire::arp::{Arp, Operation};
 use covey_proto::wire::ethernet::{self, Ethernet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+/// The second of this host's clock in which a bucket of a sticky rule last had traffic that the host took, by rule
+/// and bucket.
+pub(crate) type Seen = BTreeMap<(u8, usize), u64>;
 
 /// One machine below its daemon.
 #[derive(Clone, Debug)]
@@ -28,10 +33,11 @@ pub(crate) struct Kernel {
     /// False plants a bug: the filter goes on without a lease.
     pub(crate) heeds_lease: bool,
     pub(crate) stack: Stack,
+    pub(crate) seen: Seen,
 }
 
 impl Kernel {
-    pub(crate) const fn new(mac: Mac, dip: Ipv4Addr) -> Self {
+    pub(crate) fn new(mac: Mac, dip: Ipv4Addr) -> Self {
         Self {
             mac,
             dip,
@@ -39,6 +45,7 @@ impl Kernel {
             lease: Time::ZERO,
             heeds_lease: true,
             stack: Stack::new(mac),
+            seen: Seen::new(),
         }
     }
 
@@ -94,9 +101,11 @@ impl Kernel {
         let Ok(parsed) = Ethernet::parse(frame) else {
             return;
         };
-        let verdict = self
-            .decide(coarse, frame)
-            .map_or(Verdict::Pass, |decision| decision.verdict);
+        let decision = self.decide(coarse, frame);
+        if let Some(decision) = &decision {
+            self.note_seen(coarse, decision);
+        }
+        let verdict = decision.map_or(Verdict::Pass, |decision| decision.verdict);
         let for_kernel = match verdict {
             Verdict::Drop => false,
             Verdict::Accept => true,
@@ -111,6 +120,23 @@ impl Kernel {
             && let Some(packet) = Packet::parse(parsed.payload)
         {
             self.take(now, &packet, parsed.source, effects);
+        }
+    }
+
+    /// Notes when a bucket of a sticky rule had traffic that this host took, as the XDP program does.
+    fn note_seen(&mut self, coarse: Time, decision: &Decision) {
+        let (Reason::Mine | Reason::Lingering, Some(rule), Some(bucket)) =
+            (decision.reason, decision.rule, decision.bucket)
+        else {
+            return;
+        };
+        let entry = self
+            .image
+            .as_ref()
+            .and_then(|image| image.rules.get(usize::from(rule)));
+        if entry.is_some_and(|entry| entry.sticky != 0) {
+            let second = coarse.since(Time::ZERO).as_secs();
+            self.seen.insert((rule, usize::from(bucket.get())), second);
         }
     }
 

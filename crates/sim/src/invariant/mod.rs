@@ -27,7 +27,7 @@ use crate::site;
 use crate::tcp::Tuple;
 use connections::Connections;
 use coverage::Coverage;
-use covey_proto::config::Timing;
+use covey_proto::config::{ClusterConfig, ClusterMode, Timing};
 use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Epoch, HostId, HostSet};
 use covey_proto::time::Time;
@@ -56,10 +56,28 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Hosts of one camp can be one cluster: they have the same mode and the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Camp {
+    mode: ClusterMode,
+    /// Follows from the key.
+    hash_key: [u64; 2],
+}
+
+impl Camp {
+    pub(crate) fn of(config: &ClusterConfig) -> Self {
+        Self {
+            mode: config.mode,
+            hash_key: config.auth.hash_key(&config.rules),
+        }
+    }
+}
+
 /// What the invariants must know of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Account {
     pub(crate) id: HostId,
+    pub(crate) camp: Camp,
     pub(crate) powered: bool,
     /// It has a daemon.
     pub(crate) daemon: bool,
@@ -94,9 +112,10 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) const fn new(id: HostId) -> Self {
+    pub(crate) const fn new(id: HostId, camp: Camp) -> Self {
         Self {
             id,
+            camp,
             powered: true,
             daemon: false,
             stalled: false,
