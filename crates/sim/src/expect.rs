@@ -214,7 +214,7 @@ impl Takers {
     fn have_changed(&mut self, machines: &[Machine], requests: &[Vec<u8>]) -> bool {
         let map = |machine: &Machine| {
             let state = &machine.state;
-            (state.serving, state.epoch, state.digest)
+            (state.serving, state.in_force.epoch, state.in_force.digest)
         };
         if !self.maps.iter().copied().eq(machines.iter().map(map)) {
             self.maps = machines.iter().map(map).collect();
@@ -241,7 +241,7 @@ fn are_converged(machines: &[Machine], hosts: &[u8]) -> bool {
             .map(|host| &machines[usize::from(*host) - 1].state)
     };
     let view: HostSet = machines().map(|state| state.id).collect();
-    machines().all(|state| state.converged && state.view == view)
+    machines().all(|state| state.converged && state.in_force.view == view)
 }
 
 /// How much of the web traffic a host takes, in percent, rounded down.
@@ -249,8 +249,8 @@ fn share(machines: &[Machine], host: u8) -> u32 {
     let machine = &machines[usize::from(host) - 1];
     let rows = machine
         .kernel
-        .image
-        .as_ref()
+        .data_path
+        .image()
         .filter(|_| machine.state.serving)
         .and_then(|image| {
             let map = image.rules.get(1)?.map;

@@ -5,6 +5,7 @@
 //! ends; frames for a stalled daemon wait for it. Called by `world.rs`, which carries frames.
 
 use crate::clock::Clock;
+use crate::datapath::MapInForce;
 use crate::invariant::{Account, Camp, Probes};
 use crate::kernel::{Kernel, Seen};
 use crate::segment::Frame;
@@ -118,8 +119,8 @@ impl Machine {
     pub(crate) fn start_daemon(&mut self, incarnation: u64) {
         self.config.incarnation = Incarnation(incarnation);
         let identity = Identity::from(&self.config);
-        self.kernel.image = Some(Image::fenced(&identity, &self.config.rules));
-        self.kernel.lease = Time::ZERO;
+        let image = Image::fenced(&identity, &self.config.rules);
+        self.kernel.data_path.attach(image);
         self.daemon = Some(Daemon {
             cluster: Cluster::new(self.config.clone()),
             seen_under: Digest::default(),
@@ -202,8 +203,8 @@ impl Machine {
     pub(crate) fn is_serving(&self, now: Time) -> bool {
         let programmed = self
             .kernel
-            .image
-            .as_ref()
+            .data_path
+            .image()
             .is_some_and(|image| image.settings.serving != 0);
         self.powered && programmed && self.kernel.lease_holds(self.clock.coarse(now))
     }
@@ -229,6 +230,10 @@ impl Machine {
             .as_ref()
             .is_some_and(|daemon| daemon.stall.is_some());
         self.state.offered = self.config.rules.digest();
+        // A data path whose daemon is stalled or dead goes on in the map that it was in, or goes over to the next.
+        if self.kernel.data_path.has_flipped() || self.daemon.is_none() {
+            self.state.in_force = self.kernel.data_path.map();
+        }
         let Some(daemon) = &self.daemon else {
             self.state.daemon = false;
             self.state.wants = false;
@@ -243,8 +248,12 @@ impl Machine {
         self.state.draining = snapshot.state == HostState::Draining;
         self.state.kept_out = snapshot.kept_out;
         self.state.late = snapshot.timing != self.config.timing;
-        // A data path whose daemon has died goes on in the epoch that it was in.
-        (self.state.epoch, self.state.digest, self.state.view) =
-            (snapshot.epoch, snapshot.digest, snapshot.view);
+        if !self.kernel.data_path.has_flipped() {
+            self.state.in_force = MapInForce {
+                epoch: snapshot.epoch,
+                digest: snapshot.digest,
+                view: snapshot.view,
+            };
+        }
     }
 }

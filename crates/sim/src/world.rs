@@ -307,7 +307,8 @@ impl World {
         let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
         let answer = parsed.ethertype == ethernet::ARP && parsed.destination == machine.config.mac;
         if heartbeat || answer {
-            if to_me && let Some(daemon) = &mut machine.daemon {
+            self.heed_commit(port, &frame);
+            if to_me && let Some(daemon) = &mut self.machines[port].daemon {
                 daemon.inbox.push_back(Inbound::Frame(frame));
                 self.run(port);
             }
@@ -401,6 +402,7 @@ impl World {
             return;
         }
         if let Some(frame) = sender.kernel.guard(frame) {
+            self.heed_commit(machine, &frame);
             self.transmit(machine, &frame.into());
         }
     }
@@ -438,7 +440,7 @@ impl World {
                     )
                 },
             );
-            let (number, epoch, view) = (machine.number, state.epoch, state.view);
+            let (number, epoch, view) = (machine.number, state.in_force.epoch, state.in_force.view);
             format!("host {number} is {serving} in epoch {epoch} with {view}: {says}")
         };
         self.machines.iter().map(account).collect()

@@ -111,12 +111,14 @@ struct Daemon {
     config_path: PathBuf,
     config: Config,
     mac: Mac,
+    identity: Identity,
     started_at: Time,
     cluster: Cluster,
     segment: Segment,
     data_path: DataPath,
-    /// What it was programmed with last.
-    image: Box<Image>,
+    /// The tables that it holds for a committed map, and those that are held ready beside them.
+    in_force: Option<Image>,
+    staged: Option<Image>,
     setup: HostSetup,
     journal: Journal,
     census: Census,
@@ -153,7 +155,7 @@ impl Daemon {
         );
         let segment = Segment::open(interface.index)?;
         let identity = Identity::from(&cluster_config);
-        let image = Box::new(Image::fenced(&identity, &cluster_config.rules));
+        let image = Image::fenced(&identity, &cluster_config.rules);
         let data_path = open_data_path(&config, &image)?;
         let plan = Plan {
             interface: name.clone(),
@@ -173,11 +175,13 @@ impl Daemon {
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             mac,
+            identity,
             started_at: sys::now(),
             cluster: Cluster::new(cluster_config),
             segment,
             data_path,
-            image,
+            in_force: None,
+            staged: None,
             setup,
             journal: Journal::default(),
             census: Census::new(),
@@ -262,12 +266,22 @@ impl Daemon {
     }
 
     fn read_frames(&mut self) {
+        self.heed_commit();
         let (segment, cluster) = (&self.segment, &mut self.cluster);
         segment.drain(|frame| cluster.handle_input(sys::now(), Input::Frame(frame)));
         self.carry_out();
     }
 
+    /// The filter sees a commit pass before this process does.
+    fn heed_commit(&mut self) {
+        if self.data_path.has_flipped() {
+            self.cluster.handle_input(sys::now(), Input::Committed);
+            self.carry_out();
+        }
+    }
+
     fn input(&mut self, input: Input<'_>) {
+        self.heed_commit();
         self.cluster.handle_input(sys::now(), input);
         self.carry_out();
     }
@@ -303,6 +317,7 @@ impl Daemon {
     }
 
     fn command(&mut self, command: Command) -> Answer {
+        self.heed_commit();
         let answer = self.cluster.command(sys::now(), command);
         self.carry_out();
         answer
@@ -313,14 +328,30 @@ impl Daemon {
         loop {
             match self.cluster.poll_output() {
                 Output::Transmit(frame) => self.segment.send(&frame),
-                Output::Program(image) => {
-                    self.data_path.program(&image);
-                    self.image = image;
+                Output::Stage(staging) => {
+                    let lease = nanoseconds(staging.lease);
+                    self.data_path.stage(&staging.image, staging.token, lease);
+                    self.staged = Some(staging.image);
+                }
+                Output::StagedLease(until) => self.data_path.set_staged_lease(nanoseconds(until)),
+                Output::Withdraw => {
+                    self.data_path.withdraw();
+                    self.staged = None;
+                }
+                Output::Commit => {
+                    self.data_path.commit();
+                    self.in_force = self.staged.take();
                     self.count_from_here();
                 }
-                Output::Lease(until) => self
-                    .data_path
-                    .set_lease(until.as_micros().saturating_mul(1000)),
+                Output::Amend(image) => {
+                    self.data_path.amend(&image);
+                    self.in_force = Some(*image);
+                }
+                Output::Fence => {
+                    self.data_path.fence();
+                    (self.staged, self.in_force) = (None, None);
+                }
+                Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
                 Output::CountConnections => self.census.count(self.config.rules.vips()),
                 Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
@@ -365,6 +396,10 @@ impl Daemon {
         self.setup.undo();
         remove(self.data_path);
     }
+}
+
+const fn nanoseconds(time: Time) -> u64 {
+    time.as_micros().saturating_mul(1000)
 }
 
 fn remove(data_path: DataPath) {

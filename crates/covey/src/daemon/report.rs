@@ -15,6 +15,7 @@ use covey_filter::{Affinity, DEFAULT_RULE};
 use covey_proto::PortState;
 use covey_proto::cluster::{MemberSnapshot, Snapshot};
 use covey_proto::config::{Auth, ClusterMode};
+use covey_proto::datapath::Image;
 use covey_proto::ids::HostId;
 use covey_proto::placement::Placement;
 use covey_proto::rules::{Claim, FilterMode, PortRule, Protocol};
@@ -119,10 +120,18 @@ impl Daemon {
                 .find(|(host, _)| *host == id);
             known.map_or_else(|| format!("host {id}"), |(_, name)| name.clone())
         };
+        let without_map;
+        let image = match &self.in_force {
+            Some(image) if snapshot.placement.is_some() => image,
+            Some(_) | None => {
+                without_map = Image::fenced(&self.identity, &snapshot.rules);
+                &without_map
+            }
+        };
         let insight = Insight {
             me: self.config.host.id,
             name: &name,
-            image: &self.image,
+            image,
             lease_holds: now < snapshot.lease,
             epoch: snapshot.epoch.0,
             placement: snapshot.placement.as_deref(),

@@ -406,6 +406,7 @@ struct Settled<'a> {
     insight: &'a Insight<'a>,
     host: HostId,
     settings: Settings,
+    rules: Vec<RuleEntry>,
 }
 
 impl<'a> Settled<'a> {
@@ -414,7 +415,18 @@ impl<'a> Settled<'a> {
             serving: 1,
             ..insight.image.settings
         };
+        let map = |rule| {
+            insight
+                .placement
+                .map_or(0, |placement| placement.map_of(rule))
+        };
+        let entries = (0u8..).zip(&insight.image.rules);
+        let rules = entries.map(|(index, entry)| RuleEntry {
+            map: map(index),
+            ..*entry
+        });
         Self {
+            rules: rules.collect(),
             insight,
             host,
             settings,
@@ -445,7 +457,7 @@ impl Tables for Settled<'_> {
         self.view().rule_at(table, port)
     }
     fn rule(&self, index: u8) -> Option<&RuleEntry> {
-        self.insight.image.rules.get(usize::from(index))
+        self.rules.get(usize::from(index))
     }
     fn row(&self, map: u8, bucket: u16) -> Option<Row> {
         debug_assert!(usize::from(bucket) < BUCKETS);

@@ -18,6 +18,7 @@ pub(crate) use coverage::Probes;
 pub(crate) use settled::Disturbance;
 
 use crate::client::Happening;
+use crate::datapath::MapInForce;
 use crate::expect::Expectations;
 use crate::machine::Machine;
 use crate::report::Counts;
@@ -92,9 +93,8 @@ pub(crate) struct Account {
     pub(crate) serving: bool,
     /// It says that it is converged.
     pub(crate) converged: bool,
-    pub(crate) epoch: Epoch,
-    pub(crate) digest: Digest,
-    pub(crate) view: HostSet,
+    /// The map by which it serves.
+    pub(crate) in_force: MapInForce,
     /// Hosts that, as far as it knows, may not join for now, because they were lost again and again.
     pub(crate) kept_out: HostSet,
     /// It asks the others for more patience, because it runs late itself.
@@ -112,7 +112,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) const fn new(id: HostId, camp: Camp) -> Self {
+    pub(crate) fn new(id: HostId, camp: Camp) -> Self {
         Self {
             id,
             camp,
@@ -124,9 +124,7 @@ impl Account {
             misfit: false,
             serving: false,
             converged: false,
-            epoch: Epoch(0),
-            digest: Digest(0),
-            view: HostSet::EMPTY,
+            in_force: MapInForce::default(),
             kept_out: HostSet::EMPTY,
             late: false,
             offered: Digest(0),
@@ -296,8 +294,8 @@ impl Watch {
         counts: &mut Counts,
     ) {
         for (epoch, machine) in self.epochs.iter_mut().zip(machines) {
-            if *epoch != machine.state.epoch {
-                *epoch = machine.state.epoch;
+            if *epoch != machine.state.in_force.epoch {
+                *epoch = machine.state.in_force.epoch;
                 self.connections.committed(now);
             }
         }

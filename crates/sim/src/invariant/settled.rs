@@ -196,12 +196,12 @@ impl Settling {
         let draining: HostSet = draining.map(|machine| machine.state.id).collect();
         let first = wanting
             .first()
-            .map(|machine| (machine.state.epoch, machine.state.digest));
+            .map(|machine| (machine.state.in_force.epoch, machine.state.in_force.digest));
         self.agreed = wanting.iter().all(|machine| {
             let state = &machine.state;
             state.converged
-                && state.view.without(draining) == members.without(draining)
-                && Some((state.epoch, state.digest)) == first
+                && state.in_force.view.without(draining) == members.without(draining)
+                && Some((state.in_force.epoch, state.in_force.digest)) == first
         }) && first.is_some();
         self.wanting = wanting.len();
         let stalled = machines.iter().any(|machine| machine.state.stalled);
