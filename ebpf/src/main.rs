@@ -33,7 +33,7 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     };
     let decision = decide(&frame, &tables);
-    maps::count(decision.reason);
+    tables.count(decision.reason);
     match decision.verdict {
         Verdict::Pass => {
             if decision.reason == Reason::Heartbeat {
@@ -82,11 +82,11 @@ pub fn covey_guard(ctx: TcContext) -> i32 {
             TC_ACT_UNSPEC
         }
         Egress::Drop => {
-            maps::count(Reason::SourceMac);
+            maps::count_without_rule(Reason::SourceMac);
             TC_ACT_SHOT
         }
         Egress::Correct(correction) if packet::correct(&ctx, &correction).is_ok() => {
-            maps::count(Reason::Advertised);
+            maps::count_without_rule(Reason::Advertised);
             TC_ACT_UNSPEC
         }
         // Rather no answer than a wrong one.

@@ -27,6 +27,8 @@ pub const DEFAULT_RULE: u8 = 0;
 pub const NEIGHBOUR_RULE: u8 = 65;
 /// Entries in the rule table: default rule, port rules, neighbour rule.
 pub const RULE_SLOTS: usize = 66;
+/// Where frames are counted that meet no rule: behind the rules.
+pub const NO_RULE: u8 = RULE_SLOTS as u8;
 /// Virtual IP addresses that a configuration may hold.
 pub const MAX_VIPS: usize = 64;
 /// Slots of the perfect-hash table of virtual IPs (a power of two, well above `MAX_VIPS`).
