@@ -151,7 +151,7 @@ impl Daemon {
         let data_path = open_data_path(&config, &cluster_config)?;
         let plan = Plan {
             interface: name.clone(),
-            vips: report::ipv4(config.rules.vips()),
+            vips: config.rules.vips().to_vec(),
             cluster_mac: config.cluster_mac(),
         };
         let setup = match HostSetup::apply(&plan) {
@@ -332,6 +332,9 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        if interface.up {
+            self.setup.renew();
+        }
         Ok(())
     }
 
