@@ -169,7 +169,11 @@ fn vip(text: &str) -> Result<Vip, String> {
     let address: IpAddr = address
         .parse()
         .map_err(|_| format!("\"{address}\" is not an IP address"))?;
-    let (usual, longest) = if address.is_ipv4() { (24, 32) } else { (64, 128) };
+    let (usual, longest) = if address.is_ipv4() {
+        (24, 32)
+    } else {
+        (64, 128)
+    };
     if prefix.is_empty() {
         return Err(format!(
             "virtual IP {address} has no prefix length: write it with its network's, like \"{address}/{usual}\""

@@ -250,11 +250,17 @@ fn the_primary_virtual_ip_is_ipv4_if_any_is() {
         let text = with_line("[\"10.77.0.100/24\", \"10.77.0.101/24\"]", list);
         load(&text).unwrap()
     };
-    let mixed = vips("[\"fd77::100/64\", \"fd77::101/128\", \"10.77.0.100/24\", \"10.77.0.101/24\"]");
+    let mixed =
+        vips("[\"fd77::100/64\", \"fd77::101/128\", \"10.77.0.100/24\", \"10.77.0.101/24\"]");
     let shown: Vec<String> = mixed.cluster.vips.iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
-        ["10.77.0.100/24", "fd77::100/64", "fd77::101/128", "10.77.0.101/24"]
+        [
+            "10.77.0.100/24",
+            "fd77::100/64",
+            "fd77::101/128",
+            "10.77.0.101/24"
+        ]
     );
     assert_eq!(mixed.cluster_mac().to_string(), "02:bf:0a:4d:00:64");
 
