@@ -7,6 +7,8 @@
 //! | `covey_promote` | tc ingress | says "for this host" of frames that XDP accepted (see there)     |
 //! | `covey_guard`   | tc egress  | lets nobody outside learn the cluster MAC wrongly                |
 //!
+//! Both ends see commit frames: the new map comes into force as they pass (`covey_filter::Control`).
+//!
 //! Loaded, fed and attached by `crates/covey/src/datapath`. All maps have fixed sizes, and the cost per packet
 //! does not depend on what is in them. Specification: docs/design.md, "Data path".
 #![no_std]
@@ -33,7 +35,12 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
     let decision = decide(&frame, &tables);
     maps::count(decision.reason);
     match decision.verdict {
-        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Pass => {
+            if decision.reason == Reason::Heartbeat {
+                maps::heed_commit(&frame);
+            }
+            xdp_action::XDP_PASS
+        }
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Accept => {
             tables.note(decision.reason);
@@ -67,8 +74,13 @@ pub fn covey_guard(ctx: TcContext) -> i32 {
     let Some(tables) = InForce::load(None) else {
         return TC_ACT_UNSPEC;
     };
-    match guard(&Bytes::of_tc(&ctx), &tables) {
-        Egress::Pass => TC_ACT_UNSPEC,
+    let frame = Bytes::of_tc(&ctx);
+    match guard(&frame, &tables) {
+        Egress::Pass => {
+            // The coordinator's own commit, as it leaves.
+            maps::heed_commit(&frame);
+            TC_ACT_UNSPEC
+        }
         Egress::Drop => {
             maps::count(Reason::SourceMac);
             TC_ACT_SHOT

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod commit;
 mod decide;
 mod flow;
 mod guard;
@@ -24,6 +25,7 @@ mod hash;
 mod table;
 
 pub use address::Address;
+pub use commit::{COMMIT_RECORD, Control, Token, Word, token};
 pub use decide::{Decision, Reason, Verdict, decide};
 pub use flow::{Flow, Frame, Malformed, Packet, Ports, Segment, Transport};
 pub use guard::{Correction, Egress, guard};
