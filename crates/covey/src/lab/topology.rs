@@ -382,7 +382,14 @@ mod tests {
             .lines()
             .filter(|line| !without.contains(line))
             .collect();
-        insta::assert_snapshot!(more.join("\n"), @"");
+        insta::assert_snapshot!(more.join("\n"), @"
+        ip -n covey-client address add fd77::c8/64 dev eth0 nodad
+        ip -n covey-client address add fe80::c8/64 dev eth0 nodad
+        ip -n covey-h1 address add fd77::1/64 dev eth0 nodad
+        ip -n covey-h1 address add fe80::1/64 dev eth0 nodad
+        ip -n covey-h12 address add fd77::c/64 dev eth0 nodad
+        ip -n covey-h12 address add fe80::c/64 dev eth0 nodad
+        ");
         assert_eq!(with.lines().count(), without.lines().count() + more.len());
     }
 
