@@ -159,7 +159,7 @@ impl Daemon {
         let data_path = open_data_path(&config, &image)?;
         let plan = Plan {
             interface: name.clone(),
-            vips: report::ipv4(config.rules.vips()),
+            vips: config.rules.vips().to_vec(),
             cluster_mac: config.cluster_mac(),
         };
         let setup = match HostSetup::apply(&plan) {
@@ -388,6 +388,9 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        if interface.up {
+            self.setup.renew();
+        }
         Ok(())
     }
 
