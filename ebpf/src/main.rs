@@ -15,6 +15,7 @@
 #![no_main]
 
 mod maps;
+mod orphans;
 mod packet;
 mod sockets;
 
@@ -41,7 +42,12 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
             }
             xdp_action::XDP_PASS
         }
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Drop => {
+            if decision.reason == Reason::Unclaimed {
+                orphans::report(&frame);
+            }
+            xdp_action::XDP_DROP
+        }
         Verdict::Accept => {
             tables.note(decision.reason);
             frame.set_destination(tables.host_mac());

@@ -186,7 +186,7 @@ impl Tables for InForce {
 
 /// CLOCK_MONOTONIC as of the last tick.
 #[inline(always)]
-fn coarse_ns() -> u64 {
+pub(crate) fn coarse_ns() -> u64 {
     // SAFETY: the helper takes nothing and returns a number.
     unsafe { bpf_ktime_get_coarse_ns() }
 }
