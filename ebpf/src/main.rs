@@ -15,6 +15,7 @@
 #![no_main]
 
 mod maps;
+mod orphans;
 mod packet;
 mod sockets;
 
@@ -33,7 +34,7 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     };
     let decision = decide(&frame, &tables);
-    maps::count(decision.reason);
+    tables.count(decision.reason);
     match decision.verdict {
         Verdict::Pass => {
             if decision.reason == Reason::Heartbeat {
@@ -41,7 +42,12 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
             }
             xdp_action::XDP_PASS
         }
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Drop => {
+            if decision.reason == Reason::Unclaimed {
+                orphans::report(&frame);
+            }
+            xdp_action::XDP_DROP
+        }
         Verdict::Accept => {
             tables.note(decision.reason);
             frame.set_destination(tables.host_mac());
@@ -82,11 +88,11 @@ pub fn covey_guard(ctx: TcContext) -> i32 {
             TC_ACT_UNSPEC
         }
         Egress::Drop => {
-            maps::count(Reason::SourceMac);
+            maps::count_without_rule(Reason::SourceMac);
             TC_ACT_SHOT
         }
         Egress::Correct(correction) if packet::correct(&ctx, &correction).is_ok() => {
-            maps::count(Reason::Advertised);
+            maps::count_without_rule(Reason::Advertised);
             TC_ACT_UNSPEC
         }
         // Rather no answer than a wrong one.

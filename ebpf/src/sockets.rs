@@ -5,6 +5,7 @@
 //! kernels: user space (`crates/covey/src/datapath/btf.rs`) takes the offsets from the running kernel's own
 //! description of its types. Where there is none they are 0, and the filter does without.
 
+use crate::orphans;
 use crate::packet::Bytes;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple, xdp_md};
 use aya_ebpf::helpers::generated::{
@@ -51,7 +52,11 @@ pub(crate) fn take(ctx: *mut xdp_md) -> bool {
                 transport: Transport::Tcp(segment),
                 ..
             },
-        )) => look_up(&ctx, &flow, &segment).takes(&segment),
+        )) => match look_up(&ctx, &flow, &segment) {
+            Socket::None | Socket::TimeWait if orphans::is_known(&flow, &segment) => Socket::Orphan,
+            found => found,
+        }
+        .takes(&segment),
         Ok(_) | Err(_) => false,
     }
 }

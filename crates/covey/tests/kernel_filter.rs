@@ -58,7 +58,7 @@ fn accepting_rewrites_the_destination_mac_and_nothing_else() {
         .programs
         .counters()
         .expect("counters can be read")
-        .into_iter()
+        .by_reason()
         .filter(|(_, count)| *count != 0)
         .collect();
     assert_eq!(

@@ -19,6 +19,7 @@
 mod address;
 mod commit;
 mod decide;
+mod ends;
 mod flow;
 mod guard;
 mod hash;
@@ -27,13 +28,14 @@ mod table;
 pub use address::Address;
 pub use commit::{COMMIT_RECORD, Control, Token, Word, token};
 pub use decide::{Decision, Reason, Verdict, decide};
+pub use ends::Ends;
 pub use flow::{Flow, Frame, Malformed, Packet, Ports, Segment, Transport};
 pub use guard::{Correction, Egress, guard};
 pub use hash::{Bucket, bucket};
 pub use table::{
-    Affinity, BUCKETS, DEFAULT_RULE, Generation, MAPS, MAX_VIPS, NEIGHBOUR_RULE, PORT_CLASSES,
-    PORT_TABLES, PORTS, RULE_SLOTS, Row, RuleEntry, Settings, Socket, Tables, USER_RULES,
-    VIP_SLOTS, VipSlot, vip_slot,
+    Affinity, BUCKETS, DEFAULT_RULE, Generation, MAPS, MAX_VIPS, NEIGHBOUR_RULE, NO_RULE,
+    PORT_CLASSES, PORT_TABLES, PORTS, RULE_SLOTS, Row, RuleEntry, Settings, Socket, Tables,
+    USER_RULES, VIP_SLOTS, VipSlot, vip_slot,
 };
 
 /// An Ethernet address, in wire order.

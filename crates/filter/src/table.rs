@@ -27,6 +27,8 @@ pub const DEFAULT_RULE: u8 = 0;
 pub const NEIGHBOUR_RULE: u8 = 65;
 /// Entries in the rule table: default rule, port rules, neighbour rule.
 pub const RULE_SLOTS: usize = 66;
+/// Where frames are counted that meet no rule: behind the rules.
+pub const NO_RULE: u8 = RULE_SLOTS as u8;
 /// Virtual IP addresses that a configuration may hold.
 pub const MAX_VIPS: usize = 64;
 /// Slots of the perfect-hash table of virtual IPs (a power of two, well above `MAX_VIPS`).
@@ -218,6 +220,8 @@ pub enum Socket {
     },
     /// A connection that is over and only waits for stragglers.
     TimeWait,
+    /// Nothing of that connection, and no other host has it either: the kernel resets it.
+    Orphan,
 }
 
 impl Socket {
@@ -226,7 +230,7 @@ impl Socket {
     pub const fn is_open(self) -> bool {
         match self {
             Self::Connected | Self::HalfOpen { .. } => true,
-            Self::None | Self::TimeWait => false,
+            Self::None | Self::TimeWait | Self::Orphan => false,
         }
     }
 
@@ -238,7 +242,7 @@ impl Socket {
     #[inline(always)]
     pub const fn takes(self, segment: &Segment) -> bool {
         match self {
-            Self::Connected => true,
+            Self::Connected | Self::Orphan => true,
             Self::HalfOpen {
                 awaits: Some(awaits),
             } => segment.acknowledgement == awaits,

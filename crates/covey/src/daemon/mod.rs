@@ -17,39 +17,40 @@ mod census;
 mod journal;
 mod keep;
 mod link_watch;
+mod open;
 mod operate;
 mod packet;
 mod report;
 mod sys;
+mod unclaimed;
 mod upgrade;
 
-use crate::config::{Config, XdpMode};
+use crate::config::Config;
 use crate::control::Request;
 use crate::control::server::{Call, Server};
-use crate::datapath::{Attach, Counts, DataPath, Loaded, pin_dir};
-use crate::host::{HostSetup, Interface, Plan};
+use crate::datapath::{Counters, DataPath};
+use crate::host::{HostSetup, Interface};
 use anyhow::{Context, anyhow, bail};
-use census::Census;
+use census::{Census, Finding};
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
-use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
-use covey_proto::ids::{Digest, Incarnation, Mac};
+use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
+use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
 use journal::Journal;
 use keep::{Keeper, Will};
 use link_watch::LinkWatch;
 use operate::Waiting;
 use packet::Segment;
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use upgrade::{Inheritance, Succession, Upgrade};
+use unclaimed::{DISOWNED, Unclaimed};
+use upgrade::{Inheritance, Upgrade};
 
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -75,7 +76,7 @@ pub fn run(config_path: &Path, config: Config, take_over: Option<RawFd>) -> anyh
         // From here on they are watched for; the program before may have left them waiting.
         sys::heed_signals();
         let before = take_over.map(Inheritance::read);
-        let mut daemon = Daemon::new(config_path, config, before)?;
+        let mut daemon = Daemon::open(config_path, config, before)?;
         let result = daemon.serve(sources).await;
         daemon.put_back();
         result
@@ -123,15 +124,23 @@ struct Daemon {
     config_path: PathBuf,
     config: Config,
     mac: Mac,
+    identity: Identity,
     started_at: Time,
     cluster: Cluster,
     segment: Segment,
     data_path: DataPath,
+    /// The tables that it holds for a committed map, and those that are held ready beside them.
+    in_force: Option<Image>,
+    staged: Option<Image>,
     setup: HostSetup,
     journal: Journal,
     census: Census,
+    unclaimed: Unclaimed,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
+    /// The rules under which the data path counts packets, and what it had counted before them.
+    counted_under: Digest,
+    counted_before: Counters,
     waiting: Vec<Waiting>,
     keeper: Keeper,
     upgrade: Upgrade,
@@ -146,130 +155,6 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Makes the machine ready. The filter is attached first: from then on nothing of the cluster's traffic
-    /// reaches the network stack unless the core says so.
-    fn new(
-        config_path: &Path,
-        config: Config,
-        before: Option<anyhow::Result<Inheritance>>,
-    ) -> anyhow::Result<Self> {
-        let name = &config.host.interface;
-        let interface = find_interface(name)?;
-        let mac = interface
-            .mac
-            .ok_or_else(|| anyhow!("the network interface \"{name}\" is not Ethernet"))?;
-        let restored = keep::restore(&config);
-        let cluster_config = config.cluster_config(
-            mac,
-            sys::coarse_clock_tick(),
-            draw_incarnation()?,
-            restored.port_states,
-        );
-        let segment = Segment::open(interface.index)?;
-        let counts = match &before {
-            Some(Ok(before)) if before.counts_alike() => Counts::GoOn,
-            Some(_) | None => Counts::FromZero,
-        };
-        let mut loaded = load_data_path(&config, &cluster_config, counts)?;
-        // As late as can be: what makes it the same host is a moment old, not as old as it took to get here.
-        let (cluster, taken_over) = Self::core(cluster_config, before, &mut loaded);
-        let data_path = attach_data_path(&config, loaded)?;
-        let plan = Plan {
-            interface: name.clone(),
-            vips: report::ipv4(config.rules.vips()),
-            cluster_mac: config.cluster_mac(),
-        };
-        let setup = match HostSetup::apply(&plan) {
-            Ok(setup) => setup,
-            Err(error) => {
-                remove(data_path);
-                return Err(error.into());
-            }
-        };
-        for finding in setup.findings() {
-            tracing::warn!("{finding}");
-        }
-        let mut daemon = Self {
-            config_path: config_path.to_owned(),
-            mac,
-            started_at: sys::now(),
-            cluster,
-            segment,
-            data_path,
-            setup,
-            journal: Journal::default(),
-            census: Census::new(),
-            seen_under: Digest(0),
-            waiting: Vec::new(),
-            keeper: Keeper::default(),
-            upgrade: Upgrade::new(),
-            upgrades: 0,
-            will: restored.will,
-            ending: false,
-            wake_at: Time::NEVER,
-            config,
-        };
-        match taken_over {
-            Some(Ok(before)) => daemon.go_on(before, interface.up),
-            Some(Err(error)) => {
-                let told = Succession::failed(format!("{error:#}"));
-                daemon.journal.record(told.id, told.severity, told.text);
-                daemon.begin(interface.up, restored.note);
-            }
-            None => daemon.begin(interface.up, restored.note),
-        }
-        Ok(daemon)
-    }
-
-    /// The core: that of the daemon before, whose map and lease the data path then has too, or a new one.
-    fn core(
-        config: ClusterConfig,
-        before: Option<anyhow::Result<Inheritance>>,
-        data_path: &mut Loaded,
-    ) -> (Cluster, Option<anyhow::Result<Inheritance>>) {
-        let taken_over = before.map(|before| {
-            let before = before?;
-            let now = sys::now();
-            let cluster = Cluster::import(config.clone(), &before.cluster, now)?;
-            if let Some((image, lease)) = cluster.in_force(now) {
-                data_path.programs().program(&image);
-                data_path.programs().set_lease(nanoseconds(lease));
-            }
-            anyhow::Ok((cluster, before))
-        });
-        match taken_over {
-            Some(Ok((cluster, before))) => (cluster, Some(Ok(before))),
-            Some(Err(error)) => (Cluster::new(config), Some(Err(error))),
-            None => (Cluster::new(config), None),
-        }
-    }
-
-    /// Begins as what the operator wanted last.
-    fn begin(&mut self, link_up: bool, note: Option<keep::Note>) {
-        self.input(Input::Link(link_up));
-        if let Some(note) = note {
-            self.journal.record(note.id, note.severity, note.text);
-        }
-        match self.will {
-            Will::Started => self.command(Command::Start),
-            Will::Suspended => self.command(Command::Suspend),
-            Will::Stopped => Answer::Already,
-        };
-    }
-
-    /// Goes on where the daemon before was.
-    fn go_on(&mut self, before: Inheritance, link_up: bool) {
-        self.input(Input::Link(link_up));
-        self.input(Input::Timer);
-        let took = sys::now().since(before.written_at());
-        let told = Succession::done(&before.version, took);
-        self.started_at = before.started_at();
-        (self.will, self.upgrades) = (before.will, before.upgrades);
-        self.seen_under = Digest(before.seen_under);
-        self.journal = Journal::continuing(before.journal);
-        self.journal.record(told.id, told.severity, told.text);
-    }
-
     /// The loop. Ends when the host has left after a signal.
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
         while !(self.ending && self.is_stopped() && !self.census.is_running()) {
@@ -295,11 +180,17 @@ impl Daemon {
                     changed.context("link changes cannot be watched any more")?;
                     self.look_at_link()?;
                 }
-                connections = self.census.finished() => {
-                    if let Some(connections) = connections {
+                finding = self.census.finished() => match finding {
+                    Finding::Connections(Some(connections)) => {
                         self.tell_busy_buckets();
                         self.input(Input::Connections(&connections));
                     }
+                    Finding::Connections(None) => {}
+                    Finding::Missing(missing) => self.input(Input::Missing(&missing)),
+                },
+                unclaimed = self.unclaimed.told() => {
+                    let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
+                    self.input(Input::Unclaimed(&unclaimed));
                 }
                 Some(said) = self.upgrade.checked() => self.note_checked(said),
                 written = self.keeper.written() => self.note_kept(written),
@@ -355,7 +246,7 @@ impl Daemon {
     /// Tells the core which buckets of sticky rules have had traffic within their time.
     fn tell_busy_buckets(&mut self) {
         let now = sys::now();
-        let rules = self.cluster.snapshot(now).rules;
+        let rules = self.cluster.rules().clone();
         let sticky = (1u8..)
             .zip(rules.rules())
             .filter_map(|(index, rule)| Some((index, rule.sticky?)));
@@ -382,6 +273,14 @@ impl Daemon {
         }
     }
 
+    fn disown(&mut self, connections: &[Ends]) {
+        let connections: Vec<_> = connections.iter().map(unclaimed::for_filter).collect();
+        let until = nanoseconds(sys::now() + DISOWNED);
+        if let Err(error) = self.data_path.disown(&connections, until) {
+            tracing::warn!("the filter cannot be told what nobody has: {error}");
+        }
+    }
+
     fn command(&mut self, command: Command) -> Answer {
         self.heed_commit();
         let answer = self.cluster.command(sys::now(), command);
@@ -397,20 +296,48 @@ impl Daemon {
                 Output::Stage(staging) => {
                     let lease = nanoseconds(staging.lease);
                     self.data_path.stage(&staging.image, staging.token, lease);
+                    self.staged = Some(staging.image);
                 }
                 Output::StagedLease(until) => self.data_path.set_staged_lease(nanoseconds(until)),
-                Output::Withdraw => self.data_path.withdraw(),
-                Output::Commit => self.data_path.commit(),
-                Output::Amend(image) => self.data_path.amend(&image),
-                Output::Fence => self.data_path.fence(),
+                Output::Withdraw => {
+                    self.data_path.withdraw();
+                    self.staged = None;
+                }
+                Output::Commit => {
+                    self.data_path.commit();
+                    self.in_force = self.staged.take();
+                    self.count_from_here();
+                }
+                Output::Amend(image) => {
+                    self.data_path.amend(&image);
+                    self.in_force = Some(*image);
+                }
+                Output::Fence => {
+                    self.data_path.fence();
+                    (self.staged, self.in_force) = (None, None);
+                }
                 Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
                 Output::CountConnections => self.census.count(self.config.rules.vips()),
+                Output::Search(connections) => self.census.search(connections),
+                Output::Disown(connections) => self.disown(&connections),
                 Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
                     self.wake_at = until;
                     return;
                 }
+            }
+        }
+    }
+
+    /// Packets are counted by the number of their rule. When the numbers mean other rules, the counts begin anew.
+    fn count_from_here(&mut self) {
+        let rules = self.cluster.rules().digest();
+        if self.counted_under != rules {
+            self.counted_under = rules;
+            match self.data_path.counters() {
+                Ok(counters) => self.counted_before = counters,
+                Err(error) => tracing::warn!("the packet counters cannot be read: {error}"),
             }
         }
     }
@@ -428,6 +355,9 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        if interface.up {
+            self.setup.renew();
+        }
         Ok(())
     }
 
@@ -451,43 +381,4 @@ fn remove(data_path: DataPath) {
 fn find_interface(name: &str) -> anyhow::Result<Interface> {
     let found = Interface::find(name).context("the network interfaces cannot be read")?;
     found.ok_or_else(|| anyhow!("there is no network interface \"{name}\""))
-}
-
-/// The filter, taking nothing, and not yet attached.
-fn load_data_path(
-    config: &Config,
-    cluster: &ClusterConfig,
-    counts: Counts,
-) -> anyhow::Result<Loaded> {
-    let pins = pin_dir(&config.host.interface).context("/proc is not mounted")?;
-    let image = Image::fenced(&Identity::from(cluster), &cluster.rules);
-    Ok(DataPath::load(
-        &config.host.interface,
-        &pins,
-        &image,
-        counts,
-    )?)
-}
-
-fn attach_data_path(config: &Config, loaded: Loaded) -> anyhow::Result<DataPath> {
-    let prefer = match config.daemon.xdp {
-        XdpMode::Auto | XdpMode::Native => Attach::Native,
-        XdpMode::Generic => Attach::Generic,
-    };
-    let data_path = loaded.attach(prefer)?;
-    if config.daemon.xdp == XdpMode::Native && data_path.attach() == Attach::Generic {
-        let interface = &config.host.interface;
-        let closed = data_path.close();
-        closed.context("the filter could not be removed again")?;
-        bail!("the driver of {interface} takes no XDP program; set daemon.xdp = \"auto\"");
-    }
-    Ok(data_path)
-}
-
-/// A number that no daemon on this segment has drawn before.
-fn draw_incarnation() -> anyhow::Result<Incarnation> {
-    let mut bytes = [0; 8];
-    let drawn = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
-    drawn.context("/dev/urandom cannot be read")?;
-    Ok(Incarnation(u64::from_ne_bytes(bytes)))
 }

@@ -18,12 +18,14 @@ use super::operate::respond;
 use super::{Daemon, VERSION, sys};
 use crate::config::{Config, Machine};
 use crate::control::{Code, Response};
+use crate::datapath::Counters;
 use crate::duration;
 use anyhow::{Context, anyhow, ensure};
 use covey_filter::Reason;
 use covey_proto::HostState;
 use covey_proto::cluster::EXPORT_FORMAT;
 use covey_proto::event::Severity;
+use covey_proto::ids::Digest;
 use covey_proto::time::Time;
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -60,6 +62,9 @@ pub(super) struct Inheritance {
     reasons: Vec<String>,
     /// The rules under which the data path has noted traffic.
     pub(super) seen_under: u64,
+    /// The rules under which the data path counts packets, and what it had counted before them.
+    counted_under: u64,
+    counted_before: Vec<Vec<u64>>,
     pub(super) journal: History,
 }
 
@@ -84,9 +89,11 @@ impl Inheritance {
         Time::from_micros(self.written_us)
     }
 
-    /// Whether the packet counters mean the same in this program.
-    pub(super) fn counts_alike(&self) -> bool {
-        self.reasons == reasons()
+    /// The rules under which the data path counts packets, and what it had counted before them; `None` if this program
+    /// counts other things.
+    pub(super) fn counted(&self) -> Option<(Digest, Counters)> {
+        let before = Counters::of_rows(&self.counted_before)?;
+        (self.reasons == reasons()).then_some((Digest(self.counted_under), before))
     }
 }
 
@@ -225,6 +232,8 @@ impl Daemon {
             upgrades: self.upgrades + 1,
             reasons: reasons(),
             seen_under: self.seen_under.0,
+            counted_under: self.counted_under.0,
+            counted_before: self.counted_before.rows(),
             journal: self.journal.history(),
         };
         match self.execute(&inheritance) {
@@ -343,6 +352,8 @@ mod tests {
             upgrades: 3,
             reasons: reasons(),
             seen_under: u64::MAX,
+            counted_under: 1,
+            counted_before: Counters::default().rows(),
             journal: journal.history(),
         };
         let mut file = sys::file_for_the_next().unwrap();
@@ -354,7 +365,7 @@ mod tests {
             serde_json::to_value(&found).unwrap(),
             serde_json::to_value(&left).unwrap()
         );
-        assert!(found.counts_alike());
+        assert_eq!(found.counted(), Some((Digest(1), Counters::default())));
         assert!(Inheritance::read(fd).is_err(), "it is closed by then");
         assert!(
             Inheritance::read(2).is_err(),

@@ -7,7 +7,7 @@
 //! ```text
 //!   bpffs.rs     where pins live          programs.rs   load, fill and read
 //!   hooks.rs     attach, take over        btf.rs        where the kernel keeps what the filter reads of sockets
-//!                                         sys.rs        the unsafe part
+//!   counters.rs  what was counted         sys.rs        the unsafe part
 //! ```
 //!
 //! **A daemon that dies leaves the filter in place.** The attachments are pinned, so cluster traffic still meets
@@ -16,18 +16,20 @@
 //!
 //! **A daemon that takes the place of another** loads its own programs and maps, fills them with the map and the lease
 //! that it goes on with, and only then puts them behind the attachments: each packet meets the one filter or the other.
-//! Nothing is read as one version that another has written, but what only counts ([`Counts`]).
+//! Nothing is read as one version that another has written, but what no verdict depends on ([`Tally`]).
 
 mod bpffs;
 mod btf;
+mod counters;
 mod error;
 mod hooks;
 mod programs;
 mod sys;
 
 pub use bpffs::{ensure_bpffs, pin_dir};
+pub use counters::{Counters, Packets};
 pub use error::DataPathError;
-pub use programs::{Commits, Counts, Programs};
+pub use programs::{Commits, Programs, Tally};
 
 use covey_proto::datapath::Image;
 use hooks::Hooks;
@@ -71,11 +73,11 @@ impl DataPath {
         prefer: Attach,
         image: &Image,
     ) -> Result<Self, DataPathError> {
-        Self::load(interface, pin_dir, image, Counts::FromZero)?.attach(prefer)
+        Self::load(interface, pin_dir, image, &[])?.attach(prefer)
     }
 
     /// Loads the filter with `image` in force and no lease, for an interface of this thread's network namespace. What
-    /// an earlier daemon left in `pin_dir` (see [`pin_dir()`]) stays as it is.
+    /// an earlier daemon left in `pin_dir` (see [`pin_dir()`]) stays as it is; of that, it goes on with the maps `go_on`.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -83,18 +85,14 @@ impl DataPath {
         interface: &str,
         pin_dir: &Path,
         image: &Image,
-        counts: Counts,
+        go_on: &[Tally],
     ) -> Result<Loaded, DataPathError> {
         if !sys::interface_exists(interface) {
             return Err(DataPathError::NoInterface(interface.to_owned()));
         }
         ensure_bpffs(pin_dir)?;
-        let pins = match counts {
-            Counts::FromZero => None,
-            Counts::GoOn => Some(pin_dir),
-        };
         Ok(Loaded {
-            programs: Programs::load_counting(image, pins)?,
+            programs: Programs::load_after(image, pin_dir, go_on)?,
             hooks: Hooks::new(interface, pin_dir),
             dir: pin_dir.to_owned(),
         })

@@ -8,15 +8,16 @@
 
 use super::DataPathError;
 use super::btf::Btf;
+use super::counters::{Counters, Row};
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::maps::{Map, MapInfo, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapInfo, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use covey_filter::{BUCKETS, Control, Generation, RULE_SLOTS, Reason, Token};
+use covey_filter::{BUCKETS, Control, Ends, Generation, NO_RULE, RULE_SLOTS, Token};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -32,20 +33,39 @@ pub struct Commits {
     pub by_daemon: u64,
 }
 
-/// Whether packets are counted from zero, or go on where an earlier daemon's programs are.
+/// A map that no verdict depends on, so that other programs may go on with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counts {
-    /// From zero.
-    FromZero,
-    /// In the maps that are pinned, as far as they are there and have the same shape.
-    GoOn,
+pub enum Tally {
+    /// [`Programs::counters`].
+    Counters,
+    /// [`Programs::seen`].
+    Seen,
 }
 
-/// Maps that only count, so that other programs may go on with them: name, bytes of a value, values.
-const COUNTING: [(&str, usize, usize); 2] = [
-    ("COUNTERS", size_of::<u64>(), Reason::ALL.len()),
-    ("SEEN", size_of::<[u32; BUCKETS]>(), RULE_SLOTS),
-];
+impl Tally {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Counters => "COUNTERS",
+            Self::Seen => "SEEN",
+        }
+    }
+
+    /// Bytes of a value, and the number of values.
+    const fn shape(self) -> (usize, usize) {
+        match self {
+            Self::Counters => (size_of::<Row>(), NO_RULE as usize + 1),
+            Self::Seen => (size_of::<[u32; BUCKETS]>(), RULE_SLOTS),
+        }
+    }
+
+    /// Where it is pinned, if one of this shape is.
+    fn pinned(self, dir: &Path) -> Option<PathBuf> {
+        let pin = dir.join(self.name());
+        let map = MapInfo::from_pin(&pin).ok()?;
+        let shape = (map.value_size() as usize, map.max_entries() as usize);
+        (shape == self.shape()).then_some(pin)
+    }
+}
 
 /// The programs, loaded, and their maps.
 pub struct Programs {
@@ -63,18 +83,22 @@ impl Programs {
     /// # Errors
     /// If the kernel refuses them.
     pub fn load(image: &Image) -> Result<Self, DataPathError> {
-        Self::load_counting(image, None)
+        Self::load_after(image, Path::new(""), &[])
     }
 
-    /// As [`Self::load`], counting on in the maps pinned in this directory.
-    pub(super) fn load_counting(image: &Image, pins: Option<&Path>) -> Result<Self, DataPathError> {
+    /// As [`Self::load`], going on with these maps of an earlier daemon, as far as they are pinned in this directory
+    /// and have the same shape.
+    pub(super) fn load_after(
+        image: &Image,
+        pins: &Path,
+        go_on: &[Tally],
+    ) -> Result<Self, DataPathError> {
         let kernel = Btf::of_kernel();
         let offset = |structure, member| kernel.offset_of(structure, member).unwrap_or(0);
         let mut loader = EbpfLoader::new();
-        for (name, bytes, values) in COUNTING {
-            let pin = pins.map(|pins| pins.join(name));
-            if let Some(pin) = pin.filter(|pin| has_shape(pin, bytes, values)) {
-                loader.map_pin_path(name, pin);
+        for tally in go_on {
+            if let Some(pin) = tally.pinned(pins) {
+                loader.map_pin_path(tally.name(), pin);
             }
         }
         let mut ebpf = loader
@@ -207,24 +231,56 @@ impl Programs {
         }
     }
 
-    /// Frames by reason since the programs were loaded, over all CPUs; every reason is listed.
+    /// What has been counted since the programs were loaded, over all CPUs.
     ///
     /// # Errors
-    /// If the kernel does not let them be read.
-    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, DataPathError> {
+    /// If the kernel does not let it be read.
+    pub fn counters(&self) -> Result<Counters, DataPathError> {
         let unreadable = |error| DataPathError::Counters(io::Error::other(error));
         let map = self
             .ebpf
             .map("COUNTERS")
             .ok_or_else(|| missing("COUNTERS"))?;
-        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(unreadable)?;
-        Reason::ALL
-            .into_iter()
-            .map(|reason| {
-                let per_cpu = counters.get(&(reason as u32), 0).map_err(unreadable)?;
-                Ok((reason, per_cpu.iter().sum()))
+        let counters: PerCpuArray<_, Row> = PerCpuArray::try_from(map).map_err(unreadable)?;
+        (0..=u32::from(NO_RULE))
+            .map(|rule| {
+                let per_cpu = counters.get(&rule, 0).map_err(unreadable)?;
+                Ok(std::array::from_fn(|reason| {
+                    per_cpu.iter().map(|counted| counted[reason]).sum()
+                }))
             })
             .collect()
+    }
+
+    /// Where the filter tells of segments in shared buckets that belong to no socket of this host; `None` if it has
+    /// been given away.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be mapped.
+    pub fn take_unclaimed(&mut self) -> Result<Option<RingBuf<MapData>>, DataPathError> {
+        let ring = self.ebpf.take_map("UNCLAIMED").map(RingBuf::try_from);
+        ring.transpose().map_err(|error| DataPathError::Load {
+            what: "UNCLAIMED",
+            source: io::Error::other(error),
+        })
+    }
+
+    /// Lets segments of these connections, which nobody has, through to the kernel until then: nanoseconds of
+    /// CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// If the kernel does not take them.
+    pub fn disown(&mut self, connections: &[Ends], until_ns: u64) -> io::Result<()> {
+        let Some(map) = self.ebpf.map_mut("ORPHANS") else {
+            return Ok(());
+        };
+        let mut orphans: HashMap<_, [u64; 5], u64> =
+            HashMap::try_from(map).map_err(io::Error::other)?;
+        connections.iter().try_for_each(|ends| {
+            orphans
+                .insert(ends.0, until_ns, 0)
+                .map_err(io::Error::other)
+        })
     }
 
     /// The XDP filter.
@@ -287,12 +343,6 @@ fn settle() -> Option<JoinHandle<()>> {
         wait_for_packets_in_flight();
     }
     aside.ok()
-}
-
-/// Whether a map with values of this length and this many of them is pinned there.
-fn has_shape(pin: &Path, bytes: usize, values: usize) -> bool {
-    MapInfo::from_pin(pin)
-        .is_ok_and(|map| (map.value_size() as usize, map.max_entries() as usize) == (bytes, values))
 }
 
 /// Removes a pin if it is there.
