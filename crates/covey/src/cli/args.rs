@@ -47,13 +47,22 @@ pub(super) enum Command {
         #[arg(long, value_name = "DESCRIPTOR", hide = true)]
         take_over: Option<RawFd>,
     },
+    /// Say whether this program can take the place of the daemon that runs, and have its filter ready
+    #[command(hide = true)]
+    Prepare {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The format of the state that the daemon would leave
+        #[arg(long)]
+        state: u16,
+        /// What its packet counters count, in their order
+        #[arg(long, value_delimiter = ',')]
+        counters: Vec<String>,
+    },
     /// Check the configuration against this machine, and show what it means
     Check {
         #[command(flatten)]
         config: ConfigFile,
-        /// Also whether this program can go on where one was whose state has this format
-        #[arg(long, value_name = "FORMAT", hide = true)]
-        takes_over: Option<u16>,
         #[command(flatten)]
         format: Format,
     },

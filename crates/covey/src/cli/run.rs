@@ -10,8 +10,7 @@ use crate::config::{Config, Machine};
 use crate::control::client::Client;
 use crate::control::{Request, default_socket};
 use crate::status::EventRecord;
-use anyhow::{Context, ensure};
-use covey_proto::cluster::EXPORT_FORMAT;
+use anyhow::Context;
 use std::io::{self, IsTerminal};
 use std::os::fd::RawFd;
 use std::path::Path;
@@ -22,14 +21,15 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let socket = cli.socket.as_deref();
     match cli.command {
         Command::Run { config, take_over } => run_daemon(&config.path, socket, take_over),
-        Command::Check {
+        Command::Prepare {
             config,
-            takes_over,
-            format,
+            state,
+            counters,
         } => {
-            if let Some(state) = takes_over {
-                takes_over_from(state)?;
-            }
+            let config = Config::load(&config.path, &Machine)?;
+            crate::daemon::prepare(&config, state, &counters)
+        }
+        Command::Check { config, format } => {
             let summary = CheckSummary::of(&Config::load(&config.path, &Machine)?);
             report(&format, &summary, |_| render::check(&summary))
         }
@@ -92,16 +92,6 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether this program can go on with a state of this format.
-fn takes_over_from(format: u16) -> anyhow::Result<()> {
-    ensure!(
-        format == EXPORT_FORMAT,
-        "the daemon's state has format {format}, and covey {} knows format {EXPORT_FORMAT}",
-        env!("CARGO_PKG_VERSION")
-    );
-    Ok(())
 }
 
 fn run_daemon(path: &Path, socket: Option<&Path>, take_over: Option<RawFd>) -> anyhow::Result<()> {

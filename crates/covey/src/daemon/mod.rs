@@ -50,6 +50,7 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use unclaimed::{DISOWNED, Unclaimed};
+pub use upgrade::prepare;
 use upgrade::{Inheritance, Upgrade};
 
 /// The version of this program.
@@ -192,7 +193,7 @@ impl Daemon {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
                     self.input(Input::Unclaimed(&unclaimed));
                 }
-                Some(said) = self.upgrade.checked() => self.note_checked(said),
+                Some(said) = self.upgrade.prepared() => self.note_prepared(said),
                 written = self.keeper.written() => self.note_kept(written),
                 () = wake => {
                     // What the others have said comes before what their silence would mean.

@@ -10,7 +10,7 @@ use super::unclaimed::Unclaimed;
 use super::upgrade::{Inheritance, Succession, Upgrade};
 use super::{Daemon, find_interface, nanoseconds, remove, sys};
 use crate::config::{Config, XdpMode};
-use crate::datapath::{Attach, Counters, DataPath, Loaded, Tally, pin_dir};
+use crate::datapath::{Attach, Counters, DataPath, Loaded, pin_dir};
 use crate::host::{HostSetup, Plan};
 use anyhow::{Context, anyhow, bail};
 use covey_proto::config::ClusterConfig;
@@ -81,12 +81,20 @@ impl Daemon {
         let segment = Segment::open(interface.index)?;
         let identity = Identity::from(&cluster_config);
         let fenced = Image::fenced(&identity, &cluster_config.rules);
-        let tallies: &[Tally] = match &before {
-            Some(Ok(before)) if before.counted().is_some() => &[Tally::Seen, Tally::Counters],
-            Some(Ok(_)) => &[Tally::Seen],
-            Some(Err(_)) | None => &[],
+        let pins = pin_dir(name).context("/proc is not mounted")?;
+        let prepared = before.map(|before| {
+            let before = before?;
+            anyhow::Ok((before, DataPath::prepared(name, &pins, &fenced)?))
+        });
+        let (before, loaded) = match prepared {
+            Some(Ok((before, loaded))) => (Some(Ok(before)), Some(loaded)),
+            Some(Err(error)) => (Some(Err(error)), None),
+            None => (None, None),
         };
-        let mut loaded = load_data_path(&config, &fenced, tallies)?;
+        let mut loaded = match loaded {
+            Some(loaded) => loaded,
+            None => DataPath::load(name, &pins, &fenced)?,
+        };
         // As late as can be: what makes it the same host is a moment old, not as old as it took to get here.
         let Beginning {
             cluster,
@@ -94,8 +102,7 @@ impl Daemon {
             before,
         } = Beginning::new(cluster_config, before);
         if let Some((image, lease)) = &in_force {
-            loaded.programs().program(image);
-            loaded.programs().set_lease(nanoseconds(*lease));
+            loaded.fill(image, nanoseconds(*lease));
         }
         let mut data_path = attach_data_path(&config, loaded)?;
         let unclaimed = Unclaimed::open(&mut data_path)?;
@@ -180,13 +187,6 @@ impl Daemon {
         self.input(Input::Link(link_up));
         self.input(Input::Timer);
     }
-}
-
-/// The filter, taking nothing, and not yet attached.
-fn load_data_path(config: &Config, fenced: &Image, go_on: &[Tally]) -> anyhow::Result<Loaded> {
-    let interface = &config.host.interface;
-    let pins = pin_dir(interface).context("/proc is not mounted")?;
-    Ok(DataPath::load(interface, &pins, fenced, go_on)?)
 }
 
 fn attach_data_path(config: &Config, loaded: Loaded) -> anyhow::Result<DataPath> {

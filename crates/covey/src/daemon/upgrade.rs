@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   this program                                        the next one
-//!   asks the next one: can you? (covey check)
+//!   "can you?" --- covey prepare --------------------->  loads its filter, leaves it pinned
 //!   waits until nothing is under way
-//!   core, journal, ... --> file in memory -- execve -->  loads its filter, fills it, puts it behind the attachments
+//!   core, journal, ... --> file in memory -- execve -->  fills its filter, puts it behind the attachments
 //! ```
 //!
 //! The kernel replaces the program at once or not at all: if it cannot, this one goes on as if nothing had happened. The
@@ -18,7 +18,7 @@ use super::operate::respond;
 use super::{Daemon, VERSION, sys};
 use crate::config::{Config, Machine};
 use crate::control::{Code, Response};
-use crate::datapath::Counters;
+use crate::datapath::{Counters, DataPath, Tally, pin_dir};
 use crate::duration;
 use anyhow::{Context, anyhow, ensure};
 use covey_filter::Reason;
@@ -38,8 +38,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long the next program may take to say whether it can.
-const CHECK_TIME: Duration = Duration::from_secs(10);
+/// How long the next program may take to say whether it can, and to load its filter.
+const PREPARATION: Duration = Duration::from_secs(10);
 /// How long a daemon waits until nothing is under way.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -97,6 +97,25 @@ impl Inheritance {
     }
 }
 
+/// What the program says and does that a daemon asks whether it can take its place: it must know the format of the
+/// daemon's state, and have its filter loaded, which counts on if it counts the same.
+///
+/// # Errors
+/// Why it cannot.
+pub fn prepare(config: &Config, state: u16, counters: &[String]) -> anyhow::Result<()> {
+    ensure!(
+        state == EXPORT_FORMAT,
+        "the daemon's state has format {state}, and covey {VERSION} knows format {EXPORT_FORMAT}"
+    );
+    let go_on: &[Tally] = if counters == reasons() {
+        &[Tally::Seen, Tally::Counters]
+    } else {
+        &[Tally::Seen]
+    };
+    let pins = pin_dir(&config.host.interface).context("/proc is not mounted")?;
+    Ok(DataPath::prepare(&pins, go_on)?)
+}
+
 fn reasons() -> Vec<String> {
     let labels = Reason::ALL.into_iter().map(Reason::label);
     labels.map(str::to_owned).collect()
@@ -113,22 +132,22 @@ struct Asked {
 /// What is under way.
 pub(super) struct Upgrade {
     asked: Option<Asked>,
-    checked: mpsc::Sender<anyhow::Result<()>>,
+    prepared: mpsc::Sender<anyhow::Result<()>>,
     results: mpsc::Receiver<anyhow::Result<()>>,
 }
 
 impl Upgrade {
     pub(super) fn new() -> Self {
-        let (checked, results) = mpsc::channel(1);
+        let (prepared, results) = mpsc::channel(1);
         Self {
             asked: None,
-            checked,
+            prepared,
             results,
         }
     }
 
     /// Waits for what the next program says.
-    pub(super) async fn checked(&mut self) -> Option<anyhow::Result<()>> {
+    pub(super) async fn prepared(&mut self) -> Option<anyhow::Result<()>> {
         self.results.recv().await
     }
 
@@ -157,12 +176,12 @@ impl Daemon {
         if let Err(why) = self.may_upgrade() {
             return refuse(answer, format!("{why:#}"));
         }
-        let (config, checked) = (self.config_path.clone(), self.upgrade.checked.clone());
+        let (config, prepared) = (self.config_path.clone(), self.upgrade.prepared.clone());
         let asks = program.clone();
         tokio::spawn(async move {
-            let said = check(&asks, &config).await;
+            let said = ask_to_prepare(&asks, &config).await;
             // If nobody listens any more, the daemon has ended.
-            let _ = checked.send(said).await;
+            let _ = prepared.send(said).await;
         });
         self.upgrade.asked = Some(Asked {
             program,
@@ -184,10 +203,10 @@ impl Daemon {
     }
 
     /// Takes note of what the next program has said.
-    pub(super) fn note_checked(&mut self, said: anyhow::Result<()>) {
+    pub(super) fn note_prepared(&mut self, said: anyhow::Result<()>) {
         match (said, &mut self.upgrade.asked) {
             (Ok(()), Some(asked)) => asked.ready_until = Some(sys::now() + PATIENCE),
-            (Err(error), _) => self.upgrade.refuse(format!("{error:#}")),
+            (Err(error), _) => self.refuse_upgrade(format!("{error:#}")),
             (Ok(()), None) => {}
         }
     }
@@ -199,25 +218,34 @@ impl Daemon {
         };
         let host = self.config.host.id;
         if self.ending {
-            return self.upgrade.refuse("the daemon is about to end");
+            return self.refuse_upgrade("the daemon is about to end");
         }
         if self.cluster.state() == HostState::Draining {
             let why =
                 format!("host {host} is on its way out of the cluster: wait, or start it again");
-            return self.upgrade.refuse(why);
+            return self.refuse_upgrade(why);
         }
         let busy = self.census.is_running() || self.keeper.is_writing() || !self.waiting.is_empty();
         let now = sys::now();
         match self.cluster.export(now).filter(|_| !busy) {
             Some(cluster) => {
                 let error = self.become_next(now, cluster);
-                self.upgrade.refuse(format!("{error:#}"));
+                self.refuse_upgrade(format!("{error:#}"));
             }
-            None if now >= ready_until => self.upgrade.refuse(format!(
+            None if now >= ready_until => self.refuse_upgrade(format!(
                 "host {host} has been converging for {}; \"covey status\" says why",
                 duration::format(PATIENCE)
             )),
             None => {}
+        }
+    }
+
+    fn refuse_upgrade(&mut self, why: impl Into<String>) {
+        self.upgrade.refuse(why);
+        let pins = pin_dir(&self.config.host.interface);
+        let discarded = pins.map(|pins| DataPath::discard_prepared(&pins));
+        if let Ok(Err(error)) = discarded {
+            tracing::warn!("the filter of the next daemon stays: {error}");
         }
     }
 
@@ -275,23 +303,24 @@ fn c_string(path: &Path) -> anyhow::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-/// Asks a program whether it can take over from this one, by this configuration.
-async fn check(program: &Path, config: &Path) -> anyhow::Result<()> {
+/// Asks a program whether it can take over from this one, by this configuration, and has it [prepare].
+async fn ask_to_prepare(program: &Path, config: &Path) -> anyhow::Result<()> {
     let shown = program.display();
     ensure!(program.is_absolute(), "{shown} is not an absolute path");
     let format = EXPORT_FORMAT.to_string();
     let mut question = Command::new(program);
     question
-        .args(["check", "--takes-over", &format, "--config"])
+        .args(["prepare", "--state", &format])
+        .args(["--counters", &reasons().join(","), "--config"])
         .arg(config)
         .env_remove("COVEY_SOCKET")
         .kill_on_drop(true);
-    let answered = tokio::time::timeout(CHECK_TIME, question.output()).await;
+    let answered = tokio::time::timeout(PREPARATION, question.output()).await;
     let answer = answered
         .with_context(|| {
             format!(
                 "{shown} does not say in {} whether it can",
-                duration::format(CHECK_TIME)
+                duration::format(PREPARATION)
             )
         })?
         .with_context(|| format!("{shown} cannot be executed"))?;
@@ -377,7 +406,9 @@ mod tests {
     async fn a_program_that_cannot_is_named_with_its_reason() {
         let config = Path::new("/nonexistent/covey.toml");
         let why = |program: &'static str| async move {
-            let error = check(Path::new(program), config).await.unwrap_err();
+            let error = ask_to_prepare(Path::new(program), config)
+                .await
+                .unwrap_err();
             format!("{error:#}")
         };
         assert!(
@@ -391,6 +422,6 @@ mod tests {
                 .starts_with("/nonexistent/covey cannot be executed: ")
         );
         assert_eq!(why("covey").await, "covey is not an absolute path");
-        assert!(check(Path::new("/bin/true"), config).await.is_ok());
+        assert!(ask_to_prepare(Path::new("/bin/true"), config).await.is_ok());
     }
 }

@@ -5,17 +5,18 @@
 //! Specification: docs/design.md, "Data path".
 //!
 //! ```text
-//!   bpffs.rs     where pins live          programs.rs   load, fill and read
-//!   hooks.rs     attach, take over        btf.rs        where the kernel keeps what the filter reads of sockets
+//!   bpffs.rs     where pins live          object.rs     load, or find loaded
+//!   programs.rs  fill and read            btf.rs        where the kernel keeps what the filter reads of sockets
 //!   counters.rs  what was counted         sys.rs        the unsafe part
+//!   hooks.rs     attach, take over
 //! ```
 //!
 //! **A daemon that dies leaves the filter in place.** The attachments are pinned, so cluster traffic still meets
 //! the filter; nobody prolongs the lease, so the filter soon takes nothing. The next daemon takes the
 //! attachments over; [`DataPath::close`] alone removes them.
 //!
-//! **A daemon that takes the place of another** loads its own programs and maps, fills them with the map and the lease
-//! that it goes on with, and only then puts them behind the attachments: each packet meets the one filter or the other.
+//! **A daemon that takes the place of another** has had its own programs and maps [prepared](DataPath::prepare), fills
+//! them with the map and the lease that it goes on with, and only then puts them behind the attachments: each packet meets the one filter or the other.
 //! Nothing is read as one version that another has written, but what no verdict depends on ([`Tally`]).
 
 mod bpffs;
@@ -23,18 +24,24 @@ mod btf;
 mod counters;
 mod error;
 mod hooks;
+mod object;
 mod programs;
 mod sys;
 
 pub use bpffs::{ensure_bpffs, pin_dir};
 pub use counters::{Counters, Packets};
 pub use error::DataPathError;
-pub use programs::{Commits, Programs, Tally};
+pub use object::Tally;
+pub use programs::{Commits, Programs};
 
 use covey_proto::datapath::Image;
 use hooks::Hooks;
+use object::Object;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+
+/// Below the pin directory: a filter that waits for the daemon that is to use it.
+const PREPARED: &str = "next";
 
 /// Where XDP runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,29 +80,57 @@ impl DataPath {
         prefer: Attach,
         image: &Image,
     ) -> Result<Self, DataPathError> {
-        Self::load(interface, pin_dir, image, &[])?.attach(prefer)
+        Self::load(interface, pin_dir, image)?.attach(prefer)
     }
 
     /// Loads the filter with `image` in force and no lease, for an interface of this thread's network namespace. What
-    /// an earlier daemon left in `pin_dir` (see [`pin_dir()`]) stays as it is; of that, it goes on with the maps `go_on`.
+    /// an earlier daemon left in `pin_dir` (see [`pin_dir()`]) stays as it is.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn load(
-        interface: &str,
-        pin_dir: &Path,
-        image: &Image,
-        go_on: &[Tally],
-    ) -> Result<Loaded, DataPathError> {
+    pub fn load(interface: &str, pin_dir: &Path, image: &Image) -> Result<Loaded, DataPathError> {
         if !sys::interface_exists(interface) {
             return Err(DataPathError::NoInterface(interface.to_owned()));
         }
         ensure_bpffs(pin_dir)?;
-        Ok(Loaded {
-            programs: Programs::load_after(image, pin_dir, go_on)?,
-            hooks: Hooks::new(interface, pin_dir),
-            dir: pin_dir.to_owned(),
-        })
+        Self::discard_prepared(pin_dir)?;
+        Loaded::begin(interface, pin_dir, Object::load(pin_dir, &[])?, image)
+    }
+
+    /// Loads the filter for the daemon that is to take the place of the one which uses this directory, and has it go on
+    /// with these maps as far as they have the same shape.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn prepare(pin_dir: &Path, go_on: &[Tally]) -> Result<(), DataPathError> {
+        Self::discard_prepared(pin_dir)?;
+        let left = Object::load(pin_dir, go_on)?.leave(&pin_dir.join(PREPARED));
+        if left.is_err() {
+            Self::discard_prepared(pin_dir)?;
+        }
+        left
+    }
+
+    /// As [`Self::load`], with the filter that has been [prepared](Self::prepare).
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn prepared(
+        interface: &str,
+        pin_dir: &Path,
+        image: &Image,
+    ) -> Result<Loaded, DataPathError> {
+        let object = Object::find(&pin_dir.join(PREPARED))?;
+        Self::discard_prepared(pin_dir)?;
+        Loaded::begin(interface, pin_dir, object, image)
+    }
+
+    /// Removes a filter that has been prepared and is not wanted any more, if there is one.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn discard_prepared(pin_dir: &Path) -> Result<(), DataPathError> {
+        object::discard(&pin_dir.join(PREPARED))
     }
 
     /// Where XDP runs.
@@ -110,6 +145,7 @@ impl DataPath {
     pub fn close(self) -> Result<(), DataPathError> {
         self.hooks.detach()?;
         self.programs.unpin_maps(&self.dir)?;
+        Self::discard_prepared(&self.dir)?;
         match std::fs::remove_dir(&self.dir) {
             // Somebody pinned something of his own there.
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
@@ -126,6 +162,19 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    fn begin(
+        interface: &str,
+        pin_dir: &Path,
+        object: Object,
+        image: &Image,
+    ) -> Result<Self, DataPathError> {
+        Ok(Self {
+            programs: Programs::begin(object, image)?,
+            hooks: Hooks::new(interface, pin_dir),
+            dir: pin_dir.to_owned(),
+        })
+    }
+
     /// Attaches the filter: in the driver if it can and `prefer` wants it, else in the kernel. Takes over what an
     /// earlier daemon left.
     ///
@@ -156,9 +205,9 @@ impl Loaded {
         }
     }
 
-    /// What is loaded, to be filled before it is attached.
-    pub fn programs(&mut self) -> &mut Programs {
-        &mut self.programs
+    /// Lets the filter begin with this image in force, and with a lease: nanoseconds of CLOCK_MONOTONIC.
+    pub fn fill(&mut self, image: &Image, lease_ns: u64) {
+        self.programs.fill(image, lease_ns);
     }
 }
 

@@ -7,22 +7,18 @@
 //! single rows change in place.
 
 use super::DataPathError;
-use super::btf::Btf;
 use super::counters::{Counters, Row};
+use super::object::Object;
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::maps::{HashMap, Map, MapData, MapInfo, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::{SchedClassifier, Xdp};
 use covey_filter::{BUCKETS, Control, Ends, Generation, NO_RULE, RULE_SLOTS, Token};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
-
-/// The object that build.rs made of `ebpf/`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("COVEY_EBPF"));
 
 /// How often another image came into force, and by whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,43 +29,9 @@ pub struct Commits {
     pub by_daemon: u64,
 }
 
-/// A map that no verdict depends on, so that other programs may go on with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tally {
-    /// [`Programs::counters`].
-    Counters,
-    /// [`Programs::seen`].
-    Seen,
-}
-
-impl Tally {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Counters => "COUNTERS",
-            Self::Seen => "SEEN",
-        }
-    }
-
-    /// Bytes of a value, and the number of values.
-    const fn shape(self) -> (usize, usize) {
-        match self {
-            Self::Counters => (size_of::<Row>(), NO_RULE as usize + 1),
-            Self::Seen => (size_of::<[u32; BUCKETS]>(), RULE_SLOTS),
-        }
-    }
-
-    /// Where it is pinned, if one of this shape is.
-    fn pinned(self, dir: &Path) -> Option<PathBuf> {
-        let pin = dir.join(self.name());
-        let map = MapInfo::from_pin(&pin).ok()?;
-        let shape = (map.value_size() as usize, map.max_entries() as usize);
-        (shape == self.shape()).then_some(pin)
-    }
-}
-
 /// The programs, loaded, and their maps.
 pub struct Programs {
-    ebpf: Ebpf,
+    object: Object,
     tables: Mapped<[Generation; 2]>,
     control: Mapped<Control>,
     seen: Mapped<[[AtomicU32; BUCKETS]; RULE_SLOTS]>,
@@ -83,55 +45,20 @@ impl Programs {
     /// # Errors
     /// If the kernel refuses them.
     pub fn load(image: &Image) -> Result<Self, DataPathError> {
-        Self::load_after(image, Path::new(""), &[])
+        Self::begin(Object::load(Path::new(""), &[])?, image)
     }
 
-    /// As [`Self::load`], going on with these maps of an earlier daemon, as far as they are pinned in this directory
-    /// and have the same shape.
-    pub(super) fn load_after(
-        image: &Image,
-        pins: &Path,
-        go_on: &[Tally],
-    ) -> Result<Self, DataPathError> {
-        let kernel = Btf::of_kernel();
-        let offset = |structure, member| kernel.offset_of(structure, member).unwrap_or(0);
-        let mut loader = EbpfLoader::new();
-        for tally in go_on {
-            if let Some(pin) = tally.pinned(pins) {
-                loader.map_pin_path(tally.name(), pin);
-            }
-        }
-        let mut ebpf = loader
-            .override_global(
-                "SENT_NUMBER_AT",
-                &offset("tcp_request_sock", "snt_isn"),
-                true,
-            )
-            .override_global(
-                "SUBSTATE_AT",
-                &offset("inet_timewait_sock", "tw_substate"),
-                true,
-            )
-            .load(OBJECT)
-            .map_err(|error| DataPathError::object(&error))?;
-        for (name, program) in ebpf.programs_mut() {
-            let (name, result) = match program {
-                Program::Xdp(xdp) => ("covey_ingress", xdp.load()),
-                Program::SchedClassifier(tc) if name == "covey_guard" => ("covey_guard", tc.load()),
-                Program::SchedClassifier(tc) => ("covey_promote", tc.load()),
-                _ => return Err(DataPathError::Object(format!("{name} is of no known kind"))),
-            };
-            result.map_err(|error| DataPathError::program(name, &error))?;
-        }
-        let mut tables: Mapped<[Generation; 2]> = mapped(&ebpf, "TABLES")?;
+    /// Begins with programs that are not attached yet, with `image` in force and no lease.
+    pub(super) fn begin(object: Object, image: &Image) -> Result<Self, DataPathError> {
+        let mut tables: Mapped<[Generation; 2]> = mapped(&object, "TABLES")?;
         write(&mut tables.get_mut()[0], image);
-        let control: Mapped<Control> = mapped(&ebpf, "CONTROL")?;
+        let control: Mapped<Control> = mapped(&object, "CONTROL")?;
         control.get().withdraw();
         Ok(Self {
             tables,
             control,
-            seen: mapped(&ebpf, "SEEN")?,
-            ebpf,
+            seen: mapped(&object, "SEEN")?,
+            object,
             settling: None,
             commits: Commits::default(),
         })
@@ -196,6 +123,12 @@ impl Programs {
         self.tables.get_mut()[current].settings.serving = 0;
     }
 
+    /// Begins with another image in force and this lease, before the programs are attached: nothing reads it yet.
+    pub(super) fn fill(&mut self, image: &Image, lease_ns: u64) {
+        write(&mut self.tables.get_mut()[0], image);
+        self.control.get().set_lease(0, lease_ns);
+    }
+
     /// Puts another image in force, under the lease that is running.
     pub fn program(&mut self, image: &Image) {
         let control = self.control.get();
@@ -238,7 +171,7 @@ impl Programs {
     pub fn counters(&self) -> Result<Counters, DataPathError> {
         let unreadable = |error| DataPathError::Counters(io::Error::other(error));
         let map = self
-            .ebpf
+            .object
             .map("COUNTERS")
             .ok_or_else(|| missing("COUNTERS"))?;
         let counters: PerCpuArray<_, Row> = PerCpuArray::try_from(map).map_err(unreadable)?;
@@ -258,7 +191,7 @@ impl Programs {
     /// # Errors
     /// If the kernel does not let it be mapped.
     pub fn take_unclaimed(&mut self) -> Result<Option<RingBuf<MapData>>, DataPathError> {
-        let ring = self.ebpf.take_map("UNCLAIMED").map(RingBuf::try_from);
+        let ring = self.object.take_map("UNCLAIMED").map(RingBuf::try_from);
         ring.transpose().map_err(|error| DataPathError::Load {
             what: "UNCLAIMED",
             source: io::Error::other(error),
@@ -271,7 +204,7 @@ impl Programs {
     /// # Errors
     /// If the kernel does not take them.
     pub fn disown(&mut self, connections: &[Ends], until_ns: u64) -> io::Result<()> {
-        let Some(map) = self.ebpf.map_mut("ORPHANS") else {
+        let Some(map) = self.object.map_mut("ORPHANS") else {
             return Ok(());
         };
         let mut orphans: HashMap<_, [u64; 5], u64> =
@@ -285,33 +218,23 @@ impl Programs {
 
     /// The XDP filter.
     pub fn ingress(&mut self) -> &mut Xdp {
-        self.find("covey_ingress")
+        self.object.ingress()
     }
 
     /// The tc ingress program.
     pub fn promote(&mut self) -> &mut SchedClassifier {
-        self.find("covey_promote")
+        self.object.promote()
     }
 
     /// The tc egress program.
     pub fn guard(&mut self) -> &mut SchedClassifier {
-        self.find("covey_guard")
-    }
-
-    fn find<'a, P>(&'a mut self, name: &str) -> &'a mut P
-    where
-        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-    {
-        self.ebpf
-            .program_mut(name)
-            .and_then(|program| program.try_into().ok())
-            .expect("`load` has met this program with this kind")
+        self.object.guard()
     }
 
     /// Pins the maps, for `bpftool map` and for whoever looks after a daemon that died; pins of an earlier
     /// daemon give way.
     pub(super) fn pin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        for (name, map) in self.named_maps() {
+        for (name, map) in self.object.maps() {
             let path = dir.join(name);
             unpin(&path)?;
             map.pin(&path)
@@ -322,13 +245,8 @@ impl Programs {
 
     /// Removes the pins of the maps.
     pub(super) fn unpin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        self.named_maps()
-            .try_for_each(|(name, _)| unpin(&dir.join(name)))
-    }
-
-    /// The maps, without `.rodata`: the BPF file system reserves names with a dot.
-    fn named_maps(&self) -> impl Iterator<Item = (&str, &Map)> {
-        self.ebpf.maps().filter(|(name, _)| !name.starts_with('.'))
+        let mut maps = self.object.maps().into_iter();
+        maps.try_for_each(|(name, _)| unpin(&dir.join(name)))
     }
 }
 
@@ -375,8 +293,8 @@ fn write_rows(generation: &mut Generation, image: &Image) {
     }
 }
 
-fn mapped<T: Plain>(ebpf: &Ebpf, name: &'static str) -> Result<Mapped<T>, DataPathError> {
-    let Some(Map::Array(map)) = ebpf.map(name) else {
+fn mapped<T: Plain>(object: &Object, name: &'static str) -> Result<Mapped<T>, DataPathError> {
+    let Some(Map::Array(map)) = object.map(name) else {
         return Err(missing(name));
     };
     Mapped::new(map.fd().as_fd()).map_err(|source| DataPathError::Load { what: name, source })

@@ -9,7 +9,6 @@ use covey::status::{ConvergenceRecord, EventRecord, Status};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 const TIMING: Timing = Timing {
     period_ms: 100,
@@ -147,10 +146,14 @@ fn replace(lab: &Lab, timing: Timing) {
     );
 }
 
-/// A program that says that it can, and then does this.
+/// A program that can, and then does this instead.
 fn script(lab: &Lab, run: &str) -> String {
     let path: PathBuf = lab.directory().join("next");
-    fs::write(&path, format!("#!/bin/sh\n[ $1 = check ] || {run}\n")).unwrap();
+    fs::write(
+        &path,
+        format!("#!/bin/sh\n[ $1 = prepare ] && exec {COVEY} \"$@\"\n{run}\n"),
+    )
+    .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path.to_str().unwrap().to_owned()
 }
