@@ -117,11 +117,9 @@ fn replace(lab: &Lab, timing: Timing) {
         let status = lab.status(host);
         assert_eq!(status.host.upgrades as usize, 1 + round / 3);
         assert!(packets(&status) >= counted, "counts begin anew");
-        assert_eq!(
-            connections::check(&mut held),
-            Vec::<String>::new(),
-            "round {round}"
-        );
+        // The first is enough: each takes its time to be given up.
+        let broken = held.iter_mut().find_map(|connection| connection.check().err());
+        assert_eq!(broken, None, "round {round}");
     }
     let noticed = watch.finish();
     let events: Vec<EventRecord> = (1..=3).flat_map(|host| events(lab, host)).collect();
