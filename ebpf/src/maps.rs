@@ -170,8 +170,9 @@ impl Tables for InForce {
     #[inline(always)]
     fn socket(&self, _flow: &Flow, _segment: &Segment) -> Socket {
         // Which of the sockets that take a segment it is makes no difference.
+        let epoch = self.tables.settings.epoch;
         match &self.xdp {
-            Some(ctx) if sockets::take(ctx.get()) => Socket::Connected,
+            Some(ctx) if sockets::take(ctx.get(), epoch) => Socket::Connected,
             Some(_) | None => Socket::None,
         }
     }

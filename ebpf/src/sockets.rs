@@ -44,7 +44,7 @@ mod state {
 /// A function of its own that parses the frame once more, so that the many packets that never come here need not carry
 /// what is asked for. It returns no more than a bit, because the verifier wants every part of a value to be set.
 #[inline(never)]
-pub(crate) fn take(ctx: *mut xdp_md) -> bool {
+pub(crate) fn take(ctx: *mut xdp_md, epoch: u64) -> bool {
     let ctx = XdpContext::new(ctx);
     match Frame::parse(&Bytes::of_xdp(&ctx)) {
         Ok(Frame::Ip(
@@ -52,11 +52,9 @@ pub(crate) fn take(ctx: *mut xdp_md) -> bool {
                 transport: Transport::Tcp(segment),
                 ..
             },
-        )) => match look_up(&ctx, &flow, &segment) {
-            Socket::None | Socket::TimeWait if orphans::is_known(&flow, &segment) => Socket::Orphan,
-            found => found,
-        }
-        .takes(&segment),
+        )) => look_up(&ctx, &flow, &segment)
+            .or_orphan(|| orphans::is_known(&flow, &segment, epoch))
+            .takes(&segment),
         Ok(_) | Err(_) => false,
     }
 }

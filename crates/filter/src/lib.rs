@@ -28,7 +28,7 @@ mod table;
 pub use address::Address;
 pub use commit::{COMMIT_RECORD, Control, Token, Word, token};
 pub use decide::{Decision, Reason, Verdict, decide};
-pub use ends::Ends;
+pub use ends::{Disowned, Ends};
 pub use flow::{Flow, Frame, Malformed, Packet, Ports, Segment, Transport};
 pub use guard::{Correction, Egress, guard};
 pub use hash::{Bucket, bucket};

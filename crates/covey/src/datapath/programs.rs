@@ -12,7 +12,7 @@ use super::object::Object;
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, Xdp};
-use covey_filter::{BUCKETS, Control, Ends, Generation, NO_RULE, RULE_SLOTS, Token};
+use covey_filter::{BUCKETS, Control, Disowned, Ends, Generation, NO_RULE, RULE_SLOTS, Token};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
@@ -203,15 +203,15 @@ impl Programs {
     ///
     /// # Errors
     /// If the kernel does not take them.
-    pub fn disown(&mut self, connections: &[Ends], until_ns: u64) -> io::Result<()> {
+    pub fn disown(&mut self, connections: &[Ends], known: Disowned) -> io::Result<()> {
         let Some(map) = self.object.map_mut("ORPHANS") else {
             return Ok(());
         };
-        let mut orphans: HashMap<_, [u64; 5], u64> =
+        let mut orphans: HashMap<_, [u64; 5], [u64; 2]> =
             HashMap::try_from(map).map_err(io::Error::other)?;
         connections.iter().try_for_each(|ends| {
             orphans
-                .insert(ends.0, until_ns, 0)
+                .insert(ends.0, [known.until_ns, known.epoch], 0)
                 .map_err(io::Error::other)
         })
     }

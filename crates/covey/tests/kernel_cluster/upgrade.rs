@@ -118,7 +118,9 @@ fn replace(lab: &Lab, timing: Timing) {
         assert_eq!(status.host.upgrades as usize, 1 + round / 3);
         assert!(packets(&status) >= counted, "counts begin anew");
         // The first is enough: each takes its time to be given up.
-        let broken = held.iter_mut().find_map(|connection| connection.check().err());
+        let broken = held
+            .iter_mut()
+            .find_map(|connection| connection.check().err());
         assert_eq!(broken, None, "round {round}");
     }
     let noticed = watch.finish();
