@@ -144,7 +144,7 @@ impl DataPath {
     /// If the kernel refuses; what could be removed is gone.
     pub fn close(self) -> Result<(), DataPathError> {
         self.hooks.detach()?;
-        self.programs.unpin_maps(&self.dir)?;
+        self.programs.unpin_maps()?;
         Self::discard_prepared(&self.dir)?;
         match std::fs::remove_dir(&self.dir) {
             // Somebody pinned something of his own there.

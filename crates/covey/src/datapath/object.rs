@@ -130,21 +130,25 @@ impl Object {
 
     /// What another process has left there.
     pub(super) fn find(dir: &Path) -> Result<Self, DataPathError> {
-        let program = |name| move |error: ProgramError| DataPathError::program(name, &error);
+        let unusable = |path: &Path, error: &(dyn std::error::Error + 'static)| {
+            DataPathError::pin(path, "used", error)
+        };
         let mut maps = BTreeMap::new();
         for name in names(dir)? {
             if [INGRESS, PROMOTE, GUARD].contains(&&name[..]) {
                 continue;
             }
-            let map = MapData::from_pin(dir.join(&name)).and_then(Map::from_map_data);
-            let map = map.map_err(|error| DataPathError::pin(&dir.join(&name), "used", &error))?;
-            maps.insert(name, map);
+            let path = dir.join(&name);
+            let map = MapData::from_pin(&path).and_then(Map::from_map_data);
+            maps.insert(name, map.map_err(|error| unusable(&path, &error))?);
         }
+        let [ingress, promote, guard] = [INGRESS, PROMOTE, GUARD].map(|name| dir.join(name));
         Ok(Self::Found {
-            ingress: Xdp::from_pin(dir.join(INGRESS), XdpAttachType::Interface)
-                .map_err(program(INGRESS))?,
-            promote: SchedClassifier::from_pin(dir.join(PROMOTE)).map_err(program(PROMOTE))?,
-            guard: SchedClassifier::from_pin(dir.join(GUARD)).map_err(program(GUARD))?,
+            ingress: Xdp::from_pin(&ingress, XdpAttachType::Interface)
+                .map_err(|error| unusable(&ingress, &error))?,
+            promote: SchedClassifier::from_pin(&promote)
+                .map_err(|error| unusable(&promote, &error))?,
+            guard: SchedClassifier::from_pin(&guard).map_err(|error| unusable(&guard, &error))?,
             maps,
         })
     }

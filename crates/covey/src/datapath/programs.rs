@@ -16,7 +16,7 @@ use covey_filter::{BUCKETS, Control, Disowned, Ends, Generation, NO_RULE, RULE_S
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -35,6 +35,7 @@ pub struct Programs {
     tables: Mapped<[Generation; 2]>,
     control: Mapped<Control>,
     seen: Mapped<[[AtomicU32; BUCKETS]; RULE_SLOTS]>,
+    pinned: Vec<PathBuf>,
     settling: Option<JoinHandle<()>>,
     commits: Commits,
 }
@@ -59,6 +60,7 @@ impl Programs {
             control,
             seen: mapped(&object, "SEEN")?,
             object,
+            pinned: Vec::new(),
             settling: None,
             commits: Commits::default(),
         })
@@ -233,20 +235,20 @@ impl Programs {
 
     /// Pins the maps, for `bpftool map` and for whoever looks after a daemon that died; pins of an earlier
     /// daemon give way.
-    pub(super) fn pin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
+    pub(super) fn pin_maps(&mut self, dir: &Path) -> Result<(), DataPathError> {
         for (name, map) in self.object.maps() {
             let path = dir.join(name);
             unpin(&path)?;
             map.pin(&path)
                 .map_err(|error| DataPathError::pin(&path, "made", &error))?;
+            self.pinned.push(path);
         }
         Ok(())
     }
 
-    /// Removes the pins of the maps.
-    pub(super) fn unpin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        let mut maps = self.object.maps().into_iter();
-        maps.try_for_each(|(name, _)| unpin(&dir.join(name)))
+    /// Removes the pins of the maps, also of one that has been given away since.
+    pub(super) fn unpin_maps(&self) -> Result<(), DataPathError> {
+        self.pinned.iter().try_for_each(|path| unpin(path))
     }
 }
 

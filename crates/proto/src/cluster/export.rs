@@ -23,7 +23,7 @@ use crate::datapath::{Identity, Image};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet, truncated};
-use crate::time::{Time, Timer};
+use crate::time::Time;
 use crate::wire::Reject;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::heartbeat::{Body, Message, emit_proposal, parse_proposal};
@@ -197,7 +197,8 @@ impl Cluster {
 
     /// The host that [`Self::export`] described, from now on in this program. Its rules and claims are those of `config`,
     /// as after [`super::Command::Reload`]; its incarnation and the states of its port rules are the exported ones. If its
-    /// lease has run out meanwhile it fences itself at the first input. Feed [`super::Input::Link`] first, as in the beginning.
+    /// lease has run out meanwhile it fences itself at the first input. Feed [`super::Input::Link`] first, as in the beginning; from then on it
+    /// sends heartbeats, the first at once.
     ///
     /// # Errors
     /// If the state is not this host's, or not whole.
@@ -257,9 +258,6 @@ impl Cluster {
         if now.since(exported_at) > period {
             // Whoever spoke meanwhile may have been missed, as by a host that ran late.
             host.listening_since = now;
-        }
-        if host.takes_part() {
-            host.timers.set(Timer::Heartbeat, now);
         }
         Ok(host)
     }

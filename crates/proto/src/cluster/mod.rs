@@ -299,6 +299,10 @@ impl Cluster {
                     self.listening_since = now;
                 }
                 self.link_up = up;
+                if self.takes_part() && self.timers.next().is_none() {
+                    // Taken over: no moment was due before this one.
+                    self.timers.set(Timer::Heartbeat, now);
+                }
             }
         }
         self.review(now);

@@ -1,6 +1,8 @@
 //! A daemon that is replaced in place: the next one is the same host, and nobody notices.
 
-use super::super::{Cluster, Command, EXPORT_FORMAT, HostState, ImportError, Input, RuleChange};
+use super::super::{
+    Cluster, Command, EXPORT_FORMAT, HostState, ImportError, Input, Output, RuleChange,
+};
 use super::operate::{COUNTED, check_connections, open, overlap, rules};
 use super::segment::{LATENCY, Segment, TIMING, config, id, web_rules};
 use crate::config::Timing;
@@ -221,6 +223,26 @@ fn a_state_that_is_taken_over_and_handed_on_is_the_same() {
     segment.take_over(2, &state);
     segment.run(TIMING.budget());
     assert!(segment.is_converged(&[1, 2, 3]));
+}
+
+#[test]
+fn what_the_next_daemon_does_before_it_listens_is_no_lateness() {
+    let (mut segment, state) = exported();
+    let config = segment.host(2).config.clone();
+    let next = Cluster::import(config, &state, segment.now).unwrap();
+    let ready = segment.now + TIMING.period * 3 / 2;
+    let index = segment.index(2);
+    segment.hosts[index].cluster = next;
+    let cluster = &mut segment.hosts[index].cluster;
+    cluster.handle_input(ready, Input::Link(true));
+    cluster.handle_input(ready, Input::Timer);
+    let outputs: Vec<Output> = std::iter::repeat_with(|| cluster.poll_output())
+        .take_while(|output| !matches!(output, Output::Wait(_)))
+        .collect();
+    let speaks = |output: &Output| matches!(output, Output::Transmit(_));
+    let tells = |output: &Output| matches!(output, Output::Event(_));
+    assert!(outputs.iter().any(speaks), "{outputs:?}");
+    assert!(!outputs.iter().any(tells), "{outputs:?}");
 }
 
 #[test]
