@@ -64,12 +64,15 @@ pub(super) enum Object {
     /// By this process.
     Loaded(Ebpf),
     /// By another.
-    Found {
-        ingress: Xdp,
-        promote: SchedClassifier,
-        guard: SchedClassifier,
-        maps: BTreeMap<String, Map>,
-    },
+    Found(Box<Found>),
+}
+
+/// What another process has loaded.
+pub(super) struct Found {
+    ingress: Xdp,
+    promote: SchedClassifier,
+    guard: SchedClassifier,
+    maps: BTreeMap<String, Map>,
 }
 
 impl Object {
@@ -143,21 +146,21 @@ impl Object {
             maps.insert(name, map.map_err(|error| unusable(&path, &error))?);
         }
         let [ingress, promote, guard] = [INGRESS, PROMOTE, GUARD].map(|name| dir.join(name));
-        Ok(Self::Found {
+        Ok(Self::Found(Box::new(Found {
             ingress: Xdp::from_pin(&ingress, XdpAttachType::Interface)
                 .map_err(|error| unusable(&ingress, &error))?,
             promote: SchedClassifier::from_pin(&promote)
                 .map_err(|error| unusable(&promote, &error))?,
             guard: SchedClassifier::from_pin(&guard).map_err(|error| unusable(&guard, &error))?,
             maps,
-        })
+        })))
     }
 
     /// The XDP filter.
     pub(super) fn ingress(&mut self) -> &mut Xdp {
         match self {
             Self::Loaded(ebpf) => program(ebpf, INGRESS),
-            Self::Found { ingress, .. } => ingress,
+            Self::Found(found) => &mut found.ingress,
         }
     }
 
@@ -165,7 +168,7 @@ impl Object {
     pub(super) fn promote(&mut self) -> &mut SchedClassifier {
         match self {
             Self::Loaded(ebpf) => program(ebpf, PROMOTE),
-            Self::Found { promote, .. } => promote,
+            Self::Found(found) => &mut found.promote,
         }
     }
 
@@ -173,28 +176,28 @@ impl Object {
     pub(super) fn guard(&mut self) -> &mut SchedClassifier {
         match self {
             Self::Loaded(ebpf) => program(ebpf, GUARD),
-            Self::Found { guard, .. } => guard,
+            Self::Found(found) => &mut found.guard,
         }
     }
 
     pub(super) fn map(&self, name: &str) -> Option<&Map> {
         match self {
             Self::Loaded(ebpf) => ebpf.map(name),
-            Self::Found { maps, .. } => maps.get(name),
+            Self::Found(found) => found.maps.get(name),
         }
     }
 
     pub(super) fn map_mut(&mut self, name: &str) -> Option<&mut Map> {
         match self {
             Self::Loaded(ebpf) => ebpf.map_mut(name),
-            Self::Found { maps, .. } => maps.get_mut(name),
+            Self::Found(found) => found.maps.get_mut(name),
         }
     }
 
     pub(super) fn take_map(&mut self, name: &str) -> Option<Map> {
         match self {
             Self::Loaded(ebpf) => ebpf.take_map(name),
-            Self::Found { maps, .. } => maps.remove(name),
+            Self::Found(found) => found.maps.remove(name),
         }
     }
 
@@ -205,7 +208,11 @@ impl Object {
                 .maps()
                 .filter(|(name, _)| !name.starts_with('.'))
                 .collect(),
-            Self::Found { maps, .. } => maps.iter().map(|(name, map)| (&name[..], map)).collect(),
+            Self::Found(found) => found
+                .maps
+                .iter()
+                .map(|(name, map)| (&name[..], map))
+                .collect(),
         }
     }
 }

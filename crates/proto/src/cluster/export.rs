@@ -11,10 +11,10 @@
 //! that there is one encoding of what a heartbeat says. What only people are told, and what is learned again within a
 //! period (hosts that are not believed yet, who was lost how often), is left out.
 
-use super::convergence::{Claims, Prepared};
 use super::lease::Sent;
 use super::lingering::Sets;
 use super::peer::{Peer, Peers};
+use super::prepared::{Claims, Prepared};
 use super::role::Role;
 use super::{Cluster, PortState};
 use crate::buckets::BucketSet;
