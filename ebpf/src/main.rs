@@ -4,6 +4,7 @@
 //! | program         | hook       | does                                                            |
 //! |-----------------|------------|-----------------------------------------------------------------|
 //! | `covey_ingress` | XDP        | keeps this host's share of the cluster's traffic, drops the rest |
+//! | `covey_thorough` | tail call | the same for what is neither TCP nor UDP as a rule               |
 //! | `covey_promote` | tc ingress | says "for this host" of frames that XDP accepted (see there)     |
 //! | `covey_guard`   | tc egress  | lets nobody outside learn the cluster MAC wrongly                |
 //!
@@ -19,18 +20,39 @@ mod sockets;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use covey_filter::{Correction, Egress, Reason, Verdict, decide, guard};
-use maps::InForce;
-use packet::Bytes;
+use covey_filter::{Decision, Egress, Reason, Verdict, guard, quick, thorough};
+use maps::{Asker, InForce, Kept};
+use packet::{Bytes, Skb};
 
 /// The filter. `frags`: it reads headers only, so packets in several buffers (large MTU) are no trouble.
 #[xdp(frags)]
 pub fn covey_ingress(ctx: XdpContext) -> u32 {
-    let mut frame = Bytes::of_xdp(&ctx);
-    let Some(tables) = InForce::load(Some(&ctx)) else {
+    let frame = Bytes::of_xdp(&ctx);
+    let Some(tables) = InForce::load(Asker::Ingress(Kept::new(ctx.ctx))) else {
         return xdp_action::XDP_DROP;
     };
-    let decision = decide(&frame, &tables);
+    match quick(&frame, &tables) {
+        Some(decision) => carry_out(decision, frame, &tables),
+        None => {
+            maps::leave_to_thorough(&ctx);
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+/// The filter for the frames that are few. A program of its own that begins anew, so that those that are many need not
+/// carry what it asks for, and with a stack of its own, which is small.
+#[xdp(frags)]
+pub fn covey_thorough(ctx: XdpContext) -> u32 {
+    let frame = Bytes::of_xdp(&ctx);
+    let Some(tables) = InForce::load(Asker::Thorough(Kept::new(ctx.ctx))) else {
+        return xdp_action::XDP_DROP;
+    };
+    carry_out(thorough(&frame, &tables), frame, &tables)
+}
+
+#[inline(always)]
+fn carry_out(decision: Decision, mut frame: Bytes, tables: &InForce) -> u32 {
     maps::count(decision.reason);
     match decision.verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
@@ -52,7 +74,7 @@ pub fn covey_promote(ctx: TcContext) -> i32 {
     const PACKET_HOST: u32 = 0;
     const PACKET_OTHERHOST: u32 = 3;
     if packet::kind(&ctx) == PACKET_OTHERHOST
-        && let Some(tables) = InForce::load(None)
+        && let Some(tables) = InForce::load(Asker::Neither)
         && Bytes::of_tc(&ctx).destination() == Some(tables.host_mac())
     {
         // It fails only for kinds that do not exist.
@@ -64,21 +86,25 @@ pub fn covey_promote(ctx: TcContext) -> i32 {
 /// The egress guard.
 #[classifier]
 pub fn covey_guard(ctx: TcContext) -> i32 {
-    let Some(tables) = InForce::load(None) else {
+    let Some(tables) = InForce::load(Asker::Neither) else {
         return TC_ACT_UNSPEC;
     };
-    match guard(&Bytes::of_tc(&ctx), &tables) {
+    match guard(&Skb::new(&ctx), &tables) {
         Egress::Pass => TC_ACT_UNSPEC,
         Egress::Drop => {
             maps::count(Reason::SourceMac);
             TC_ACT_SHOT
         }
-        Egress::Correct(correction) if packet::correct(&ctx, &correction).is_ok() => {
-            maps::count(Reason::Advertised);
+        Egress::Change(changes) => {
+            if packet::change(&ctx, &changes).is_err() {
+                // Rather no answer than a wrong one.
+                return TC_ACT_SHOT;
+            }
+            if changes.advertised.is_some() {
+                maps::count(Reason::Advertised);
+            }
             TC_ACT_UNSPEC
         }
-        // Rather no answer than a wrong one.
-        Egress::Correct(Correction { .. }) => TC_ACT_SHOT,
     }
 }
 

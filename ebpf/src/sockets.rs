@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::XdpContext;
 use aya_ebpf::{EbpfContext, Global};
-use covey_filter::{Flow, Frame, Ports, Segment, Socket, Transport};
+use covey_filter::{Flow, Fragment, Frame, Ports, Segment, Socket, Transport};
 
 /// Offset of `snt_isn`, the number of this host's SYN, in `tcp_request_sock`.
 #[unsafe(no_mangle)]
@@ -52,6 +52,26 @@ pub(crate) fn take(ctx: *mut xdp_md) -> bool {
                 ..
             },
         )) => look_up(&ctx, &flow, &segment).takes(&segment),
+        Ok(_) | Err(_) => false,
+    }
+}
+
+/// As [`take`], for a TCP segment that came in fragments: the frame is the first.
+#[inline(never)]
+pub(crate) fn take_first(ctx: *mut xdp_md) -> bool {
+    let ctx = XdpContext::new(ctx);
+    match Frame::parse(&Bytes::of_xdp(&ctx)) {
+        Ok(Frame::Fragment(Fragment {
+            datagram,
+            first: Some(transport @ Transport::Tcp(segment)),
+        })) => {
+            let flow = Flow {
+                source: datagram.source,
+                destination: datagram.destination,
+                transport,
+            };
+            look_up(&ctx, &flow, &segment).takes(&segment)
+        }
         Ok(_) | Err(_) => false,
     }
 }

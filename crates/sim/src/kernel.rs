@@ -10,6 +10,7 @@ use crate::site;
 use crate::tcp::{Effects, Stack, Tuple};
 use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
 use covey_proto::datapath::{Image, View, no_sockets};
+use covey_proto::fragments::Fragments;
 use covey_proto::ids::Mac;
 use covey_proto::time::Time;
 use covey_proto::wire::arp::{Arp, Operation};
@@ -28,10 +29,12 @@ pub(crate) struct Kernel {
     /// False plants a bug: the filter goes on without a lease.
     pub(crate) heeds_lease: bool,
     pub(crate) stack: Stack,
+    /// The first fragments that the filter has met.
+    fragments: Fragments,
 }
 
 impl Kernel {
-    pub(crate) const fn new(mac: Mac, dip: Ipv4Addr) -> Self {
+    pub(crate) fn new(mac: Mac, dip: Ipv4Addr) -> Self {
         Self {
             mac,
             dip,
@@ -39,6 +42,7 @@ impl Kernel {
             lease: Time::ZERO,
             heeds_lease: true,
             stack: Stack::new(mac),
+            fragments: Fragments::default(),
         }
     }
 
@@ -55,6 +59,7 @@ impl Kernel {
             image,
             lease_holds: self.lease_holds(coarse),
             sockets: &sockets,
+            fragments: Some(&self.fragments),
         };
         Some(decide(frame, &view))
     }
@@ -71,6 +76,7 @@ impl Kernel {
                 image,
                 lease_holds: true,
                 sockets: &no_sockets,
+                fragments: None,
             };
             decide(frame, &view).verdict == Verdict::Accept
         })
@@ -157,12 +163,17 @@ impl Kernel {
                 image,
                 lease_holds: true,
                 sockets: &no_sockets,
+                fragments: None,
             },
         ) {
             Egress::Pass => Some(frame),
             Egress::Drop => None,
-            Egress::Correct(correction) => {
-                frame[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+            Egress::Change(changes) => {
+                frame[6..12].copy_from_slice(&changes.source);
+                // What is simulated says its addresses by ARP, which has no checksum.
+                if let Some(correction) = changes.advertised {
+                    frame[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+                }
                 Some(frame)
             }
         }

@@ -109,6 +109,11 @@ pub fn icmp(kind: u8) -> Vec<u8> {
     message
 }
 
+/// An ICMP or ICMPv6 message of this type that quotes a packet.
+pub fn quote(kind: u8, packet: &[u8]) -> Vec<u8> {
+    [&[kind, 0, 0, 0, 0, 0, 0, 0], packet].concat()
+}
+
 /// ARP between Ethernet and IPv4; operation 1 asks, 2 answers.
 pub fn arp(operation: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Vec<u8> {
     let mut packet = vec![0, 1, 8, 0, 6, 4];
