@@ -7,6 +7,8 @@
 mod cluster;
 #[path = "connections/mod.rs"]
 mod connections;
+#[path = "fixtures/mod.rs"]
+mod fixtures;
 #[path = "../../filter/tests/frames/mod.rs"]
 mod frames;
 #[path = "segment/mod.rs"]
@@ -70,6 +72,26 @@ fn accepting_rewrites_the_destination_mac_and_nothing_else() {
             (Reason::LeaseLapsed, 1)
         ]
     );
+}
+
+#[test]
+fn every_fixture_meets_its_verdict() {
+    let fixtures = fixtures::all();
+    assert!(fixtures.len() >= 150, "only {} are there", fixtures.len());
+    for fixture in fixtures {
+        fixture.check();
+    }
+}
+
+#[test]
+#[ignore = "needs root: runs BPF programs"]
+fn every_fixture_meets_its_verdict_in_the_kernel() {
+    let mut bench = Bench::new(image(2, HOST_MAC, third));
+    for fixture in fixtures::all() {
+        bench.program(fixture.image());
+        bench.lease(fixture.lease_holds());
+        bench.compare(&fixture.frames);
+    }
 }
 
 #[test]
@@ -148,7 +170,11 @@ fn kernel_and_user_space_agree_on_random_packets() {
         let mut bench = Bench::new(image(2, HOST_MAC, third));
         let made = Rc::new(connections::in_every_stage(&network));
         bench.sockets = Box::new(connections::table(made.clone()));
-        for round in 0..packets.div_ceil(CHUNK as u64) {
+        let rounds = packets.div_ceil(CHUNK as u64);
+        for round in 0..rounds {
+            if round > 0 && round.is_multiple_of(2000) {
+                println!("{} of {packets} packets agree", round * CHUNK as u64);
+            }
             if round % 16 == 0 {
                 match random.below(6) {
                     0 => bench.program(fenced(2, HOST_MAC)),
@@ -209,6 +235,10 @@ impl Random {
         for rule in &mut image.rules {
             rule.cut = self.pick(&[0, 0, 0, 1]);
         }
+        let masked = [&[0x02, 2], &CLUSTER_MAC[2..]].concat();
+        let masked = masked.try_into().expect("it is six bytes");
+        image.settings.source_mac = self.pick(&[HOST_MAC, HOST_MAC, masked, CLUSTER_MAC]);
+        image.settings.icmp_to_all = self.pick(&[0, 0, 1]);
         image
     }
 
@@ -247,30 +277,75 @@ impl Random {
         let kind = self.next() as u8;
         let kind = self.pick(&[3, 11, 12, 1, 4, 8, 128, 135, 136, kind]);
         match self.below(6) {
-            0 => (ICMP, icmp(kind)),
-            1 => (ICMPV6, icmp(kind)),
-            2 => (self.next() as u8, self.noise(64)),
+            0 => (ICMP, self.message(kind)),
+            1 => (ICMPV6, self.message(kind)),
+            2 => {
+                let any = self.next() as u8;
+                (self.pick(&[47, 50, 51, 132, any]), self.noise(64))
+            }
             3 => (UDP, ports(self.port(), self.port())),
             _ => (TCP, ports(self.port(), self.port())),
         }
     }
 
+    /// An ICMP message: noise, or one that quotes a packet.
+    fn message(&mut self, kind: u8) -> Vec<u8> {
+        let quoted = match self.below(8) {
+            0 => return icmp(kind),
+            1 => self.noise(60),
+            2..5 => {
+                let (protocol, body) = self.quoted();
+                let options = vec![1; 4 * self.pick(&[0, 0, 1, 10])];
+                let place = self.pick(&[0, 0, 0, 0x2000, 5]);
+                ipv4_with(self.v4(), self.v4(), protocol, place, &options, &body)
+            }
+            _ => {
+                let (mut next, mut body) = self.quoted();
+                for _ in 0..self.pick(&[0, 0, 0, 1, 2, 3]) {
+                    (next, body) = self.wrapped(next, &body);
+                }
+                ipv6(self.v6(), self.v6(), next, &body)
+            }
+        };
+        let end = self.pick(&[usize::MAX, usize::MAX, usize::MAX, 48, 28, 24]);
+        quote(kind, &quoted[..quoted.len().min(end)])
+    }
+
+    fn quoted(&mut self) -> (u8, Vec<u8>) {
+        let any = self.next() as u8;
+        let protocol = self.pick(&[TCP, TCP, UDP, UDP, ICMP, ICMPV6, 47, 50, any]);
+        (protocol, ports(self.port(), self.port()))
+    }
+
+    /// A body behind one more IPv6 extension header.
+    fn wrapped(&mut self, next: u8, body: &[u8]) -> (u8, Vec<u8>) {
+        match self.below(8) {
+            0 => {
+                let place = self.pick(&[0, 0, 1, 5]);
+                let more = self.below(2) == 0;
+                let mut part = fragment(next, place, more, body);
+                part[7] = self.pick(&[7, 8, 9]);
+                (44, part)
+            }
+            1 => (43, extension(next, 3, body)),
+            _ => (self.pick(&[0, 60]), extension(next, 0, body)),
+        }
+    }
+
     fn v4_packet(&mut self) -> Vec<u8> {
         let (protocol, body) = self.body();
-        let fragment = self.next() as u16;
-        let fragment = self.pick(&[0, 0, 0x4000, 0x2000, 1, fragment]);
+        let place = self.next() as u16;
+        let place = self.pick(&[0, 0, 0, 0x4000, 0x2000, 0x2000, 1, 0x2001, place]);
         let options = vec![1; 4 * self.below(11)];
-        ipv4_with(self.v4(), self.v4(), protocol, fragment, &options, &body)
+        let mut packet = ipv4_with(self.v4(), self.v4(), protocol, place, &options, &body);
+        packet[5] = self.pick(&[1, 2, 3]);
+        packet
     }
 
     fn v6_packet(&mut self) -> Vec<u8> {
         let (mut next, mut body) = self.body();
-        for _ in 0..self.below(9) {
-            (next, body) = match self.below(8) {
-                0 => (44, fragment(next, self.next() as u16 & 1, false, &body)),
-                1 => (43, extension(next, 3, &body)),
-                _ => (self.pick(&[0, 60]), extension(next, 0, &body)),
-            };
+        for _ in 0..self.pick(&[0, 0, 1, 1, 2, 3, 5, 8]) {
+            (next, body) = self.wrapped(next, &body);
         }
         ipv6(self.v6(), self.v6(), next, &body)
     }
