@@ -35,7 +35,8 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
         Some(decision) => carry_out(decision, frame, &tables),
         None => {
             maps::leave_to_thorough(&ctx);
-            xdp_action::XDP_DROP
+            // As without a filter: the kernel ignores what is for the cluster, and the host keeps its own ARP.
+            xdp_action::XDP_PASS
         }
     }
 }
