@@ -8,6 +8,8 @@
 //! | `covey_promote` | tc ingress | says "for this host" of frames that XDP accepted (see there)     |
 //! | `covey_guard`   | tc egress  | lets nobody outside learn the cluster MAC wrongly                |
 //!
+//! Both ends see commit frames: the new map comes into force as they pass (`covey_filter::Control`).
+//!
 //! Loaded, fed and attached by `crates/covey/src/datapath`. All maps have fixed sizes, and the cost per packet
 //! does not depend on what is in them. Specification: docs/design.md, "Data path".
 #![no_std]
@@ -32,7 +34,12 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     };
     match quick(&frame, &tables) {
-        Some(decision) => carry_out(decision, frame, &tables),
+        Some(decision) => {
+            if decision.reason == Reason::Heartbeat {
+                maps::heed_commit(&frame);
+            }
+            carry_out(decision, frame, &tables)
+        }
         None => {
             maps::leave_to_thorough(&ctx);
             // As without a filter: the kernel ignores what is for the cluster, and the host keeps its own ARP.
@@ -90,8 +97,13 @@ pub fn covey_guard(ctx: TcContext) -> i32 {
     let Some(tables) = InForce::load(Asker::Neither) else {
         return TC_ACT_UNSPEC;
     };
-    match guard(&Skb::new(&ctx), &tables) {
-        Egress::Pass => TC_ACT_UNSPEC,
+    let frame = Skb::new(&ctx);
+    match guard(&frame, &tables) {
+        Egress::Pass => {
+            // The coordinator's own commit, as it leaves.
+            maps::heed_commit(&frame);
+            TC_ACT_UNSPEC
+        }
         Egress::Drop => {
             maps::count(Reason::SourceMac);
             TC_ACT_SHOT

@@ -4,9 +4,8 @@
 //!
 //! | map          | value        | entries        | written by                                   |
 //! |--------------|--------------|----------------|----------------------------------------------|
-//! | `TABLES`     | `Generation` | 2              | user space, only the one that is not in force |
-//! | `IN_FORCE`   | u64          | 1              | user space: one aligned store flips           |
-//! | `LEASE`      | u64, ns      | 1              | user space: end of the lease                  |
+//! | `TABLES`     | `Generation` | 2              | user space; as a whole only the one that is not in force |
+//! | `CONTROL`    | `Control`    | 1              | user space, and these programs when a commit passes |
 //! | `COUNTERS`   | u64          | one per reason | these programs, per CPU                       |
 //! | `SEEN`       | u32 x 4096   | one per rule   | these programs: last second with traffic      |
 //! | `THOROUGH`   | program      | 1              | user space, once: `covey_thorough`            |
@@ -20,20 +19,16 @@ use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 use core::cell::UnsafeCell;
 use covey_filter::{
-    BUCKETS, Datagram, Flow, Generation, MacBytes, RULE_SLOTS, Reason, Row, RuleEntry, Segment, Settings,
-    Socket, Tables, VipSlot,
+    BUCKETS, Control, Datagram, Flow, Generation, MacBytes, Packet, RULE_SLOTS, Reason, Row,
+    RuleEntry, Segment, Settings, Socket, Tables, VipSlot, Word,
 };
 
 #[map]
 static TABLES: Array<Generation> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 
-/// Index into `TABLES`.
+/// Which of `TABLES` is in force, and until when.
 #[map]
-static IN_FORCE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
-/// CLOCK_MONOTONIC until which this host may serve.
-#[map]
-static LEASE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static CONTROL: Array<Control<Volatile>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// For each bucket of a sticky rule the second of CLOCK_MONOTONIC in which it last had traffic that this host took;
 /// 0: not yet. User space sets it back.
@@ -67,6 +62,7 @@ pub(crate) fn leave_to_thorough(ctx: &XdpContext) {
 /// The tables of the generation that was in force when the frame came.
 pub(crate) struct InForce {
     tables: &'static Generation,
+    generation: Kept<u32>,
     asker: Asker,
     /// The rule and the bucket that were looked up last. A decision holds them too, but only if it came that far;
     /// the compiler then leaves a register unset that the verifier wants set.
@@ -87,9 +83,10 @@ pub(crate) enum Asker {
 impl InForce {
     #[inline(always)]
     pub(crate) fn load(asker: Asker) -> Option<Self> {
-        let index = read_word(&IN_FORCE)?;
+        let generation = CONTROL.get(0)?.in_force() as u32;
         Some(Self {
-            tables: TABLES.get(index as u32)?,
+            tables: TABLES.get(generation)?,
+            generation: Kept::new(generation),
             asker,
             rule: Kept::new(0),
             bucket: Kept::new(0),
@@ -125,6 +122,27 @@ impl InForce {
                 place.write_volatile(now);
             }
         }
+    }
+}
+
+/// A word that user space may write at any time.
+#[repr(transparent)]
+struct Volatile(UnsafeCell<u64>);
+
+// SAFETY: whoever writes it, user space or a program on some CPU, stores all eight bytes at once.
+unsafe impl Sync for Volatile {}
+
+impl Word for Volatile {
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        // SAFETY: valid and aligned, and written whole.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set(&self, value: u64) {
+        // SAFETY: as in `get`.
+        unsafe { self.0.get().write_volatile(value) };
     }
 }
 
@@ -200,7 +218,9 @@ impl Tables for InForce {
     #[inline(always)]
     fn lease_holds(&self) -> bool {
         let now = coarse_ns();
-        read_word(&LEASE).is_some_and(|until| now < until)
+        CONTROL
+            .get(0)
+            .is_some_and(|control| now < control.lease(self.generation.get() as usize))
     }
 }
 
@@ -221,9 +241,10 @@ pub(crate) fn count(reason: Reason) {
     }
 }
 
-/// The only value of a map that user space may write at any time.
+/// A heartbeat passes, in or out: if it is the commit of the map that is held ready, that comes into force now.
 #[inline(always)]
-fn read_word(map: &'static Array<u64>) -> Option<u64> {
-    // SAFETY: the pointer is valid and aligned; user space stores all eight bytes at once.
-    map.get_ptr(0).map(|word| unsafe { word.read_volatile() })
+pub(crate) fn heed_commit<P: Packet>(frame: &P) {
+    if let (Some(token), Some(control)) = (covey_filter::token(frame), CONTROL.get(0)) {
+        control.reveal(token);
+    }
 }

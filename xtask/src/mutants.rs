@@ -23,7 +23,7 @@ struct Mutant {
     new: &'static str,
 }
 
-const MUTANTS: [Mutant; 9] = [
+const MUTANTS: [Mutant; 10] = [
     Mutant {
         name: "renew the lease on sending alone",
         file: "crates/proto/src/cluster/lease.rs",
@@ -76,9 +76,18 @@ const MUTANTS: [Mutant; 9] = [
     Mutant {
         name: "the sender flips before the others hear of the commit",
         file: "crates/proto/src/cluster/convergence.rs",
-        old: "            // At once: until the others hear of it, nobody serves the buckets that this host has given up.\n            \
+        old: "            self.reveal(now, proposed.name(), self.token_of(&proposed));\n            \
+              self.put_in_force(now, proposed);\n            \
+              // At once, for hosts to which that did not get through.\n            \
               self.repeats = REPEATS;\n            self.send_heartbeat(now);",
-        new: "            self.repeats = REPEATS;\n            self.hurry(now);",
+        new: "            self.put_in_force(now, proposed);\n            \
+              self.repeats = REPEATS;\n            self.hurry(now);",
+    },
+    Mutant {
+        name: "go over to a map without a lease of its own",
+        file: "crates/proto/src/cluster/convergence.rs",
+        old: "lease: self.staged_until,",
+        new: "lease: Time::NEVER,",
     },
 ];
 

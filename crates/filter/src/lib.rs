@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod commit;
 mod decide;
 mod flow;
 mod guard;
@@ -28,6 +29,7 @@ mod table;
 mod thorough;
 
 pub use address::Address;
+pub use commit::{COMMIT_RECORD, Control, Token, Word, token};
 pub use decide::{Decision, IKE, Reason, Verdict, decide, quick};
 pub use flow::{Datagram, Flow, Fragment, Frame, Malformed, Packet, Ports, Segment, Transport};
 pub use guard::{Changes, Correction, Egress, guard};

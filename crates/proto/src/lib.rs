@@ -42,7 +42,12 @@
 //!     let deadline = loop {
 //!         match cluster.poll_output() {
 //!             Output::Transmit(_frame) => { /* send it */ }
-//!             Output::Program(_image) => { /* write it into the data path */ }
+//!             Output::Stage(_staging) => { /* write it beside the map in force */ }
+//!             Output::StagedLease(_until) => { /* how long it may serve by that map */ }
+//!             Output::Withdraw => { /* hold nothing ready */ }
+//!             Output::Commit => { /* and go over to it */ }
+//!             Output::Amend(_image) => { /* change what is in force */ }
+//!             Output::Fence => { /* take nothing */ }
 //!             Output::Lease(until) => serving_until = until,
 //!             Output::CountConnections => { /* look for sockets, and hand them in */ }
 //!             Output::Cut(_connections) => { /* reset them */ }
@@ -84,5 +89,5 @@ pub mod wire;
 
 pub use cluster::{
     Answer, Cluster, Command, Connection, HostState, Input, Output, PortState, RuleChange,
-    RuleScope, VipScope,
+    RuleScope, Staging, VipScope,
 };

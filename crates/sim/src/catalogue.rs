@@ -15,12 +15,16 @@ catalogue! {
     /// still do: whoever closes a gap moves its scenario to the others.
     GAPS in "gaps/":
     "newcomer-believes-the-twin",
+    "newcomers-beside-a-stranger",
     "silence-in-a-shared-bucket",
 }
 
 catalogue! {
     /// Name and text of every named scenario.
     ALL in "":
+    "another-key",
+    "another-key-from-the-start",
+    "another-mode",
     "broadcast-blocked",
     "broadcast-blocked-as-nlb",
     "chain-of-three-owners",
@@ -32,6 +36,7 @@ catalogue! {
     "deaf",
     "drainstop",
     "duplicate-id-with-newer-incarnation",
+    "equal-priorities",
     "flapping-host",
     "host-alone-lists-itself",
     "join",
@@ -41,6 +46,7 @@ catalogue! {
     "legacy-ethertype",
     "mixed-versions",
     "mute",
+    "no-key",
     "one-way-cut",
     "partition-and-heal",
     "quorum-majority",
@@ -48,7 +54,9 @@ catalogue! {
     "returning-host-with-idle-connections",
     "rolling-restart",
     "rule-change",
+    "single-host-rule",
     "stall-timers-first",
+    "sticky-clients",
     "syn-repeated-across-a-commit",
     "twin-after-a-split",
     "twin-takes-over",

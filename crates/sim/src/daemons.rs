@@ -44,6 +44,7 @@ impl World {
             .as_mut()
             .and_then(|daemon| daemon.inbox.pop_front())
         {
+            self.learn_of_commit(machine);
             self.machines[machine].hand_in(self.now, inbound);
             self.drain(machine);
         }
@@ -53,6 +54,7 @@ impl World {
 
     /// Lets a daemon's timers fire, if they are due.
     fn fire(&mut self, machine: usize) {
+        self.learn_of_commit(machine);
         let Machine {
             clock,
             daemon: Some(daemon),
@@ -93,12 +95,31 @@ impl World {
                     self.look_out_for(index, &frame);
                     self.send_heartbeat(index, frame);
                 }
-                Output::Program(image) => {
-                    self.machines[index].kernel.image = Some(*image);
-                    self.machines[index].state.reprobe = true;
+                Output::Stage(staging) => self.machines[index].kernel.data_path.stage(*staging),
+                Output::StagedLease(until) => {
+                    self.machines[index]
+                        .kernel
+                        .data_path
+                        .set_staged_lease(until);
+                }
+                Output::Withdraw => {
+                    self.machines[index].kernel.data_path.withdraw();
+                    self.tables_changed(index);
+                }
+                Output::Commit => {
+                    self.machines[index].kernel.data_path.commit();
+                    self.tables_changed(index);
+                }
+                Output::Amend(image) => {
+                    self.machines[index].kernel.data_path.amend(*image);
+                    self.tables_changed(index);
+                }
+                Output::Fence => {
+                    self.machines[index].kernel.data_path.fence();
+                    self.tables_changed(index);
                 }
                 Output::Lease(until) => {
-                    self.machines[index].kernel.lease = until;
+                    self.machines[index].kernel.data_path.set_lease(until);
                     self.watch_lease(index);
                 }
                 Output::CountConnections => {
@@ -116,6 +137,44 @@ impl World {
         }
         if something {
             self.machines[index].state.dirty = true;
+        }
+    }
+
+    /// Another lease counts, and the probes must be tried again.
+    fn tables_changed(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        (machine.state.reprobe, machine.state.dirty) = (true, true);
+        machine.watched = false;
+        self.watch_lease(index);
+    }
+
+    /// The filter of a machine sees a heartbeat pass, inwards or outwards.
+    pub(crate) fn heed_commit(&mut self, index: usize, frame: &[u8]) {
+        if self.machines[index].kernel.heed_commit(frame) {
+            let now = self.now;
+            self.log.detail(now, || {
+                format!("the filter of host {} goes over to the next map", index + 1)
+            });
+            self.tables_changed(index);
+        }
+    }
+
+    /// The daemon learns what its filter has done.
+    fn learn_of_commit(&mut self, index: usize) {
+        let now = self.now;
+        let Machine {
+            clock,
+            kernel,
+            daemon: Some(daemon),
+            ..
+        } = &mut self.machines[index]
+        else {
+            return;
+        };
+        if kernel.data_path.has_flipped() {
+            let local = clock.local(now);
+            daemon.cluster.handle_input(local, Input::Committed);
+            self.drain(index);
         }
     }
 
@@ -166,7 +225,7 @@ impl World {
             .ok()
             .and_then(|message| match message.body {
                 Body::Heartbeat(heartbeat) => Some(heartbeat),
-                Body::Chunk(_) => None,
+                Body::Chunk(_) | Body::Commit(_) => None,
             });
         let Some(heartbeat) = heartbeat else {
             return;
@@ -195,11 +254,11 @@ impl World {
     /// Sees to it that the end of a lease is noticed when it comes.
     pub(crate) fn watch_lease(&mut self, index: usize) {
         let machine = &mut self.machines[index];
-        if machine.watched || machine.kernel.lease == Time::ZERO {
+        if machine.watched || machine.kernel.data_path.lease() == Time::ZERO {
             return;
         }
         machine.watched = true;
-        let end = machine.clock.world_coarse(machine.kernel.lease);
+        let end = machine.clock.world_coarse(machine.kernel.data_path.lease());
         self.push(end, Next::LeaseEnd(index));
     }
 

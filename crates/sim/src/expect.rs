@@ -4,10 +4,13 @@
 //! step that shows otherwise. Called by `invariant::Watch`.
 
 use crate::machine::Machine;
+use crate::packet::{Packet, SYN, Tcp, Transport};
 use crate::scenario::{Expectation, Scenario, What};
+use crate::site;
 use covey_filter::{BUCKETS, Row};
-use covey_proto::ids::HostSet;
+use covey_proto::ids::{Digest, Epoch, HostSet};
 use covey_proto::time::Time;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 struct Pending {
@@ -15,13 +18,28 @@ struct Pending {
     from: Time,
     to: Time,
     fulfilled: bool,
+    takers: Takers,
 }
+
+/// Who took the clients' requests at the beginning, for what is about that.
+#[derive(Default)]
+struct Takers {
+    first: Option<Vec<Taker>>,
+    /// Whether each host serves, and its map: nothing else decides who takes new connections.
+    maps: Vec<(bool, Epoch, Digest)>,
+    moved: bool,
+}
+
+/// Machines that take one client's new web connections, as bits.
+type Taker = u128;
 
 /// All that is expected of a run.
 pub(crate) struct Expectations {
     pending: Vec<Pending>,
     /// Connections that have broken, and those of them without a reset, if there are new ones.
     broken: Option<(u64, u64)>,
+    /// A request for a web connection from each client.
+    requests: Vec<Vec<u8>>,
 }
 
 impl Expectations {
@@ -36,11 +54,15 @@ impl Expectations {
                 from,
                 to,
                 fulfilled: false,
+                takers: Takers::default(),
             }
         });
         Self {
             pending: pending.collect(),
             broken: None,
+            requests: (0..usize::from(scenario.load.clients))
+                .map(request)
+                .collect(),
         }
     }
 
@@ -59,6 +81,8 @@ impl Expectations {
                 | What::Stays { .. }
                 | What::Silent { .. }
                 | What::Share { .. }
+                | What::Sticks {}
+                | What::Moves {}
                 | What::Dark { .. }
                 | What::Broken { .. }
                 | What::Unclaimed { .. }
@@ -90,6 +114,7 @@ impl Expectations {
                 from,
                 to,
                 fulfilled,
+                takers,
             } = pending;
             let what = &expectation.what;
             let in_time = now <= *to;
@@ -107,6 +132,11 @@ impl Expectations {
                         && (u32::from(*least)..=u32::from(*most)).contains(&share(machines, *host));
                     !*fulfilled && !in_time
                 }
+                What::Sticks {} => in_time && takers.have_changed(machines, &self.requests),
+                What::Moves {} => {
+                    *fulfilled |= in_time && takers.have_changed(machines, &self.requests);
+                    !*fulfilled && !in_time
+                }
                 What::Event { .. } => !*fulfilled && !in_time,
                 What::NoEvent { .. } => *fulfilled,
                 What::Stays { hosts } => in_time && !are_converged(machines, hosts),
@@ -114,7 +144,7 @@ impl Expectations {
                     in_time
                         && hosts
                             .iter()
-                            .any(|host| machines[usize::from(*host) - 1].state.taken() != 0)
+                            .any(|host| machines[usize::from(*host) - 1].state.serving)
                 }
                 What::Dark { most } => in_time && dark_for > most.0 && now - dark_for >= *from,
                 What::Broken { most } => {
@@ -139,13 +169,15 @@ impl Expectations {
         for pending in &self.pending {
             let what = &pending.expectation.what;
             let missing = match what {
-                What::Converged { .. } | What::Share { .. } | What::Event { .. } => {
-                    !pending.fulfilled
-                }
+                What::Converged { .. }
+                | What::Share { .. }
+                | What::Moves {}
+                | What::Event { .. } => !pending.fulfilled,
                 What::Rejected { host, reason } => {
                     !has_rejected(&machines[usize::from(*host) - 1], reason)
                 }
                 What::NoEvent { .. }
+                | What::Sticks {}
                 | What::Stays { .. }
                 | What::Silent { .. }
                 | What::Dark { .. }
@@ -160,6 +192,48 @@ impl Expectations {
     }
 }
 
+/// A request of a client for a web connection.
+fn request(client: usize) -> Vec<u8> {
+    let (address, mac) = site::client(client);
+    let open = Tcp {
+        sequence: 1,
+        acknowledgement: 0,
+        flags: SYN,
+        payload: &[],
+    };
+    let packet = Packet {
+        from: SocketAddrV4::new(address, 40_000),
+        to: SocketAddrV4::new(site::VIP, site::WEB),
+        transport: Transport::Tcp(open),
+    };
+    packet.emit(mac, site::cluster())
+}
+
+impl Takers {
+    /// Whether some request is taken by another host than at first. At the first look none is.
+    fn have_changed(&mut self, machines: &[Machine], requests: &[Vec<u8>]) -> bool {
+        let map = |machine: &Machine| {
+            let state = &machine.state;
+            (state.serving, state.in_force.epoch, state.in_force.digest)
+        };
+        if !self.maps.iter().copied().eq(machines.iter().map(map)) {
+            self.maps = machines.iter().map(map).collect();
+            let now: Vec<Taker> = requests
+                .iter()
+                .map(|request| taker(machines, request))
+                .collect();
+            self.moved = *self.first.get_or_insert_with(|| now.clone()) != now;
+        }
+        self.moved
+    }
+}
+
+fn taker(machines: &[Machine], request: &[u8]) -> Taker {
+    let takes = |machine: &Machine| machine.state.serving && machine.kernel.takes(request);
+    let bits = (0..).zip(machines).filter(|(_, machine)| takes(machine));
+    bits.fold(0, |bits, (bit, _)| bits | 1 << bit)
+}
+
 fn are_converged(machines: &[Machine], hosts: &[u8]) -> bool {
     let machines = || {
         hosts
@@ -167,7 +241,7 @@ fn are_converged(machines: &[Machine], hosts: &[u8]) -> bool {
             .map(|host| &machines[usize::from(*host) - 1].state)
     };
     let view: HostSet = machines().map(|state| state.id).collect();
-    machines().all(|state| state.converged && state.view == view)
+    machines().all(|state| state.converged && state.in_force.view == view)
 }
 
 /// How much of the web traffic a host takes, in percent, rounded down.
@@ -175,8 +249,8 @@ fn share(machines: &[Machine], host: u8) -> u32 {
     let machine = &machines[usize::from(host) - 1];
     let rows = machine
         .kernel
-        .image
-        .as_ref()
+        .data_path
+        .image()
         .filter(|_| machine.state.serving)
         .and_then(|image| {
             let map = image.rules.get(1)?.map;

@@ -5,32 +5,36 @@
 //! goes to the MAC that the question came from; hosts do not ask for the MACs of clients.)
 //! Called by `machine.rs` with frames that are not heartbeats.
 
+use crate::datapath::DataPath;
 use crate::packet::{IPV4, Packet, Transport, arp_reply};
 use crate::site;
 use crate::tcp::{Effects, Stack, Tuple};
 use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
-use covey_proto::datapath::{Image, View, no_sockets};
+use covey_proto::datapath::{View, no_sockets};
 use covey_proto::fragments::Fragments;
 use covey_proto::ids::Mac;
 use covey_proto::time::Time;
 use covey_proto::wire::arp::{Arp, Operation};
 use covey_proto::wire::ethernet::{self, Ethernet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
+/// The second of this host's clock in which a bucket of a sticky rule last had traffic that the host took, by rule
+/// and bucket.
+pub(crate) type Seen = BTreeMap<(u8, usize), u64>;
+
 /// One machine below its daemon.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Kernel {
     mac: Mac,
     dip: Ipv4Addr,
-    /// What the filter holds; none: it is not attached, and the NIC does not take frames to the cluster MAC.
-    pub(crate) image: Option<Image>,
-    /// Until when the filter may accept, by this host's clock.
-    pub(crate) lease: Time,
+    pub(crate) data_path: DataPath,
     /// False plants a bug: the filter goes on without a lease.
     pub(crate) heeds_lease: bool,
     pub(crate) stack: Stack,
     /// The first fragments that the filter has met.
     fragments: Fragments,
+    pub(crate) seen: Seen,
 }
 
 impl Kernel {
@@ -38,23 +42,23 @@ impl Kernel {
         Self {
             mac,
             dip,
-            image: None,
-            lease: Time::ZERO,
+            data_path: DataPath::detached(),
             heeds_lease: true,
             stack: Stack::new(mac),
             fragments: Fragments::default(),
+            seen: Seen::new(),
         }
     }
 
     /// Whether the lease holds, by the coarse clock that the filter reads.
     pub(crate) fn lease_holds(&self, coarse: Time) -> bool {
-        coarse < self.lease || !self.heeds_lease
+        coarse < self.data_path.lease() || !self.heeds_lease
     }
 
     /// What the filter says to a frame; nothing if it is not attached.
     fn decide(&self, coarse: Time, frame: &[u8]) -> Option<Decision> {
         let sockets = |flow: &Flow, segment: &Segment| self.socket(flow, segment);
-        let image = self.image.as_ref()?;
+        let image = self.data_path.image()?;
         let view = View {
             image,
             lease_holds: self.lease_holds(coarse),
@@ -71,7 +75,7 @@ impl Kernel {
 
     /// Whether the filter would take this frame if the lease held, by its tables alone.
     pub(crate) fn takes(&self, frame: &[u8]) -> bool {
-        self.image.as_ref().is_some_and(|image| {
+        self.data_path.image().is_some_and(|image| {
             let view = View {
                 image,
                 lease_holds: true,
@@ -100,9 +104,11 @@ impl Kernel {
         let Ok(parsed) = Ethernet::parse(frame) else {
             return;
         };
-        let verdict = self
-            .decide(coarse, frame)
-            .map_or(Verdict::Pass, |decision| decision.verdict);
+        let decision = self.decide(coarse, frame);
+        if let Some(decision) = &decision {
+            self.note_seen(coarse, decision);
+        }
+        let verdict = decision.map_or(Verdict::Pass, |decision| decision.verdict);
         let for_kernel = match verdict {
             Verdict::Drop => false,
             Verdict::Accept => true,
@@ -120,12 +126,27 @@ impl Kernel {
         }
     }
 
+    /// Notes when a bucket of a sticky rule had traffic that this host took, as the XDP program does.
+    fn note_seen(&mut self, coarse: Time, decision: &Decision) {
+        let (Reason::Mine | Reason::Lingering, Some(rule), Some(bucket)) =
+            (decision.reason, decision.rule, decision.bucket)
+        else {
+            return;
+        };
+        let image = self.data_path.image();
+        let entry = image.and_then(|image| image.rules.get(usize::from(rule)));
+        if entry.is_some_and(|entry| entry.sticky != 0) {
+            let second = coarse.since(Time::ZERO).as_secs();
+            self.seen.insert((rule, usize::from(bucket.get())), second);
+        }
+    }
+
     fn answer_arp(&self, parsed: &Ethernet<'_>, effects: &mut Effects) {
         let Ok(arp) = Arp::parse(parsed.payload) else {
             return;
         };
-        let configured =
-            arp.target_ip == self.dip || (arp.target_ip == site::VIP && self.image.is_some());
+        let configured = arp.target_ip == self.dip
+            || (arp.target_ip == site::VIP && self.data_path.image().is_some());
         if arp.operation == Operation::Request && configured {
             effects.frames.push(arp_reply(&arp, self.mac));
         }
@@ -152,9 +173,19 @@ impl Kernel {
         }
     }
 
+    /// Both programs look at heartbeats: the map that is held ready may come into force. Whether it has.
+    pub(crate) fn heed_commit(&self, frame: &[u8]) -> bool {
+        if let Some(token) = covey_filter::token(frame) {
+            let before = self.data_path.has_flipped();
+            self.data_path.reveal(token);
+            return self.data_path.has_flipped() && !before;
+        }
+        false
+    }
+
     /// What really leaves when something wants to send a frame: nothing, it, or it with the cluster MAC written in.
     pub(crate) fn guard(&self, mut frame: Vec<u8>) -> Option<Vec<u8>> {
-        let Some(image) = &self.image else {
+        let Some(image) = self.data_path.image() else {
             return Some(frame);
         };
         match guard(

@@ -28,6 +28,7 @@ pub mod cli;
 mod client;
 mod clock;
 mod daemons;
+mod datapath;
 mod expect;
 pub mod faults;
 mod invariant;

@@ -5,12 +5,15 @@
 //! ends; frames for a stalled daemon wait for it. Called by `world.rs`, which carries frames.
 
 use crate::clock::Clock;
-use crate::invariant::{Account, Probes};
-use crate::kernel::Kernel;
+use crate::datapath::MapInForce;
+use crate::invariant::{Account, Camp, Probes};
+use crate::kernel::{Kernel, Seen};
 use crate::segment::Frame;
+use crate::site;
+use covey_proto::buckets::BucketSet;
 use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
-use covey_proto::ids::Incarnation;
+use covey_proto::ids::{Digest, Incarnation};
 use covey_proto::rules::{Claim, RuleSet};
 use covey_proto::time::Time;
 use covey_proto::{Cluster, Command, Connection, HostState, Input};
@@ -39,10 +42,37 @@ pub(crate) struct Stall {
 /// A running daemon.
 pub(crate) struct Daemon {
     pub(crate) cluster: Cluster,
+    /// The rules that the numbers in [`Kernel::seen`] mean.
+    seen_under: Digest,
     /// When the core wants to be called, by the host's clock.
     pub(crate) wait: Time,
     pub(crate) inbox: VecDeque<Inbound>,
     pub(crate) stall: Option<Stall>,
+}
+
+impl Daemon {
+    /// Which buckets of sticky rules have had traffic within their time, as the real daemon tells the core.
+    fn busy_buckets(&mut self, local: Time, seen: &mut Seen) -> Vec<(u8, BucketSet)> {
+        let rules = self.cluster.snapshot(local).rules;
+        if self.seen_under != rules.digest() {
+            // The numbers of the rules mean other ones.
+            self.seen_under = rules.digest();
+            seen.clear();
+        }
+        let second = local.since(Time::ZERO).as_secs();
+        let sticky = (1u8..)
+            .zip(rules.rules())
+            .filter_map(|(index, rule)| Some((index, rule.sticky?)));
+        sticky
+            .map(|(index, time)| {
+                let recent = |at: &u64| second.saturating_sub(*at) <= time.as_secs();
+                let buckets = seen
+                    .iter()
+                    .filter(|((rule, _), at)| *rule == index && recent(at));
+                (index, buckets.map(|((_, bucket), _)| *bucket).collect())
+            })
+            .collect()
+    }
 }
 
 /// A machine.
@@ -51,6 +81,10 @@ pub(crate) struct Machine {
     pub(crate) number: u8,
     /// What its configuration file says; it survives everything.
     pub(crate) config: ClusterConfig,
+    /// Its load weight for all rules that share traffic.
+    weight: u8,
+    /// Its handling priority for single-host rules.
+    priority: u8,
     pub(crate) clock: Clock,
     pub(crate) powered: bool,
     pub(crate) plugged: bool,
@@ -64,9 +98,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(number: u8, config: ClusterConfig, clock: Clock) -> Self {
+    pub(crate) fn new(number: u8, config: ClusterConfig, priority: u8, clock: Clock) -> Self {
         Self {
             number,
+            weight: Claim::EQUAL_WEIGHT.0,
+            priority,
             clock,
             powered: true,
             plugged: true,
@@ -74,7 +110,7 @@ impl Machine {
             daemon: None,
             wake: 0,
             watched: false,
-            state: Account::new(config.host),
+            state: Account::new(config.host, Camp::of(&config)),
             config,
         }
     }
@@ -83,10 +119,11 @@ impl Machine {
     pub(crate) fn start_daemon(&mut self, incarnation: u64) {
         self.config.incarnation = Incarnation(incarnation);
         let identity = Identity::from(&self.config);
-        self.kernel.image = Some(Image::fenced(&identity, &self.config.rules));
-        self.kernel.lease = Time::ZERO;
+        let image = Image::fenced(&identity, &self.config.rules);
+        self.kernel.data_path.attach(image);
         self.daemon = Some(Daemon {
             cluster: Cluster::new(self.config.clone()),
+            seen_under: Digest::default(),
             wait: Time::NEVER,
             inbox: VecDeque::from([Inbound::Link(self.plugged)]),
             stall: None,
@@ -102,20 +139,15 @@ impl Machine {
         self.kernel.heeds_lease = heeds_lease;
     }
 
-    /// Writes another weight into the configuration file, for all rules.
+    /// Writes another weight into the configuration file, for all rules that share traffic.
     pub(crate) fn set_weight(&mut self, weight: u8) {
-        self.config.claims.fill(Claim(weight));
+        self.weight = weight;
+        self.config.claims = site::claims(&self.config.rules, weight, self.priority);
     }
 
     /// Writes other rules into it; the weight stays.
     pub(crate) fn set_rules(&mut self, rules: RuleSet) {
-        let weight = self
-            .config
-            .claims
-            .first()
-            .copied()
-            .unwrap_or(Claim::EQUAL_WEIGHT);
-        self.config.claims = vec![weight; rules.rules().len()];
+        self.config.claims = site::claims(&rules, self.weight, self.priority);
         self.config.rules = rules;
     }
 
@@ -147,6 +179,10 @@ impl Machine {
             Inbound::Counted(incarnation, connections)
                 if incarnation == self.config.incarnation =>
             {
+                let busy = daemon.busy_buckets(local, &mut self.kernel.seen);
+                if !busy.is_empty() {
+                    daemon.cluster.handle_input(local, Input::Seen(&busy));
+                }
                 daemon
                     .cluster
                     .handle_input(local, Input::Connections(&connections));
@@ -167,8 +203,8 @@ impl Machine {
     pub(crate) fn is_serving(&self, now: Time) -> bool {
         let programmed = self
             .kernel
-            .image
-            .as_ref()
+            .data_path
+            .image()
             .is_some_and(|image| image.settings.serving != 0);
         self.powered && programmed && self.kernel.lease_holds(self.clock.coarse(now))
     }
@@ -194,6 +230,10 @@ impl Machine {
             .as_ref()
             .is_some_and(|daemon| daemon.stall.is_some());
         self.state.offered = self.config.rules.digest();
+        // A data path whose daemon is stalled or dead goes on in the map that it was in, or goes over to the next.
+        if self.kernel.data_path.has_flipped() || self.daemon.is_none() {
+            self.state.in_force = self.kernel.data_path.map();
+        }
         let Some(daemon) = &self.daemon else {
             self.state.daemon = false;
             self.state.wants = false;
@@ -208,8 +248,12 @@ impl Machine {
         self.state.draining = snapshot.state == HostState::Draining;
         self.state.kept_out = snapshot.kept_out;
         self.state.late = snapshot.timing != self.config.timing;
-        // A data path whose daemon has died goes on in the epoch that it was in.
-        (self.state.epoch, self.state.digest, self.state.view) =
-            (snapshot.epoch, snapshot.digest, snapshot.view);
+        if !self.kernel.data_path.has_flipped() {
+            self.state.in_force = MapInForce {
+                epoch: snapshot.epoch,
+                digest: snapshot.digest,
+                view: snapshot.view,
+            };
+        }
     }
 }

@@ -146,6 +146,7 @@ impl Draft {
             holds: Span(self.budget() * self.rng.between(1, 20) as u32),
             requests: self.rng.between(0, 6) as u8,
             from: Span(begin / 2),
+            until: None,
         };
         self.scenario
     }

@@ -41,6 +41,16 @@ pub struct Scenario {
     pub newer: Vec<u8>,
     /// Hosts that only speak the EtherType of the previous generation.
     pub legacy: Vec<u8>,
+    /// Hosts with another key than the rest.
+    pub other_key: Vec<u8>,
+    /// Hosts without a key (`auth = "none"`).
+    pub unsigned: Vec<u8>,
+    /// Hosts that are set to multicast mode; the rest are set to unicast mode.
+    pub multicast: Vec<u8>,
+    /// The port rules that hosts begin with, a number for [`crate::site::rules`].
+    pub rules: u8,
+    /// The hosts' handling priorities for single-host rules, host by host; the rest have their own numbers.
+    pub priorities: Vec<u8>,
     /// Heartbeat period.
     pub period: Span,
     /// Heartbeat tolerance, in periods.
@@ -76,6 +86,11 @@ impl Default for Scenario {
             twins: Vec::new(),
             newer: Vec::new(),
             legacy: Vec::new(),
+            other_key: Vec::new(),
+            unsigned: Vec::new(),
+            multicast: Vec::new(),
+            rules: 0,
+            priorities: Vec::new(),
             period: Span::millis(100),
             tolerance: 5,
             quorum: 0,
@@ -107,6 +122,9 @@ pub struct Load {
     pub requests: u8,
     /// When they begin. The time that the hosts need to converge is not counted against them.
     pub from: Span,
+    /// When they stop to open connections and to send datagrams; the end of the run if not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Span>,
 }
 
 impl Default for Load {
@@ -118,6 +136,7 @@ impl Default for Load {
             holds: Span::millis(2000),
             requests: 4,
             from: Span::millis(1500),
+            until: None,
         }
     }
 }
@@ -324,6 +343,10 @@ pub enum What {
         /// At most so much.
         to_percent: u8,
     },
+    /// All the time, new web connections of each client go to the host to which they went at the beginning.
+    Sticks {},
+    /// At some time, new web connections of some client go to another host than at the beginning.
+    Moves {},
     /// A host reports this, at least once.
     Event {
         /// The event's number.
@@ -393,7 +416,22 @@ impl Scenario {
         if self.tolerance < 3 || self.period.0.is_zero() {
             return Err("tolerance must be at least 3, and period more than nothing".to_owned());
         }
-        let special = [&self.later, &self.twins, &self.newer, &self.legacy];
+        if self.rules >= crate::site::RULE_SETS {
+            return Err(format!(
+                "there are no rules {}: they are numbered from 0 to {}",
+                self.rules,
+                crate::site::RULE_SETS - 1
+            ));
+        }
+        let special = [
+            &self.later,
+            &self.twins,
+            &self.newer,
+            &self.legacy,
+            &self.other_key,
+            &self.unsigned,
+            &self.multicast,
+        ];
         let hosts = special.into_iter().flatten().copied();
         let acted_on = self.steps.iter().flat_map(|step| step.action.hosts());
         let watched = self
@@ -423,7 +461,11 @@ impl What {
             }
             Self::Share { host, .. } | Self::Rejected { host, .. } => vec![*host],
             Self::Event { host, .. } | Self::NoEvent { host, .. } => host.iter().copied().collect(),
-            Self::Dark { .. } | Self::Broken { .. } | Self::Unclaimed { .. } => Vec::new(),
+            Self::Sticks {}
+            | Self::Moves {}
+            | Self::Dark { .. }
+            | Self::Broken { .. }
+            | Self::Unclaimed { .. } => Vec::new(),
         }
     }
 }

@@ -11,6 +11,7 @@ use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
 use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 /// The virtual IP that clients use.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
@@ -27,25 +28,28 @@ pub const NAMES: u16 = 53;
 /// TCP ports that clients connect to.
 pub const SERVICES: [u16; 4] = [WEB, SHORT, SHOP, OTHER];
 /// Number of rule sets that [`rules`] knows.
-pub const RULE_SETS: u8 = 3;
+pub const RULE_SETS: u8 = 5;
+/// For how long clients stick to their hosts under the rule set that is sticky.
+const STICKY: Duration = Duration::from_secs(5);
 
 /// The port of [`SHORT`] has a rule of its own, which operators may drain and disable: no probe looks there.
 ///
 /// Set 0: web traffic is shared by connection, the shop by client, names by datagram. Set 1: the shop is shared by the
-/// client's network. Set 2: web traffic is shared by client, and there is a rule more.
+/// client's network. Set 2: web traffic is shared by client, and there is a rule more. Set 3: web traffic and the shop
+/// are shared by client, who sticks to its host. Set 4: one host takes all web traffic, by handling priority.
 pub fn rules(set: u8) -> RuleSet {
+    let sticky = (set == 3).then_some(STICKY);
     let rule = |start, end, protocol, affinity| PortRule {
         vip: None,
         start,
         end,
         protocol,
         mode: FilterMode::Multiple { affinity },
-        sticky: None,
+        sticky: sticky.filter(|_| affinity != Affinity::None),
     };
-    let web = if set == 2 {
-        Affinity::Single
-    } else {
-        Affinity::None
+    let web = match set {
+        2 | 3 => Affinity::Single,
+        _ => Affinity::None,
     };
     let shop = if set == 1 {
         Affinity::Network
@@ -58,37 +62,72 @@ pub fn rules(set: u8) -> RuleSet {
         rule(SHOP, SHOP, Protocol::Tcp, shop),
         rule(NAMES, NAMES, Protocol::Udp, Affinity::None),
     ];
+    if set == 4 {
+        rules[0].mode = FilterMode::Single;
+    }
     if set == 2 {
         rules.push(rule(8000, 8099, Protocol::Both, Affinity::None));
     }
     RuleSet::new(vec![IpAddr::V4(VIP)], rules).expect("the rules do not overlap")
 }
 
+/// What a host brings to these rules: a load weight, and for single-host rules a handling priority.
+pub fn claims(rules: &RuleSet, weight: u8, priority: u8) -> Vec<Claim> {
+    let claim = |rule: &PortRule| match rule.mode {
+        FilterMode::Single => Claim(priority),
+        FilterMode::Multiple { .. } | FilterMode::Disabled => Claim(weight),
+    };
+    rules.rules().iter().map(claim).collect()
+}
+
 /// How heartbeats are signed.
 pub fn auth() -> Auth {
-    Auth::Keys(vec![Key {
-        id: 1,
-        secret: [7; 32],
-    }])
+    signed([7; 32])
+}
+
+fn signed(secret: [u8; 32]) -> Auth {
+    Auth::Keys(vec![Key { id: 1, secret }])
+}
+
+/// How a machine signs its heartbeats.
+fn auth_of(scenario: &Scenario, machine: u8) -> Auth {
+    if scenario.unsigned.contains(&machine) {
+        Auth::None
+    } else if scenario.other_key.contains(&machine) {
+        signed([8; 32])
+    } else {
+        auth()
+    }
+}
+
+/// A machine's handling priority for single-host rules.
+pub fn priority(scenario: &Scenario, machine: u8) -> u8 {
+    let listed = scenario.priorities.get(usize::from(machine) - 1);
+    listed.copied().unwrap_or(machine)
 }
 
 /// Number `machine` (from 1) of a scenario. `host` is its ID, which a twin has from another.
 pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
-    let rules = rules(0);
+    let rules = rules(scenario.rules);
+    let mode = if scenario.multicast.contains(&machine) {
+        ClusterMode::Multicast
+    } else {
+        ClusterMode::Unicast
+    };
     ClusterConfig {
         version: PROTOCOL_VERSION + u16::from(scenario.newer.contains(&machine)),
         host: HostId::new(host).expect("checked when the scenario was read"),
         name: format!("h{machine}"),
         mac: Mac([2, 0, 0, 0, 0, machine]),
         dip: Ipv4Addr::new(10, 77, 0, machine),
-        mode: ClusterMode::Unicast,
-        cluster_mac: cluster_mac(ClusterMode::Unicast, IpAddr::V4(VIP)),
+        mode,
+        cluster_mac: cluster_mac(mode, IpAddr::V4(VIP)),
         timing: Timing {
             period: scenario.period.0,
             tolerance: scenario.tolerance,
         },
-        auth: auth(),
-        claims: vec![Claim::EQUAL_WEIGHT; rules.rules().len()],
+        auth: auth_of(scenario, machine),
+        claims: claims(&rules, Claim::EQUAL_WEIGHT.0, priority(scenario, machine)),
         rules,
         quorum: if scenario.quorum == 0 {
             Quorum::None

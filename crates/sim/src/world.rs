@@ -19,7 +19,7 @@ use crate::segment::{Delivery, Frame, Segment};
 use crate::site;
 use crate::tcp::{Effects, Tuple};
 use covey_filter::Reason;
-use covey_proto::ids::Incarnation;
+use covey_proto::ids::{Incarnation, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::ethernet::{self, Ethernet};
 use std::cmp::Reverse;
@@ -115,7 +115,8 @@ impl World {
                     Time::from_micros(1_000_000_000 + rng.below(1_000_000_000)),
                     ppm,
                 );
-                Machine::new(number, site::config(scenario, number, id), clock)
+                let priority = site::priority(scenario, number);
+                Machine::new(number, site::config(scenario, number, id), priority, clock)
             })
             .collect();
         let clients = usize::from(scenario.load.clients);
@@ -128,7 +129,7 @@ impl World {
             links,
         );
         let mut load = Rng::new(seed, Stream::Load);
-        let until = Time::ZERO + scenario.lasts.0;
+        let until = Time::ZERO + scenario.load.until.unwrap_or(scenario.lasts).0;
         let clients = (0..clients)
             .map(|number| {
                 Client::new(
@@ -296,12 +297,18 @@ impl World {
         let Ok(parsed) = Ethernet::parse(&frame) else {
             return;
         };
-        let to_me = parsed.destination == machine.config.mac
-            || parsed.destination == covey_proto::ids::Mac::BROADCAST;
+        // A NIC takes frames to its own MAC, to the cluster's (it is added to the NIC), and to all.
+        let taken = [
+            machine.config.mac,
+            machine.config.cluster_mac,
+            Mac::BROADCAST,
+        ];
+        let to_me = taken.contains(&parsed.destination);
         let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
         let answer = parsed.ethertype == ethernet::ARP && parsed.destination == machine.config.mac;
         if heartbeat || answer {
-            if to_me && let Some(daemon) = &mut machine.daemon {
+            self.heed_commit(port, &frame);
+            if to_me && let Some(daemon) = &mut self.machines[port].daemon {
                 daemon.inbox.push_back(Inbound::Frame(frame));
                 self.run(port);
             }
@@ -395,6 +402,7 @@ impl World {
             return;
         }
         if let Some(frame) = sender.kernel.guard(frame) {
+            self.heed_commit(machine, &frame);
             self.transmit(machine, &frame.into());
         }
     }
@@ -432,7 +440,7 @@ impl World {
                     )
                 },
             );
-            let (number, epoch, view) = (machine.number, state.epoch, state.view);
+            let (number, epoch, view) = (machine.number, state.in_force.epoch, state.in_force.view);
             format!("host {number} is {serving} in epoch {epoch} with {view}: {says}")
         };
         self.machines.iter().map(account).collect()

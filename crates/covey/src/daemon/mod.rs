@@ -253,12 +253,22 @@ impl Daemon {
     }
 
     fn read_frames(&mut self) {
+        self.heed_commit();
         let (segment, cluster) = (&self.segment, &mut self.cluster);
         segment.drain(|frame| cluster.handle_input(sys::now(), Input::Frame(frame)));
         self.carry_out();
     }
 
+    /// The filter sees a commit pass before this process does.
+    fn heed_commit(&mut self) {
+        if self.data_path.has_flipped() {
+            self.cluster.handle_input(sys::now(), Input::Committed);
+            self.carry_out();
+        }
+    }
+
     fn input(&mut self, input: Input<'_>) {
+        self.heed_commit();
         self.cluster.handle_input(sys::now(), input);
         self.carry_out();
     }
@@ -294,6 +304,7 @@ impl Daemon {
     }
 
     fn command(&mut self, command: Command) -> Answer {
+        self.heed_commit();
         let answer = self.cluster.command(sys::now(), command);
         self.carry_out();
         answer
@@ -304,10 +315,16 @@ impl Daemon {
         loop {
             match self.cluster.poll_output() {
                 Output::Transmit(frame) => self.segment.send(&frame),
-                Output::Program(image) => self.data_path.program(&image),
-                Output::Lease(until) => self
-                    .data_path
-                    .set_lease(until.as_micros().saturating_mul(1000)),
+                Output::Stage(staging) => {
+                    let lease = nanoseconds(staging.lease);
+                    self.data_path.stage(&staging.image, staging.token, lease);
+                }
+                Output::StagedLease(until) => self.data_path.set_staged_lease(nanoseconds(until)),
+                Output::Withdraw => self.data_path.withdraw(),
+                Output::Commit => self.data_path.commit(),
+                Output::Amend(image) => self.data_path.amend(&image),
+                Output::Fence => self.data_path.fence(),
+                Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
                 Output::CountConnections => self.census.count(self.config.rules.vips()),
                 Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
@@ -340,6 +357,10 @@ impl Daemon {
         self.setup.undo();
         remove(self.data_path);
     }
+}
+
+const fn nanoseconds(time: Time) -> u64 {
+    time.as_micros().saturating_mul(1000)
 }
 
 fn remove(data_path: DataPath) {

@@ -23,11 +23,11 @@ mod sys;
 
 pub use bpffs::{ensure_bpffs, pin_dir};
 pub use error::DataPathError;
-pub use programs::Programs;
+pub use programs::{Commits, Programs};
 
-use covey_filter::{BUCKETS, Reason};
 use covey_proto::datapath::Image;
 use hooks::Hooks;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
 /// Where XDP runs.
@@ -48,7 +48,7 @@ impl std::fmt::Display for Attach {
     }
 }
 
-/// The filter of one interface, attached.
+/// The filter of one interface, attached; fed as its [`Programs`] are.
 pub struct DataPath {
     programs: Programs,
     hooks: Hooks,
@@ -94,41 +94,6 @@ impl DataPath {
         }
     }
 
-    /// Puts another image in force: each packet is judged by the old one or by this one as a whole.
-    pub fn program(&mut self, image: &Image) {
-        self.programs.program(image);
-    }
-
-    /// Lets this host serve until then: nanoseconds of CLOCK_MONOTONIC, whose coarse twin the filter reads.
-    pub fn set_lease(&self, until_ns: u64) {
-        self.programs.set_lease(until_ns);
-    }
-
-    /// For each bucket of a sticky rule the second of CLOCK_MONOTONIC in which it last had traffic that this host took;
-    /// 0 if it has had none since the filter was loaded, or since [`Self::forget`].
-    ///
-    /// # Panics
-    /// If there can be no rule with that index (from [`covey_filter::RULE_SLOTS`] on).
-    pub fn seen(&self, rule: u8) -> [u32; BUCKETS] {
-        self.programs.seen(rule)
-    }
-
-    /// Forgets when buckets of a rule had traffic: its index means another rule from now on.
-    ///
-    /// # Panics
-    /// As [`Self::seen`].
-    pub fn forget(&self, rule: u8) {
-        self.programs.forget(rule);
-    }
-
-    /// Frames by reason since the filter was loaded; every reason is listed.
-    ///
-    /// # Errors
-    /// If the kernel does not let them be read.
-    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, DataPathError> {
-        self.programs.counters()
-    }
-
     /// Where XDP runs.
     pub fn attach(&self) -> Attach {
         self.attach
@@ -146,5 +111,19 @@ impl DataPath {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
             result => result.map_err(|error| DataPathError::pin(&self.dir, "removed", &error)),
         }
+    }
+}
+
+impl Deref for DataPath {
+    type Target = Programs;
+
+    fn deref(&self) -> &Programs {
+        &self.programs
+    }
+}
+
+impl DerefMut for DataPath {
+    fn deref_mut(&mut self) -> &mut Programs {
+        &mut self.programs
     }
 }

@@ -2,8 +2,9 @@
 //! (hooks.rs does that), so that tests and benchmarks can run the programs on packets of their own.
 //! Specification: docs/design.md, "Data path".
 //!
-//! The tables exist twice. A change is written where no program looks and then put in force by one store, so
-//! each packet is judged by one generation as a whole.
+//! The tables exist twice. Another map is written where no program looks and then put in force by one store, here or in
+//! the programs (`covey_filter::Control`), so each packet is judged by one generation as a whole. Within a map
+//! single rows change in place.
 
 use super::DataPathError;
 use super::btf::Btf;
@@ -11,25 +12,34 @@ use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
 use aya::maps::{HashMap, Map, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use covey_filter::{BUCKETS, Datagram, Generation, RULE_SLOTS, Reason};
+use covey_filter::{BUCKETS, Control, Datagram, Generation, RULE_SLOTS, Reason, Token};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// The object that build.rs made of `ebpf/`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("COVEY_EBPF"));
 
+/// How often another image came into force, and by whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commits {
+    /// As the commit frame passed.
+    pub by_programs: u64,
+    /// Later: the frame was lost, or there was none.
+    pub by_daemon: u64,
+}
+
 /// The programs, loaded, and their maps.
 pub struct Programs {
     ebpf: Ebpf,
     tables: Mapped<[Generation; 2]>,
-    in_force: Mapped<AtomicU64>,
-    lease: Mapped<AtomicU64>,
+    control: Mapped<Control>,
     seen: Mapped<[[AtomicU32; BUCKETS]; RULE_SLOTS]>,
     settling: Option<JoinHandle<()>>,
+    commits: Commits,
 }
 
 impl Programs {
@@ -66,31 +76,90 @@ impl Programs {
         join(&mut ebpf)?;
         let mut tables: Mapped<[Generation; 2]> = mapped(&ebpf, "TABLES")?;
         write(&mut tables.get_mut()[0], image);
+        let control: Mapped<Control> = mapped(&ebpf, "CONTROL")?;
+        control.get().withdraw();
         Ok(Self {
             tables,
-            in_force: mapped(&ebpf, "IN_FORCE")?,
-            lease: mapped(&ebpf, "LEASE")?,
+            control,
             seen: mapped(&ebpf, "SEEN")?,
             ebpf,
             settling: None,
+            commits: Commits::default(),
         })
     }
 
-    /// Puts another image in force.
-    pub fn program(&mut self, image: &Image) {
+    /// Holds an image ready: it comes into force when the programs see the token pass, or by [`Self::commit`], and lets
+    /// this host serve until `lease_ns` (CLOCK_MONOTONIC). Replaces what was held ready before.
+    pub fn stage(&mut self, image: &Image, token: Token, lease_ns: u64) {
+        let control = self.control.get();
+        control.withdraw();
+        let next = control.current() ^ 1;
         if let Some(settling) = self.settling.take() {
             settling.join().expect("waiting does not panic");
         }
-        let next = self.in_force.get().load(Ordering::Relaxed) ^ 1;
-        write(&mut self.tables.get_mut()[next as usize], image);
-        // Release: the tables are in memory before the programs are sent there.
-        self.in_force.get().store(next, Ordering::Release);
+        write(&mut self.tables.get_mut()[next], image);
+        control.set_lease(next, lease_ns);
+        control.stage(token);
+    }
+
+    /// Lets this host serve until then by the image that is held ready, once that is in force.
+    pub fn set_staged_lease(&self, until_ns: u64) {
+        let control = self.control.get();
+        control.set_lease(control.current() ^ 1, until_ns);
+    }
+
+    /// Holds nothing ready any more.
+    pub fn withdraw(&self) {
+        self.control.get().withdraw();
+    }
+
+    /// Whether the programs have put what was held ready into force. [`Self::commit`] is the answer to that.
+    pub fn has_flipped(&self) -> bool {
+        self.control.get().has_flipped()
+    }
+
+    /// Puts what is held ready into force, if the programs have not.
+    pub fn commit(&mut self) {
+        let by_programs = self.control.get().commit();
+        self.commits.by_programs += u64::from(by_programs);
+        self.commits.by_daemon += u64::from(!by_programs);
         self.settling = settle();
+    }
+
+    /// How often another image came into force.
+    pub const fn commits(&self) -> Commits {
+        self.commits
+    }
+
+    /// Changes rows and rules of the image in force, which must be of the same map, one by one.
+    pub fn amend(&mut self, image: &Image) {
+        let current = self.control.get().current();
+        write_rows(&mut self.tables.get_mut()[current], image);
+    }
+
+    /// Takes nothing from now on, by either image.
+    pub fn fence(&mut self) {
+        let control = self.control.get();
+        control.withdraw();
+        control.set_lease(0, 0);
+        control.set_lease(1, 0);
+        let current = control.current();
+        self.tables.get_mut()[current].settings.serving = 0;
+    }
+
+    /// Puts another image in force, under the lease that is running.
+    pub fn program(&mut self, image: &Image) {
+        let control = self.control.get();
+        let lease = control.lease(control.current());
+        // Nobody shows a token that has not been told.
+        self.stage(image, Token::default(), lease);
+        self.commit();
     }
 
     /// Lets this host serve until then: nanoseconds of CLOCK_MONOTONIC.
     pub fn set_lease(&self, until_ns: u64) {
-        self.lease.get().store(until_ns, Ordering::Release);
+        let control = self.control.get();
+        control.set_lease(control.current(), until_ns);
     }
 
     /// For each bucket of a sticky rule the second of CLOCK_MONOTONIC in which it last had traffic that this host took;
@@ -259,6 +328,11 @@ fn write(generation: &mut Generation, image: &Image) {
     generation.vips.copy_from_slice(&image.vips);
     generation.port_classes.copy_from_slice(&image.port_classes);
     generation.port_tables[..image.port_tables.len()].copy_from_slice(&image.port_tables);
+    write_rows(generation, image);
+}
+
+/// What of an image changes while its map stays the same: who lingers, what is shared, which rules have been given up.
+fn write_rows(generation: &mut Generation, image: &Image) {
     generation.rules.copy_from_slice(&image.rules);
     for (rows, image) in generation.rows[..image.rows.len()]
         .iter_mut()

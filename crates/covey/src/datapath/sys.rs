@@ -3,7 +3,7 @@
 //! beside it use it. Specification: docs/design.md, "Data path".
 #![allow(unsafe_code)] // System calls and memory shared with the kernel.
 
-use covey_filter::{BUCKETS, Generation, RULE_SLOTS};
+use covey_filter::{BUCKETS, Control, Generation, RULE_SLOTS};
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,15 +11,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU32;
 
 /// Types that may lie in memory shared with BPF programs.
 ///
 /// # Safety
 /// Every bit pattern must be a value, and the layout must be that of the map's values.
 pub(super) unsafe trait Plain {}
-// SAFETY: any eight bytes are a number.
-unsafe impl Plain for AtomicU64 {}
+// SAFETY: `repr(C)`, and made of words of which any eight bytes are one.
+unsafe impl Plain for Control {}
 // SAFETY: any four bytes are a number, and four bytes more are the next.
 unsafe impl Plain for [[AtomicU32; BUCKETS]; RULE_SLOTS] {}
 // SAFETY: `repr(C)`, and made of integers only.

@@ -203,7 +203,7 @@ pub(crate) fn heartbeats(frames: &[Frame], auth: &Auth) -> Vec<Beat> {
                 host: message.sender.host.get(),
                 epoch: heartbeat.committed.map(|map| map.ballot.epoch.0),
             }),
-            Body::Chunk(_) => None,
+            Body::Chunk(_) | Body::Commit(_) => None,
         }
     });
     beats.collect()

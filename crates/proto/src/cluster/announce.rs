@@ -5,8 +5,10 @@ use crate::config::{ClusterMode, four_bytes};
 use crate::ids::{HostSet, Mac};
 use crate::time::{Time, Timer};
 use crate::wire::heartbeat::{
-    Acknowledgement, Announced, Body, CHUNK_LEN, Chunk, Heartbeat, Message, Offer, Sender, Subject,
+    Acknowledgement, Announced, Body, CHUNK_LEN, Chunk, Commit, CommittedMap, Heartbeat, Message,
+    Offer, Sender, Subject,
 };
+use covey_filter::Token;
 use std::time::Duration;
 
 /// How often a commit and a goodbye are said, because each may be lost.
@@ -50,6 +52,21 @@ impl Cluster {
         } else if self.repeats > 1 {
             self.repeats -= 1;
             self.hurry(now);
+        }
+    }
+
+    /// Shows all hosts the token of a map. The frame may be lost as any other, and a repetition costs nothing.
+    pub(super) fn reveal(&mut self, now: Time, map: CommittedMap, token: Token) {
+        for _ in 0..REPEATS {
+            self.sequence += 1;
+            let message = Message {
+                sender: self.sender(),
+                body: Body::Commit(Commit { token, map }),
+            };
+            self.transmit(&message, self.everyone());
+            for mac in self.hosts_in_need(now) {
+                self.transmit(&message, mac);
+            }
         }
     }
 

@@ -258,7 +258,7 @@ impl Cluster {
             change,
             port: scope.port,
         });
-        self.reprogram();
+        self.amend();
         self.count_soon(now);
         self.hurry(now);
         Answer::Done

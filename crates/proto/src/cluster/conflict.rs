@@ -161,9 +161,11 @@ impl Cluster {
         peer.map_or_else(String::new, |peer| peer.sender.name.clone())
     }
 
-    /// Live hosts whose mode is not this host's.
-    pub(super) fn hosts_of_other_mode(&self) -> HostSet {
+    /// Hosts that speak now and whose mode is not this host's.
+    pub(super) fn hosts_of_other_mode(&self, now: Time) -> HostSet {
+        let expiry = self.config.timing.expiry();
         let hosts = self.conflicts.other_mode.iter();
-        hosts.map(|(host, _)| *host).collect()
+        let speaking = hosts.filter(|(_, heard_at)| now < *heard_at + expiry);
+        speaking.map(|(host, _)| *host).collect()
     }
 }

@@ -13,7 +13,7 @@
 //! map is put in force only under a lease that runs.
 
 use super::announce::REPEATS;
-use super::{Cluster, Output};
+use super::{Cluster, Output, Staging};
 use crate::allotment::place;
 use crate::buckets::BucketSet;
 use crate::event::{Event, FenceReason};
@@ -21,8 +21,10 @@ use crate::ids::{Epoch, HostId, HostSet};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
 use crate::time::Time;
+use crate::wire::auth::commit_token;
 use crate::wire::heartbeat::{Acknowledgement, Announced, Ballot, Base, CommittedMap, Proposal};
 use crate::{config::Quorum, ids::Digest};
+use covey_filter::Token;
 use std::sync::Arc;
 
 /// What each owner brings to each rule.
@@ -217,8 +219,7 @@ impl Cluster {
             .as_ref()
             .map(|staged| staged.proposal.ballot)
             .filter(|b| self.may_be_committed(now, b));
-        if bound_to.is_none() && self.staged.take().is_some() {
-            self.lingering.news = true;
+        if bound_to.is_none() && self.withdraw() {
             self.hurry(now);
         }
         let own = self.proposed.as_ref().map(|own| own.proposal);
@@ -325,10 +326,29 @@ impl Cluster {
             self.declined = Some(inputs);
             return false;
         }
+        self.expect_new_map();
         self.staged = Some(prepared);
         self.staged_until = until;
-        self.expect_new_map();
+        // Before the acknowledgement leaves: whoever has all of them may commit at once.
+        self.hold_ready();
         true
+    }
+
+    /// Has the data path hold the acknowledged map ready, if there is one.
+    pub(super) fn hold_ready(&mut self) {
+        let Some(map) = &self.staged else { return };
+        let staging = Staging {
+            map: map.base(),
+            view: map.proposal.view,
+            image: self.image_of(map, &self.overlap_under(&map.placement)),
+            token: self.token_of(map),
+            lease: self.staged_until,
+        };
+        self.outputs.push_back(Output::Stage(Box::new(staging)));
+    }
+
+    fn token_of(&self, map: &Prepared) -> Token {
+        commit_token(self.identity.hash_key, &map.name())
     }
 
     fn compute(
@@ -380,14 +400,16 @@ impl Cluster {
             .is_some_and(|until| until > now);
         if all && leased {
             let proposed = proposed.clone();
+            // Here and there it comes into force as this passes.
+            self.reveal(now, proposed.name(), self.token_of(&proposed));
             self.put_in_force(now, proposed);
-            // At once: until the others hear of it, nobody serves the buckets that this host has given up.
+            // At once, for hosts to which that did not get through.
             self.repeats = REPEATS;
             self.send_heartbeat(now);
         }
     }
 
-    fn put_in_force(&mut self, now: Time, map: Prepared) {
+    pub(super) fn put_in_force(&mut self, now: Time, map: Prepared) {
         let host = self.config.host;
         let Proposal {
             ballot,
@@ -397,12 +419,11 @@ impl Cluster {
         } = map.proposal;
         let cause = self.cause_of(&map);
         self.hurry(now);
-        let before = self.committed.take().map(|before| before.placement);
-        let after = Arc::clone(&map.placement);
+        let overlap = self.overlap_under(&map.placement);
         self.committed = Some(map);
-        self.note_new_map(before.as_deref(), &after);
+        self.outputs.push_back(Output::Commit);
+        self.note_new_map(overlap);
         self.sticky.due = false;
-        self.reprogram();
         (self.staged, self.proposed, self.transfer, self.wanted) = (None, None, None, None);
         // Not the old view's: who is new must have confirmed this host too.
         self.highest_epoch = self.highest_epoch.max(ballot.epoch);

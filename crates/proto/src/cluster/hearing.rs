@@ -53,6 +53,14 @@ impl Cluster {
                 self.on_chunk(sender.host, &chunk);
                 return Ok(());
             }
+            // As its next heartbeat says too.
+            Body::Commit(commit) => {
+                self.peers.hear_other(&sender)?;
+                if let Some(peer) = self.peers.get_mut(sender.host) {
+                    peer.heartbeat.committed = Some(commit.map);
+                }
+                return Ok(());
+            }
         };
         let (host, mac, name, mode) =
             (sender.host, sender.mac, sender.name.clone(), heartbeat.mode);

@@ -97,6 +97,15 @@ impl Cluster {
             && !self.is_rivalled(now)
             && (self.outlook.alive != self.me() || self.has_asked(now))
             && self.answering(now).is_empty()
+            && (self.conflicts.has_served || !self.someone_else_may_serve(now))
+    }
+
+    /// Whether hosts use this cluster's address with which this host cannot agree: with another key, or in another mode
+    /// and out of its hearing. They may be the cluster and this host the one that is set up wrongly. It counts only for a
+    /// host that has never served: forged frames must not keep a survivor from going on.
+    fn someone_else_may_serve(&self, now: Time) -> bool {
+        let out_of_hearing = self.hosts_of_other_mode(now).without(self.outlook.alive);
+        self.stranger_that_speaks(now).is_some() || !out_of_hearing.is_empty()
     }
 
     /// Live hosts that are no members whatever else happens: the others, if only one, go on without them.

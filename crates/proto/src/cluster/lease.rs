@@ -8,7 +8,6 @@ use super::lingering::Lingering;
 use super::peer::Peer;
 use super::{Cluster, Output};
 use crate::config::{Quorum, Timing};
-use crate::datapath::Image;
 use crate::event::{Event, FenceReason};
 use crate::ids::{HostId, HostSet};
 use crate::time::Time;
@@ -118,9 +117,8 @@ impl Cluster {
 
     /// Gives up the map for good if the lease has run out, and likewise a map that is only acknowledged.
     pub(super) fn check_lease(&mut self, now: Time) {
-        if self.staged.is_some() && now >= self.staged_until {
-            self.staged = None;
-            self.lingering.news = true;
+        if now >= self.staged_until {
+            self.withdraw();
         }
         if self.committed.is_some() && now >= self.lease {
             let ago = now.since(self.lease);
@@ -143,16 +141,26 @@ impl Cluster {
         (self.transfer, self.wanted) = (None, None);
         self.lingering = Lingering::default();
         self.lease = Time::ZERO;
-        self.outputs.push_back(Output::Lease(Time::ZERO));
-        let image = Image::fenced(&self.identity, &self.offered);
-        self.outputs.push_back(Output::Program(Box::new(image)));
+        self.outputs.push_back(Output::Fence);
+    }
+
+    /// Holds no map ready any more. Returns whether it did.
+    pub(super) fn withdraw(&mut self) -> bool {
+        let held = self.staged.take().is_some();
+        if held {
+            self.outputs.push_back(Output::Withdraw);
+            self.lingering.news = true;
+        }
+        held
     }
 
     pub(super) fn renew_lease(&mut self, now: Time) {
         if let Some(staged) = &self.staged
             && let Some(until) = self.lease_in(now, staged.proposal.view)
+            && until > self.staged_until
         {
-            self.staged_until = self.staged_until.max(until);
+            self.staged_until = until;
+            self.outputs.push_back(Output::StagedLease(until));
         }
         let Some(committed) = &self.committed else {
             return;

@@ -11,6 +11,7 @@
 //! one may run just before a SYN that is on its way has become a socket.
 
 use super::command::PortState;
+use super::convergence::Prepared;
 use super::role::Role;
 use super::sticky::is_any_sticky;
 use super::{Cluster, Output, Trigger};
@@ -37,6 +38,12 @@ pub struct Connection {
     pub service: SocketAddr,
     /// What the socket table says of it.
     pub socket: Socket,
+}
+
+/// Foreign buckets in which this host lingers, and its own in which others may.
+pub(super) struct Sets {
+    lingering: BucketSet,
+    shared: BucketSet,
 }
 
 /// Where this host has connections, and where others have.
@@ -136,7 +143,7 @@ impl Cluster {
         let first = !state.looked;
         state.looked = true;
         if state.mine != before {
-            self.reprogram();
+            self.amend();
         }
         if first || self.lingering.mine != before {
             self.hurry(now);
@@ -189,21 +196,32 @@ impl Cluster {
             .is_some_and(|map| map.proposal.owners.contains(self.config.host))
     }
 
-    /// A map comes into force: this host lingers in what it gives up, and must count what else it has.
-    pub(super) fn note_new_map(&mut self, before: Option<&Placement>, after: &Placement) {
+    /// How the next map comes into force: this host lingers in what it gives up and where it lingers already, and
+    /// others may in all that it takes or keeps.
+    pub(super) fn overlap_under(&self, after: &Placement) -> Sets {
         let me = Some(self.config.host);
-        let mut mine = self.lingering.mine;
+        let mut lingering = self.lingering.mine;
+        let before = self.committed.as_ref().map(|map| &map.placement);
         // Maps of like rules lie at like places, if the rules have not changed; if they have, only a scan can tell.
         for (old, new) in before.iter().flat_map(|old| old.like_maps(after)) {
             for place in 0..BUCKETS {
                 if old.owner(place) == me && new.owner(place) != me {
-                    mine.insert(place);
+                    lingering.insert(place);
                 }
             }
         }
+        Sets {
+            lingering,
+            shared: BucketSet::ALL,
+        }
+    }
+
+    /// A map has come into force: this host must count what it has.
+    pub(super) fn note_new_map(&mut self, sets: Sets) {
         self.lingering = Lingering {
-            mine,
-            shared: self.shared_now(),
+            mine: sets.lingering,
+            shared: sets.shared,
+            news: true,
             counting: self.lingering.counting,
             open: self.lingering.open,
             ..Lingering::default()
@@ -310,7 +328,7 @@ impl Cluster {
     pub(super) fn expect_new_map(&mut self) {
         if self.committed.is_some() && self.lingering.shared != BucketSet::ALL {
             self.lingering.shared = BucketSet::ALL;
-            self.reprogram();
+            self.amend();
         }
     }
 
@@ -329,7 +347,7 @@ impl Cluster {
             self.lingering.news = false;
             self.lingering.shared = shared;
             self.lingering.unshare_at = now + COUNT_EVERY;
-            self.reprogram();
+            self.amend();
         }
     }
 
@@ -373,23 +391,28 @@ impl Cluster {
         self.outputs.push_back(Output::CountConnections);
     }
 
-    /// Writes the data path again, for the map in force.
-    pub(super) fn reprogram(&mut self) {
+    /// Lets the data path know what has changed under the map in force, and will have under the next.
+    pub(super) fn amend(&mut self) {
         let Some(map) = &self.committed else { return };
+        let sets = Sets {
+            lingering: self.lingering.mine,
+            shared: self.lingering.shared,
+        };
+        let image = self.image_of(map, &sets);
+        self.outputs.push_back(Output::Amend(Box::new(image)));
+        self.hold_ready();
+    }
+
+    /// What the data path holds for a map.
+    pub(super) fn image_of(&self, map: &Prepared, sets: &Sets) -> Image {
         let cut = |rule: &PortRule| self.port_states.of(rule) == PortState::Disabled;
         let overlap = Overlap {
-            lingering: &self.lingering.mine,
-            shared: &self.lingering.shared,
+            lingering: &sets.lingering,
+            shared: &sets.shared,
             cut: &cut,
         };
-        let image = Image::serving(
-            &self.identity,
-            &map.rules,
-            &map.placement,
-            map.proposal.owners,
-            &overlap,
-        );
-        self.outputs.push_back(Output::Program(Box::new(image)));
+        let owners = map.proposal.owners;
+        Image::serving(&self.identity, &map.rules, &map.placement, owners, &overlap)
     }
 }
 

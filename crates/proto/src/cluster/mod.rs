@@ -58,6 +58,7 @@ use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap};
 use command::PortStates;
 use conflict::Conflicts;
 use convergence::{Claims, Prepared};
+use covey_filter::Token;
 use flapping::Flapping;
 use lateness::Lateness;
 use lease::SentLog;
@@ -86,6 +87,9 @@ pub enum Input<'a> {
     Seen(&'a [(u8, BucketSet)]),
     /// The TCP sockets that are bound to virtual IPs and have a client, after [`Output::CountConnections`].
     Connections(&'a [Connection]),
+    /// The data path has seen the token of [`Output::Stage`] and put that map into force by itself; given before
+    /// anything else, as soon as it is known.
+    Committed,
     /// The NIC's link came up (true) or went down.
     Link(bool),
 }
@@ -95,8 +99,18 @@ pub enum Input<'a> {
 pub enum Output {
     /// Send this frame.
     Transmit(Vec<u8>),
-    /// Put this into the data path, replacing what is there as a whole.
-    Program(Box<Image>),
+    /// Hold this map ready beside the one in force, in place of what was held ready before.
+    Stage(Box<Staging>),
+    /// By the map that is held ready, once it is in force, the data path may accept packets until this time.
+    StagedLease(Time),
+    /// Hold nothing ready any more.
+    Withdraw,
+    /// Put what is held ready into force as a whole, unless the data path has done so by itself.
+    Commit,
+    /// Change rows and rules in force in place; the map is the same.
+    Amend(Box<Image>),
+    /// Accept nothing from now on, until the next map comes into force.
+    Fence,
     /// The data path may accept packets until this time.
     Lease(Time),
     /// Say which TCP sockets are bound to virtual IPs, by [`Input::Connections`].
@@ -107,6 +121,21 @@ pub enum Output {
     Event(Event),
     /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.
     Wait(Time),
+}
+
+/// A map that may come into force at any moment.
+#[derive(Debug)]
+pub struct Staging {
+    /// Its name.
+    pub map: Base,
+    /// Its members.
+    pub view: HostSet,
+    /// The tables.
+    pub image: Image,
+    /// What the commit frame reveals ([`covey_filter::token()`]).
+    pub token: Token,
+    /// By this map the data path may accept packets until then.
+    pub lease: Time,
 }
 
 /// One host of a cluster.
@@ -241,6 +270,11 @@ impl Cluster {
             Input::Timer => self.on_timer(now),
             Input::Seen(seen) => self.lingering.note_seen(seen),
             Input::Connections(connections) => self.on_connections(now, connections),
+            Input::Committed => {
+                if let Some(staged) = self.staged.clone() {
+                    self.put_in_force(now, staged);
+                }
+            }
             Input::Link(up) => {
                 if up && !self.link_up {
                     self.listening_since = now;

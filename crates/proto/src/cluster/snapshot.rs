@@ -192,10 +192,20 @@ impl Cluster {
         if let Some(reason) = self.someone_left_out(now) {
             return Some(reason);
         }
-        let of_other_mode = self.hosts_of_other_mode();
+        let of_other_mode = self.hosts_of_other_mode(now);
         if self.committed.is_none() && !of_other_mode.is_empty() {
             return Some(format!(
                 "host(s) {of_other_mode} are set to another mode than this host"
+            ));
+        }
+        if let Some((host, dip)) = self.stranger_that_speaks(now)
+            && self.committed.is_none()
+            && self.outlook.view == self.me()
+            && !self.conflicts.has_served
+        {
+            return Some(format!(
+                "host {host} at {dip} uses this cluster's address and cannot be believed, so this host does not begin \
+                 to serve alone beside it"
             ));
         }
         let heard_by_others: HostSet = self.peers.alive().fold(HostSet::EMPTY, |all, (_, peer)| {

@@ -1,9 +1,11 @@
 //! Those who use this cluster's address but cannot be talked to: hosts with another key or none, and Microsoft's NLB.
 //!
-//! Nothing vouches for such frames: anybody on the segment can send them, with any host ID. So nothing follows from
-//! them but an event: one per host ID and reason until it has been silent for a while, and never more than a few
-//! per minute. What is remembered is bounded by the number of IDs and reasons. The counters of rejected frames
-//! (`Cluster::rejected`) count all of them. Specification: docs/design.md, "On the wire".
+//! Nothing vouches for such frames: anybody on the segment can send them, with any host ID. So two things only follow
+//! from them. People are told: one event per host ID and reason until it has been silent for a while, and never more
+//! than a few per minute. And a host that has not served yet does not begin to serve *alone* beside them: it may well
+//! be the one with the wrong key. Hosts that serve or have served, and several that believe each other, go on as if
+//! nothing had been heard. What is remembered is bounded by the number of IDs and reasons. The counters of rejected
+//! frames (`Cluster::rejected`) count all of them. Specification: docs/design.md, "On the wire".
 
 use super::Cluster;
 use crate::event::{Distrust, Event};
@@ -12,6 +14,7 @@ use crate::time::Time;
 use crate::wire::Reject;
 use crate::wire::heartbeat::Header;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// After so long a silence a stranger is told of again.
@@ -28,6 +31,8 @@ pub(super) struct Strangers {
     told: BTreeMap<(HostId, Option<Distrust>), Time>,
     window_began: Time,
     events: u32,
+    /// Who was heard last, its dedicated IP, and when.
+    last: Option<(HostId, Ipv4Addr, Time)>,
 }
 
 impl Strangers {
@@ -53,7 +58,15 @@ impl Strangers {
 }
 
 impl Cluster {
-    /// Tells people of a frame that was rejected, if it names this cluster and the reason is one they should know.
+    /// A stranger that speaks now, and its dedicated IP.
+    pub(super) fn stranger_that_speaks(&self, now: Time) -> Option<(HostId, Ipv4Addr)> {
+        let recently = self.config.timing.expiry() * 2;
+        let last = self.strangers.last;
+        last.filter(|(_, _, heard_at)| now < *heard_at + recently)
+            .map(|(host, dip, _)| (host, dip))
+    }
+
+    /// Notes a frame that was rejected and tells people of it, if it names this cluster and the reason is one they should know.
     pub(super) fn note_stranger(&mut self, now: Time, payload: &[u8], reason: Reject) {
         let distrust = Distrust::from_reject(reason);
         if !self.takes_part() || (distrust.is_none() && reason != Reject::ForeignNlb) {
@@ -66,8 +79,9 @@ impl Cluster {
         let Some(host) = header.host_of(primary) else {
             return;
         };
+        let dip = header.dip;
+        self.strangers.last = Some((host, dip, now));
         if self.strangers.is_news(now, (host, distrust)) {
-            let dip = header.dip;
             self.emit(match distrust {
                 Some(reason) => Event::NotBelieved { host, dip, reason },
                 None => Event::ForeignNlb { host, dip },

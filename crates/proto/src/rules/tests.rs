@@ -1,6 +1,9 @@
 //! Rule sets: overlaps, digests, bytes, and what is said of two that differ.
 
 use super::*;
+use crate::datapath::{Identity, Image, View, no_sockets};
+use crate::ids::{HostId, Mac};
+use covey_filter::{Address, DEFAULT_RULE, PORTS, Tables as _, vip_slot};
 use proptest::prelude::*;
 
 fn rule(vip: Option<&str>, start: u16, end: u16, protocol: Protocol) -> PortRule {
@@ -196,4 +199,52 @@ fn a_difference_says_where_and_what() {
         ),
         "the virtual IPs stand in another order"
     );
+}
+
+/// The first port, the number of further ports, the index of the virtual IP (2: all of them) and the protocol.
+fn any_rules() -> impl Strategy<Value = RuleSet> {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Both];
+    let scopes = [Some("10.0.0.1"), Some("10.0.0.2"), None];
+    // Close together, so that they meet, and at both ends of all ports.
+    let start = prop_oneof![0..40u16, u16::MAX - 20..=u16::MAX];
+    let one = (start, 0..12u16, 0..scopes.len(), 0..protocols.len());
+    prop::collection::vec(one, 0..24).prop_map(move |drawn| {
+        let mut rules = Vec::new();
+        for (start, more, scope, protocol) in drawn {
+            let end = start.saturating_add(more);
+            let next = rule(scopes[scope], start, end, protocols[protocol]);
+            if rules.iter().all(|known: &PortRule| !known.overlaps(&next)) {
+                rules.push(next);
+            }
+        }
+        set(rules).expect("rules that overlap were left out")
+    })
+}
+
+proptest! {
+    /// Which rule goes first is said twice: here for connections, and in the tables for packets.
+    #[test]
+    fn the_tables_find_the_rule_that_covers(rules in any_rules()) {
+        let identity = Identity {
+            host: HostId::new(1).unwrap(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            cluster_mac: Mac([2, 0xBF, 10, 0, 0, 1]),
+            hash_key: [1, 2],
+        };
+        let image = Image::fenced(&identity, &rules);
+        let view = View { image: &image, lease_holds: false, sockets: &no_sockets };
+        for vip in rules.vips() {
+            let slot = vip_slot(image.settings.vip_seed, Address::from(*vip));
+            let tables = image.vips[slot];
+            for port in 0..PORTS {
+                let port = port as u16;
+                let covering = rules.covering_tcp(*vip, port).map(|(index, _)| index);
+                prop_assert_eq!(
+                    view.rule_at(tables.tcp, port),
+                    Some(covering.unwrap_or(DEFAULT_RULE)),
+                    "port {} of {}", port, vip
+                );
+            }
+        }
+    }
 }

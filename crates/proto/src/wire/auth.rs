@@ -1,10 +1,12 @@
 //! Signing of heartbeats: HMAC-SHA-256 truncated to 16 bytes, with a key ID, so that keys can be rotated.
 //!
 //! The same secret also makes the key of the bucket hash, under another label, so that a client cannot
-//! aim at one host. Specification: docs/design.md, "On the wire".
+//! aim at one host, and of that the tokens of commits, which nobody else can know. Specification: docs/design.md, "On the wire".
 
 use crate::config::{Auth, Key};
 use crate::rules::{RuleSet, mapped};
+use crate::wire::heartbeat::CommittedMap;
+use covey_filter::Token;
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::Sha256;
 
@@ -36,12 +38,7 @@ impl Auth {
         hmac.update(b"covey bucket hash 1");
         hmac.update(&mapped(rules.primary()));
         let bytes = hmac.finalize().into_bytes();
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(word)
-        };
-        [word(0), word(8)]
+        [word_at(&bytes, 0), word_at(&bytes, 8)]
     }
 }
 
@@ -62,6 +59,23 @@ impl Key {
         hmac.update(message);
         hmac.verify_truncated_left(tag).is_ok()
     }
+}
+
+/// The token of a commit: all hosts of the cluster work it out when they acknowledge the ballot, and nobody else can.
+/// Made of the bucket hash's key, which all hosts have in common whichever key they sign with.
+pub fn commit_token(hash_key: [u64; 2], map: &CommittedMap) -> Token {
+    let [low, high] = hash_key.map(u64::to_le_bytes);
+    let mut hmac = keyed(&[low, high].concat());
+    hmac.update(b"covey commit 1");
+    hmac.update(&map.to_bytes());
+    let bytes = hmac.finalize().into_bytes();
+    [word_at(&bytes, 0), word_at(&bytes, 8)]
+}
+
+fn word_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
 }
 
 fn keyed(secret: &[u8]) -> Hmac<Sha256> {

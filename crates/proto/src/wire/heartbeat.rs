@@ -15,6 +15,7 @@
 //!       -     -  Covey's records: u8 type, u8 zero, u16 LE length of the value, value
 //! ```
 //!
+//! A third message, the commit, gives no name and has its record first, so that programs in the kernel find it.
 //! Records of unknown type are skipped, so that newer versions stay readable. The signature record comes
 //! last and covers everything before its tag. All integers are little-endian. Wireshark shows who speaks
 //! and takes Covey's records as one blob. Specification: docs/design.md, "On the wire".
@@ -30,6 +31,7 @@ use super::reader::Reader;
 use crate::config::{Auth, ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::rules::Claim;
+use covey_filter::Token;
 use records::{kind, record};
 use std::net::Ipv4Addr;
 
@@ -265,6 +267,18 @@ pub enum Body {
     Heartbeat(Box<Heartbeat>),
     /// A part of something large.
     Chunk(Chunk),
+    /// A map comes into force.
+    Commit(Commit),
+}
+
+/// Reveals the token of a ballot. The filters of all hosts read it as the frame passes ([`covey_filter::token()`]), so
+/// the sender gives no name, and the token stands at a fixed place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// What the hosts that have acknowledged the ballot wait for.
+    pub token: Token,
+    /// The map.
+    pub map: CommittedMap,
 }
 
 /// The header that all messages have in common, Covey's and NLB's. Nothing vouches for it.
@@ -325,7 +339,12 @@ impl Message {
         out.extend_from_slice(&u32::from(self.sender.host.get()).to_le_bytes());
         out.extend_from_slice(&primary);
         out.extend_from_slice(&self.sender.dip.octets());
-        emit_name(&mut out, &self.sender.name);
+        if let Body::Commit(commit) = &self.body {
+            emit_name(&mut out, "");
+            commit.emit(&mut out);
+        } else {
+            emit_name(&mut out, &self.sender.name);
+        }
         let name_end = out.len();
         record(&mut out, kind::VITALS, |value| {
             value.extend_from_slice(&self.sender.mac.0);
@@ -335,6 +354,7 @@ impl Message {
         match &self.body {
             Body::Heartbeat(heartbeat) => heartbeat.emit(&mut out),
             Body::Chunk(chunk) => chunk.emit(&mut out),
+            Body::Commit(_) => {}
         }
         if self.sender.version > PROTOCOL_VERSION {
             tomorrow::extend(&mut out, name_end);

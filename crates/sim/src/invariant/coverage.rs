@@ -109,7 +109,8 @@ impl Coverage {
                 let hosts = (first, second);
                 let known = before.iter().find(|overlap| overlap.hosts == hosts);
                 let since = known.map_or(now, |overlap| overlap.since);
-                let same_map = (a.epoch, a.digest) == (b.epoch, b.digest);
+                let same_map =
+                    (a.in_force.epoch, a.in_force.digest) == (b.in_force.epoch, b.in_force.digest);
                 self.overlaps.push(Overlap {
                     hosts,
                     since,

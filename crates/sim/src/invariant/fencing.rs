@@ -139,16 +139,16 @@ impl Fencing {
         };
         for (one, left_out) in serving() {
             for (other, member) in serving() {
-                let (mine, theirs) = (left_out.state.epoch, member.state.epoch);
+                let (mine, theirs) = (left_out.state.in_force.epoch, member.state.in_force.epoch);
                 if theirs > mine
-                    && !member.state.view.contains(left_out.state.id)
+                    && !member.state.in_force.view.contains(left_out.state.id)
                     && !self.excuses(now, one, other)
                 {
                     return Err(format!(
                         "host {} serves in epoch {mine}, though host {} does in epoch {theirs} with hosts {} only",
                         one + 1,
                         other + 1,
-                        member.state.view
+                        member.state.in_force.view
                     ));
                 }
             }

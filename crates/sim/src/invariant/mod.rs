@@ -18,6 +18,7 @@ pub(crate) use coverage::Probes;
 pub(crate) use settled::Disturbance;
 
 use crate::client::Happening;
+use crate::datapath::MapInForce;
 use crate::expect::Expectations;
 use crate::machine::Machine;
 use crate::report::Counts;
@@ -27,7 +28,7 @@ use crate::site;
 use crate::tcp::Tuple;
 use connections::Connections;
 use coverage::Coverage;
-use covey_proto::config::Timing;
+use covey_proto::config::{ClusterConfig, ClusterMode, Timing};
 use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Epoch, HostId, HostSet};
 use covey_proto::time::Time;
@@ -56,10 +57,28 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Hosts of one camp can be one cluster: they have the same mode and the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Camp {
+    mode: ClusterMode,
+    /// Follows from the key.
+    hash_key: [u64; 2],
+}
+
+impl Camp {
+    pub(crate) fn of(config: &ClusterConfig) -> Self {
+        Self {
+            mode: config.mode,
+            hash_key: config.auth.hash_key(&config.rules),
+        }
+    }
+}
+
 /// What the invariants must know of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Account {
     pub(crate) id: HostId,
+    pub(crate) camp: Camp,
     pub(crate) powered: bool,
     /// It has a daemon.
     pub(crate) daemon: bool,
@@ -74,9 +93,8 @@ pub(crate) struct Account {
     pub(crate) serving: bool,
     /// It says that it is converged.
     pub(crate) converged: bool,
-    pub(crate) epoch: Epoch,
-    pub(crate) digest: Digest,
-    pub(crate) view: HostSet,
+    /// The map by which it serves.
+    pub(crate) in_force: MapInForce,
     /// Hosts that, as far as it knows, may not join for now, because they were lost again and again.
     pub(crate) kept_out: HostSet,
     /// It asks the others for more patience, because it runs late itself.
@@ -94,9 +112,10 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) const fn new(id: HostId) -> Self {
+    pub(crate) fn new(id: HostId, camp: Camp) -> Self {
         Self {
             id,
+            camp,
             powered: true,
             daemon: false,
             stalled: false,
@@ -105,9 +124,7 @@ impl Account {
             misfit: false,
             serving: false,
             converged: false,
-            epoch: Epoch(0),
-            digest: Digest(0),
-            view: HostSet::EMPTY,
+            in_force: MapInForce::default(),
             kept_out: HostSet::EMPTY,
             late: false,
             offered: Digest(0),
@@ -277,8 +294,8 @@ impl Watch {
         counts: &mut Counts,
     ) {
         for (epoch, machine) in self.epochs.iter_mut().zip(machines) {
-            if *epoch != machine.state.epoch {
-                *epoch = machine.state.epoch;
+            if *epoch != machine.state.in_force.epoch {
+                *epoch = machine.state.in_force.epoch;
                 self.connections.committed(now);
             }
         }

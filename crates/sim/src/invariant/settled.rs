@@ -12,6 +12,7 @@
 //! Planned changes (start, stop, weights, rules) do not unsettle a cluster: that is promise 2. A crash out of a
 //! settled state costs only what the dead host served, and only for a time that is known: promise 3.
 
+use super::Camp;
 use crate::machine::Machine;
 use covey_proto::config::Timing;
 use covey_proto::ids::{Digest, HostId, HostSet};
@@ -195,12 +196,12 @@ impl Settling {
         let draining: HostSet = draining.map(|machine| machine.state.id).collect();
         let first = wanting
             .first()
-            .map(|machine| (machine.state.epoch, machine.state.digest));
+            .map(|machine| (machine.state.in_force.epoch, machine.state.in_force.digest));
         self.agreed = wanting.iter().all(|machine| {
             let state = &machine.state;
             state.converged
-                && state.view.without(draining) == members.without(draining)
-                && Some((state.epoch, state.digest)) == first
+                && state.in_force.view.without(draining) == members.without(draining)
+                && Some((state.in_force.epoch, state.in_force.digest)) == first
         }) && first.is_some();
         self.wanting = wanting.len();
         let stalled = machines.iter().any(|machine| machine.state.stalled);
@@ -238,7 +239,7 @@ impl Settling {
     }
 
     /// Hosts that should be in the cluster: those that want to, but for twins, hosts that were lost too often, and
-    /// hosts whose rules most do not have.
+    /// hosts whose rules, mode or key most do not have.
     fn wanting(machines: &[Machine], kept_out: HostSet) -> Vec<&Machine> {
         let able = || {
             machines.iter().filter(|machine| {
@@ -247,16 +248,15 @@ impl Settling {
                 state.wants && state.powered && fit
             })
         };
-        let mut votes: BTreeMap<Digest, usize> = BTreeMap::new();
+        let wish = |machine: &Machine| (machine.state.camp, machine.state.offered);
+        let mut votes: BTreeMap<(Camp, Digest), usize> = BTreeMap::new();
         for machine in able() {
-            *votes.entry(machine.state.offered).or_default() += 1;
+            *votes.entry(wish(machine)).or_default() += 1;
         }
         let most = votes.values().copied().max().unwrap_or(0);
-        let rules = able()
-            .map(|machine| machine.state.offered)
-            .find(|rules| votes[rules] == most);
+        let wanted = able().map(wish).find(|wish| votes[wish] == most);
         able()
-            .filter(|machine| Some(machine.state.offered) == rules)
+            .filter(|machine| Some(wish(machine)) == wanted)
             .collect()
     }
 

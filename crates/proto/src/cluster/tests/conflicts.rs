@@ -2,7 +2,7 @@
 
 use super::super::{Command, Input, Output};
 use super::segment::{Segment, TIMING, config, id, set, vip, web_rules};
-use crate::config::{Auth, ClusterConfig, ClusterMode, Key};
+use crate::config::{Auth, ClusterConfig, ClusterMode, Key, cluster_mac};
 use crate::event::{Distrust, Event, FenceReason};
 use crate::ids::{HostId, Mac};
 use crate::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleDifference, RuleSet};
@@ -448,11 +448,18 @@ fn a_host_with_another_key_or_none_is_named_on_both_sides() {
     for (auth, here, there) in cases {
         let stranger = ClusterConfig { auth, ..config(3) };
         let mut segment = Segment::new([config(1), config(2), stranger]);
-        // What cannot be read is no sign of life: each side may serve.
-        segment.split = true;
         segment.start_all();
         segment.run_until_converged(&[1, 2]);
-        segment.run(Duration::from_secs(20));
+        for _ in 0..200 {
+            segment.run(TIMING.period);
+            assert!(segment.is_converged(&[1, 2]), "{}", segment.account());
+            assert_eq!(segment.share(3), 0, "{}", segment.account());
+        }
+        let waiting = waiting_for(&segment, 2).unwrap();
+        assert!(
+            waiting.contains("uses this cluster's address and cannot be believed"),
+            "{waiting}"
+        );
         let told = |host: u8, reason| Event::NotBelieved {
             host: id(host),
             dip: config(host).dip,
@@ -464,6 +471,51 @@ fn a_host_with_another_key_or_none_is_named_on_both_sides() {
         assert_eq!(count(&segment, 2, |event| *event == told(1, there)), 1);
         assert_eq!(count(&segment, 2, |event| event.id() == 1016), 2);
     }
+}
+
+#[test]
+fn a_stranger_serves_when_nobody_else_speaks_and_keeps_no_survivor_from_it() {
+    let stranger = ClusterConfig {
+        auth: key(1, 8),
+        ..config(3)
+    };
+    let mut segment = Segment::new([config(1), config(2), stranger]);
+    segment.start_all();
+    segment.run_until_converged(&[1, 2]);
+    segment.crash(1);
+    segment.run_until_converged(&[2]);
+    segment.run(TIMING.budget() * 6);
+    assert!(segment.is_converged(&[2]), "{}", segment.account());
+    assert_eq!(segment.share(3), 0);
+    segment.crash(2);
+    segment.run_until_converged(&[3]);
+    // Nor does a single host that is heard by nobody else begin beside it.
+    segment.restart(1);
+    segment.run(TIMING.budget() * 6);
+    assert!(segment.is_converged(&[3]), "{}", segment.account());
+    assert_eq!(segment.share(1), 0);
+}
+
+#[test]
+fn a_host_in_another_mode_that_is_not_heard_does_not_serve_beside_the_others() {
+    let mut odd = config(3);
+    odd.mode = ClusterMode::Multicast;
+    odd.cluster_mac = cluster_mac(odd.mode, odd.rules.primary());
+    let mut segment = Segment::new([config(1), config(2), odd]);
+    segment.start_all();
+    segment.run_until_converged(&[1, 2]);
+    segment.run(TIMING.budget() * 10);
+    assert!(segment.is_converged(&[1, 2]), "{}", segment.account());
+    assert_eq!(segment.share(3), 0, "{}", segment.account());
+    assert_eq!(count(&segment, 2, |event| event.id() == 1015), 2);
+    let waiting = waiting_for(&segment, 2).unwrap();
+    assert_eq!(
+        waiting,
+        "host(s) 1,2 are set to another mode than this host"
+    );
+    segment.crash(1);
+    segment.crash(2);
+    segment.run_until_converged(&[3]);
 }
 
 /// A membership heartbeat of Microsoft's NLB, as in the public capture (NLB facts §1.3), with other addresses.

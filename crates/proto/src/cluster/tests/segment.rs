@@ -85,6 +85,8 @@ pub(super) struct Host {
     pub(super) config: ClusterConfig,
     pub(super) cluster: Cluster,
     pub(super) image: Option<Image>,
+    /// What may come into force, and until when it would let the host serve.
+    staged: Option<(Image, Time)>,
     pub(super) lease: Time,
     wait: Time,
     /// Not running until then.
@@ -114,6 +116,11 @@ impl Host {
                 let map = usize::from(image.rules[1].map);
                 Row(image.rows[map][bucket]).is_mine()
             })
+    }
+
+    fn commit(&mut self) {
+        let (image, lease) = self.staged.take().expect("something is staged");
+        (self.image, self.lease) = (Some(image), lease);
     }
 
     /// Whether it may answer anything at all.
@@ -163,6 +170,7 @@ impl Segment {
             cluster: Cluster::new(config.clone()),
             config,
             image: None,
+            staged: None,
             lease: Time::ZERO,
             wait: Time::NEVER,
             stalled_until: Time::ZERO,
@@ -251,7 +259,8 @@ impl Segment {
         let host = &mut self.hosts[index];
         host.config.incarnation.0 += 0x100 + now.as_micros();
         host.cluster = Cluster::new(host.config.clone());
-        (host.powered, host.running, host.image, host.lease) = (true, true, None, Time::ZERO);
+        (host.powered, host.running) = (true, true);
+        (host.image, host.staged, host.lease) = (None, None, Time::ZERO);
         host.inbox.clear();
         self.command(index, Command::Start);
     }
@@ -271,7 +280,23 @@ impl Segment {
         loop {
             match self.hosts[index].cluster.poll_output() {
                 Output::Transmit(frame) => self.transmit(index, frame),
-                Output::Program(image) => self.hosts[index].image = Some(*image),
+                Output::Stage(staging) => {
+                    self.hosts[index].staged = Some((staging.image, staging.lease));
+                }
+                Output::StagedLease(until) => {
+                    self.hosts[index]
+                        .staged
+                        .as_mut()
+                        .expect("something is staged")
+                        .1 = until;
+                }
+                Output::Withdraw => self.hosts[index].staged = None,
+                Output::Commit => self.hosts[index].commit(),
+                Output::Amend(image) => self.hosts[index].image = Some(*image),
+                Output::Fence => {
+                    let host = &mut self.hosts[index];
+                    (host.image, host.staged, host.lease) = (None, None, Time::ZERO);
+                }
                 Output::Lease(until) => self.hosts[index].lease = until,
                 Output::CountConnections => {
                     let Host {

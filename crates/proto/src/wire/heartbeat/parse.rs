@@ -5,8 +5,8 @@
 
 use super::records::{self, kind};
 use super::{
-    Acknowledgement, Body, CommittedMap, Header, Heartbeat, KeptOut, MAX_NAME, Message,
-    NAME_PADDING, NLB_SIGNATURES, SIGNATURE, Sender,
+    Acknowledgement, Body, Header, Heartbeat, KeptOut, MAX_NAME, Message, NAME_PADDING,
+    NLB_SIGNATURES, SIGNATURE, Sender,
 };
 use crate::config::Auth;
 use crate::ids::{Digest, HostId, HostSet, Incarnation, Mac};
@@ -123,7 +123,7 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
     let mut offers = Vec::new();
     let (mut committed, mut staged, mut proposal) = (None, None, None);
     let (mut wanted, mut report, mut kept_out) = (None, None, None);
-    let mut chunk = None;
+    let (mut chunk, mut commit) = (None, None);
     while !reader.is_empty() {
         let kind = reader.u8()?;
         reader.u8()?;
@@ -138,13 +138,8 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
             }
             kind::ECHOES => echoes = records::parse_echoes(&mut value)?,
             kind::OFFER if offers.len() < 2 => offers.push(records::parse_offer(&mut value)?),
-            kind::COMMITTED => {
-                let ballot = records::parse_ballot(&mut value)?;
-                committed = Some(CommittedMap {
-                    ballot,
-                    digest: Digest(value.u64()?),
-                });
-            }
+            kind::COMMITTED => committed = Some(records::parse_map(&mut value)?),
+            kind::COMMIT => commit = Some(records::parse_commit(&mut value)?),
             kind::STAGED => {
                 let ballot = records::parse_ballot(&mut value)?;
                 staged = Some(Acknowledgement {
@@ -180,6 +175,12 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
         return Ok(Message {
             sender,
             body: Body::Chunk(chunk),
+        });
+    }
+    if let Some(commit) = commit {
+        return Ok(Message {
+            sender,
+            body: Body::Commit(commit),
         });
     }
     let state = state.ok_or(Reject::MissingRecord)?;

@@ -4,8 +4,8 @@
 //! laid out in the order of the fields below; what follows the known fields is a newer version's.
 
 use super::{
-    Announced, Ballot, Base, CHUNK_LEN, Chunk, Echo, Heartbeat, MAX_ECHOES, Offer, Proposal,
-    Report, Subject,
+    Announced, Ballot, Base, CHUNK_LEN, Chunk, Commit, CommittedMap, Echo, Heartbeat, MAX_ECHOES,
+    Offer, Proposal, Report, Subject,
 };
 use crate::config::{ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, MAX_HOSTS};
@@ -28,6 +28,7 @@ pub(super) mod kind {
     pub(in super::super) const CHUNK: u8 = 0xC9;
     pub(in super::super) const REPORT: u8 = 0xCA;
     pub(in super::super) const KEPT_OUT: u8 = 0xCB;
+    pub(in super::super) const COMMIT: u8 = covey_filter::COMMIT_RECORD;
     pub(in super::super) const SIGNATURE: u8 = 0xCF;
 }
 
@@ -35,10 +36,7 @@ impl Heartbeat {
     pub(super) fn emit(&self, out: &mut Vec<u8>) {
         // What decides about a commit comes first, at an offset that does not depend on the number of hosts.
         if let Some(map) = &self.committed {
-            record(out, kind::COMMITTED, |value| {
-                emit_ballot(value, &map.ballot);
-                value.extend_from_slice(&map.digest.0.to_le_bytes());
-            });
+            record(out, kind::COMMITTED, |value| emit_map(value, map));
         }
         record(out, kind::STATE, |value| {
             value.push(self.announced as u8);
@@ -92,6 +90,45 @@ impl Heartbeat {
             }
         });
     }
+}
+
+impl CommittedMap {
+    /// Ballot and digest, as they travel.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        emit_map(&mut bytes, &self);
+        bytes
+    }
+}
+
+impl Commit {
+    pub(super) fn emit(&self, out: &mut Vec<u8>) {
+        record(out, kind::COMMIT, |value| {
+            for word in self.token {
+                value.extend_from_slice(&word.to_le_bytes());
+            }
+            emit_map(value, &self.map);
+        });
+    }
+}
+
+pub(super) fn parse_commit(value: &mut Reader<'_>) -> Result<Commit, Reject> {
+    Ok(Commit {
+        token: [value.u64()?, value.u64()?],
+        map: parse_map(value)?,
+    })
+}
+
+fn emit_map(out: &mut Vec<u8>, map: &CommittedMap) {
+    emit_ballot(out, &map.ballot);
+    out.extend_from_slice(&map.digest.0.to_le_bytes());
+}
+
+pub(super) fn parse_map(value: &mut Reader<'_>) -> Result<CommittedMap, Reject> {
+    Ok(CommittedMap {
+        ballot: parse_ballot(value)?,
+        digest: Digest(value.u64()?),
+    })
 }
 
 impl Chunk {

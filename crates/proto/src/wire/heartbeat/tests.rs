@@ -122,9 +122,13 @@ prop_compose! {
         body in prop_oneof![
             4 => heartbeat().prop_map(|heartbeat| Body::Heartbeat(Box::new(heartbeat))),
             1 => chunk().prop_map(Body::Chunk),
+            1 => (any::<[u64; 2]>(), ballot(), any::<u64>()).prop_map(|(token, ballot, digest)| {
+                Body::Commit(Commit { token, map: CommittedMap { ballot, digest: Digest(digest) } })
+            }),
         ],
     ) -> Message {
         let incarnation = Incarnation(incarnation);
+        let name = if matches!(body, Body::Commit(_)) { String::new() } else { name };
         let sender = Sender { host, dip: dip.into(), name, mac: Mac(mac), incarnation, sequence, version };
         Message { sender, body }
     }
@@ -138,6 +142,18 @@ proptest! {
             let of_today = message.sender.version <= PROTOCOL_VERSION;
             prop_assert!(!of_today || frame.len() <= HEADER_LEN + 1500, "{} bytes", frame.len());
             prop_assert_eq!(parse(&frame, &auth), Ok(message.clone()));
+        }
+    }
+
+    #[test]
+    fn programs_in_the_kernel_find_the_token_of_a_commit_and_of_nothing_else(message in message()) {
+        let told = match &message.body {
+            Body::Commit(commit) => Some(commit.token),
+            Body::Heartbeat(_) | Body::Chunk(_) => None,
+        };
+        for (auth, ethertype) in [(keys(7), ethernet::HEARTBEAT), (Auth::None, ethernet::LEGACY_HEARTBEAT)] {
+            let frame = message.emit(Mac::BROADCAST, ethertype, PRIMARY, &auth);
+            prop_assert_eq!(covey_filter::token(frame.as_slice()), told);
         }
     }
 

@@ -23,11 +23,31 @@ fn chunk(subject: Subject, bytes: &[u8]) -> Message {
     }
 }
 
+fn commit() -> Message {
+    let Message { mut sender, .. } = example();
+    sender.name = String::new();
+    let ballot = Ballot {
+        epoch: Epoch(9),
+        proposer: HostId::new(3).unwrap(),
+        incarnation: Incarnation(0x0102_0304_0506_0708),
+        attempt: 2,
+    };
+    let map = CommittedMap {
+        ballot,
+        digest: Digest(0xCCDD),
+    };
+    let token = [0x1111_2222_3333_4444, 0x5555_6666_7777_8888];
+    Message {
+        sender,
+        body: Body::Commit(Commit { token, map }),
+    }
+}
+
 fn heartbeat(change: impl FnOnce(&mut Heartbeat)) -> Message {
     let mut message = example();
     match &mut message.body {
         Body::Heartbeat(heartbeat) => change(heartbeat),
-        Body::Chunk(_) => panic!("the example is a heartbeat"),
+        Body::Chunk(_) | Body::Commit(_) => panic!("the example is a heartbeat"),
     }
     message
 }
@@ -69,6 +89,7 @@ fn all() -> Vec<Golden> {
             chunk(Subject::Map(base), &[1, 2, 3]),
             include_str!("golden/version-1-map-chunk.hex"),
         ),
+        golden(commit(), include_str!("golden/version-1-commit.hex")),
         golden(
             chunk(Subject::Lingering(Digest(0x11)), &[4, 5]),
             include_str!("golden/version-1-lingering-chunk.hex"),
