@@ -1,12 +1,12 @@
 //! Covey's programs in the kernel: thin shells that show frames and tables to `covey-filter` and carry out what
 //! it says. Everything that could be wrong is decided over there, where it is tested.
 //!
-//! | program         | hook       | does                                                            |
-//! |-----------------|------------|-----------------------------------------------------------------|
-//! | `covey_ingress` | XDP        | keeps this host's share of the cluster's traffic, drops the rest |
-//! | `covey_thorough` | tail call | the same for what is neither TCP nor UDP as a rule               |
-//! | `covey_promote` | tc ingress | says "for this host" of frames that XDP accepted (see there)     |
-//! | `covey_guard`   | tc egress  | lets nobody outside learn the cluster MAC wrongly                |
+//! | program          | hook       | does                                                            |
+//! |------------------|------------|-----------------------------------------------------------------|
+//! | `covey_ingress`  | XDP        | keeps this host's share of the cluster's traffic, drops the rest |
+//! | `covey_thorough` | tail call  | the same for the frames that are few                            |
+//! | `covey_promote`  | tc ingress | says "for this host" of frames that XDP accepted (see there)     |
+//! | `covey_guard`    | tc egress  | lets nobody outside learn the cluster MAC wrongly                |
 //!
 //! Both ends see commit frames: the new map comes into force as they pass (`covey_filter::Control`).
 //!
@@ -61,7 +61,7 @@ pub fn covey_thorough(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn carry_out(decision: Decision, mut frame: Bytes, tables: &InForce) -> u32 {
-    maps::count(decision.reason);
+    tables.count(decision.reason);
     match decision.verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
@@ -105,7 +105,7 @@ pub fn covey_guard(ctx: TcContext) -> i32 {
             TC_ACT_UNSPEC
         }
         Egress::Drop => {
-            maps::count(Reason::SourceMac);
+            maps::count_without_rule(Reason::SourceMac);
             TC_ACT_SHOT
         }
         Egress::Change(changes) => {
@@ -114,7 +114,7 @@ pub fn covey_guard(ctx: TcContext) -> i32 {
                 return TC_ACT_SHOT;
             }
             if changes.advertised.is_some() {
-                maps::count(Reason::Advertised);
+                maps::count_without_rule(Reason::Advertised);
             }
             TC_ACT_UNSPEC
         }

@@ -2,14 +2,14 @@
 //! (`crates/covey/src/datapath`) knows them by these names, and writes the first three as mapped memory.
 //! Specification: docs/design.md, "Data path".
 //!
-//! | map          | value        | entries        | written by                                   |
-//! |--------------|--------------|----------------|----------------------------------------------|
-//! | `TABLES`     | `Generation` | 2              | user space; as a whole only the one that is not in force |
-//! | `CONTROL`    | `Control`    | 1              | user space, and these programs when a commit passes |
-//! | `COUNTERS`   | u64          | one per reason | these programs, per CPU                       |
-//! | `SEEN`       | u32 x 4096   | one per rule   | these programs: last second with traffic      |
-//! | `THOROUGH`   | program      | 1              | user space, once: `covey_thorough`            |
-//! | `FIRSTS`     | u64          | 8192, by packet | these programs: when its first fragment came, and whether it was taken |
+//! | map        | value         | entries                        | written by                                               |
+//! |------------|---------------|--------------------------------|----------------------------------------------------------|
+//! | `TABLES`   | `Generation`  | 2                              | user space; as a whole only the one that is not in force |
+//! | `CONTROL`  | `Control`     | 1                              | user space, and these programs when a commit passes      |
+//! | `COUNTERS` | u64 x reasons | one per rule, one without rule | these programs, per CPU                                  |
+//! | `SEEN`     | u32 x 4096    | one per rule                   | these programs: last second with traffic                 |
+//! | `THOROUGH` | program       | 1                              | user space, once: `covey_thorough`                       |
+//! | `FIRSTS`   | u64, ns       | 8192, by packet                | these programs: when its first fragment came, if taken   |
 
 use crate::sockets;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
@@ -19,7 +19,7 @@ use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 use core::cell::UnsafeCell;
 use covey_filter::{
-    BUCKETS, Control, Datagram, Flow, Generation, MacBytes, Packet, RULE_SLOTS, Reason, Row,
+    BUCKETS, Control, Datagram, Flow, Generation, MacBytes, NO_RULE, Packet, RULE_SLOTS, Reason, Row,
     RuleEntry, Segment, Settings, Socket, Tables, VipSlot, Word,
 };
 
@@ -36,7 +36,8 @@ static CONTROL: Array<Control<Volatile>> = Array::with_max_entries(1, BPF_F_MMAP
 static SEEN: Array<[u32; BUCKETS]> = Array::with_max_entries(RULE_SLOTS as u32, BPF_F_MMAPABLE);
 
 #[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+static COUNTERS: PerCpuArray<[u64; Reason::ALL.len()]> =
+    PerCpuArray::with_max_entries(NO_RULE as u32 + 1, 0);
 
 /// For packets that came in fragments: the time in ns of CLOCK_MONOTONIC at which the first one came, and in the lowest bit
 /// whether it was taken. Only fragments come here; who sends many makes the kernel forget the oldest, and a fragment whose
@@ -88,7 +89,7 @@ impl InForce {
             tables: TABLES.get(generation)?,
             generation: Kept::new(generation),
             asker,
-            rule: Kept::new(0),
+            rule: Kept::new(NO_RULE),
             bucket: Kept::new(0),
         })
     }
@@ -96,6 +97,12 @@ impl InForce {
     #[inline(always)]
     pub(crate) fn host_mac(&self) -> MacBytes {
         self.tables.settings.host_mac
+    }
+
+    /// Counts a frame on this CPU, under the rule that was looked up for it.
+    #[inline(always)]
+    pub(crate) fn count(&self, reason: Reason) {
+        count(self.rule.get(), reason);
     }
 
     /// Notes when a bucket of a sticky rule had traffic that this host took.
@@ -231,13 +238,18 @@ fn coarse_ns() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Counts a frame on this CPU.
+/// Counts a frame that meets no rule on this CPU.
 #[inline(always)]
-pub(crate) fn count(reason: Reason) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+pub(crate) fn count_without_rule(reason: Reason) {
+    count(NO_RULE, reason);
+}
+
+#[inline(always)]
+fn count(rule: u8, reason: Reason) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(rule)) {
         // SAFETY: the pointer is to this CPU's slot; programs on one hook of one CPU do not interrupt each other,
         // and a count lost between hooks would do no harm.
-        unsafe { *counter += 1 };
+        unsafe { (*counters)[reason as usize] += 1 };
     }
 }
 

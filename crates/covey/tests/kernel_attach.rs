@@ -50,7 +50,8 @@ fn reachable(segment: &Segment, vip: impl Into<IpAddr>) -> bool {
 
 fn count(path: &DataPath, reason: Reason) -> u64 {
     let counters = path.counters().expect("counters can be read");
-    counters[reason as usize].1
+    let found = counters.by_reason().find(|(of, _)| *of == reason);
+    found.map_or(0, |(_, count)| count)
 }
 
 /// Link and program behind a pin.

@@ -12,7 +12,7 @@
 //!   map, bucket    --rows--> Row { mine / not mine, shared / lingering, answers ARP }          4096 bytes per map
 //! ```
 //!
-//! Port classes keep the tables small: 64 rules cut the ports into at most 129 ranges, so one table of 64 KiB
+//! Port classes keep the tables small: 64 rules cut the ports into at most 131 ranges, so one table of 64 KiB
 //! serves all addresses and protocols, instead of one for each.
 
 use crate::{Address, Datagram, Flow, MacBytes, Segment};
@@ -27,13 +27,15 @@ pub const DEFAULT_RULE: u8 = 0;
 pub const NEIGHBOUR_RULE: u8 = 65;
 /// Entries in the rule table: default rule, port rules, neighbour rule.
 pub const RULE_SLOTS: usize = 66;
+/// Where frames are counted that meet no rule: behind the rules.
+pub const NO_RULE: u8 = RULE_SLOTS as u8;
 /// Virtual IP addresses that a configuration may hold.
 pub const MAX_VIPS: usize = 64;
 /// Slots of the perfect-hash table of virtual IPs (a power of two, well above `MAX_VIPS`).
 pub const VIP_SLOTS: usize = 1024;
 /// TCP or UDP ports.
 pub const PORTS: usize = 65536;
-/// Classes of ports that all rules treat alike: above the 129 ranges that 64 rules can make, and a byte.
+/// Classes of ports that all rules treat alike: above the 131 ranges that 64 rules can make, and a byte.
 pub const PORT_CLASSES: usize = 256;
 /// Distinct port tables: at most one for TCP and one for UDP per virtual IP.
 pub const PORT_TABLES: usize = 2 * MAX_VIPS;

@@ -2,7 +2,7 @@
 //!
 //! Called by [`super::main`] with parsed arguments. Specification: docs/design.md, "Command line".
 
-use super::args::{Cli, Command, Format};
+use super::args::{Cli, Command, Format, question};
 use super::operate::{command, drainstop};
 use super::output::{print, print_json, print_json_line, wants_colours};
 use super::render::{self, CheckSummary, ClusterMacs, Paint, QuerySummary};
@@ -43,6 +43,16 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let status = connect(socket)?.status()?;
             report(&format, &status.rules, |paint| {
                 render::rules(&status, paint)
+            })
+        }
+        Command::Why {
+            client,
+            service,
+            format,
+        } => {
+            let explanation = connect(socket)?.why(question(client, service))?;
+            report(&format, &explanation, |paint| {
+                render::why(&explanation, paint)
             })
         }
         Command::Start { format } => return command(socket, &Request::Start {}, &format),

@@ -24,13 +24,12 @@ mod sys;
 use crate::config::{Config, XdpMode};
 use crate::control::Request;
 use crate::control::server::{Call, Server};
-use crate::datapath::{Attach, DataPath, pin_dir};
+use crate::datapath::{Attach, Counters, DataPath, pin_dir};
 use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
 use census::Census;
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
-use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Incarnation, Mac};
@@ -112,15 +111,22 @@ struct Daemon {
     config_path: PathBuf,
     config: Config,
     mac: Mac,
+    identity: Identity,
     started_at: Time,
     cluster: Cluster,
     segment: Segment,
     data_path: DataPath,
+    /// The tables that it holds for a committed map, and those that are held ready beside them.
+    in_force: Option<Image>,
+    staged: Option<Image>,
     setup: HostSetup,
     journal: Journal,
     census: Census,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
+    /// The rules under which the data path counts packets, and what it had counted before them.
+    counted_under: Digest,
+    counted_before: Counters,
     waiting: Vec<Waiting>,
     keeper: Keeper,
     /// What the operator wants the host to be.
@@ -148,7 +154,9 @@ impl Daemon {
             restored.port_states,
         );
         let segment = Segment::open(interface.index)?;
-        let data_path = open_data_path(&config, &cluster_config)?;
+        let identity = Identity::from(&cluster_config);
+        let image = Image::fenced(&identity, &cluster_config.rules);
+        let data_path = open_data_path(&config, &image)?;
         let plan = Plan {
             interface: name.clone(),
             vips: report::ipv4(config.rules.vips()),
@@ -167,14 +175,19 @@ impl Daemon {
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             mac,
+            identity,
             started_at: sys::now(),
             cluster: Cluster::new(cluster_config),
             segment,
             data_path,
+            in_force: None,
+            staged: None,
             setup,
             journal: Journal::default(),
             census: Census::new(),
             seen_under: Digest(0),
+            counted_under: Digest(0),
+            counted_before: Counters::default(),
             waiting: Vec::new(),
             keeper: Keeper::default(),
             will: restored.will,
@@ -276,7 +289,7 @@ impl Daemon {
     /// Tells the core which buckets of sticky rules have had traffic within their time.
     fn tell_busy_buckets(&mut self) {
         let now = sys::now();
-        let rules = self.cluster.snapshot(now).rules;
+        let rules = self.cluster.rules().clone();
         let sticky = (1u8..)
             .zip(rules.rules())
             .filter_map(|(index, rule)| Some((index, rule.sticky?)));
@@ -318,12 +331,26 @@ impl Daemon {
                 Output::Stage(staging) => {
                     let lease = nanoseconds(staging.lease);
                     self.data_path.stage(&staging.image, staging.token, lease);
+                    self.staged = Some(staging.image);
                 }
                 Output::StagedLease(until) => self.data_path.set_staged_lease(nanoseconds(until)),
-                Output::Withdraw => self.data_path.withdraw(),
-                Output::Commit => self.data_path.commit(),
-                Output::Amend(image) => self.data_path.amend(&image),
-                Output::Fence => self.data_path.fence(),
+                Output::Withdraw => {
+                    self.data_path.withdraw();
+                    self.staged = None;
+                }
+                Output::Commit => {
+                    self.data_path.commit();
+                    self.in_force = self.staged.take();
+                    self.count_from_here();
+                }
+                Output::Amend(image) => {
+                    self.data_path.amend(&image);
+                    self.in_force = Some(*image);
+                }
+                Output::Fence => {
+                    self.data_path.fence();
+                    (self.staged, self.in_force) = (None, None);
+                }
                 Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
                 Output::CountConnections => self.census.count(self.config.rules.vips()),
                 Output::Cut(connections) => Census::cut(connections),
@@ -332,6 +359,18 @@ impl Daemon {
                     self.wake_at = until;
                     return;
                 }
+            }
+        }
+    }
+
+    /// Packets are counted by the number of their rule. When the numbers mean other rules, the counts begin anew.
+    fn count_from_here(&mut self) {
+        let rules = self.cluster.rules().digest();
+        if self.counted_under != rules {
+            self.counted_under = rules;
+            match self.data_path.counters() {
+                Ok(counters) => self.counted_before = counters,
+                Err(error) => tracing::warn!("the packet counters cannot be read: {error}"),
             }
         }
     }
@@ -374,14 +413,13 @@ fn find_interface(name: &str) -> anyhow::Result<Interface> {
     found.ok_or_else(|| anyhow!("there is no network interface \"{name}\""))
 }
 
-fn open_data_path(config: &Config, cluster: &ClusterConfig) -> anyhow::Result<DataPath> {
+fn open_data_path(config: &Config, image: &Image) -> anyhow::Result<DataPath> {
     let pins = pin_dir(&config.host.interface).context("/proc is not mounted")?;
     let prefer = match config.daemon.xdp {
         XdpMode::Auto | XdpMode::Native => Attach::Native,
         XdpMode::Generic => Attach::Generic,
     };
-    let image = Image::fenced(&Identity::from(cluster), &cluster.rules);
-    let data_path = DataPath::open(&config.host.interface, &pins, prefer, &image)?;
+    let data_path = DataPath::open(&config.host.interface, &pins, prefer, image)?;
     if config.daemon.xdp == XdpMode::Native && data_path.attach() == Attach::Generic {
         let interface = &config.host.interface;
         let closed = data_path.close();

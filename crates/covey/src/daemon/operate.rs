@@ -41,6 +41,7 @@ impl Daemon {
             Request::Events { after, follow } => {
                 return self.journal.tell(*after, *follow, answer);
             }
+            Request::Why(question) => return respond(answer, self.why(question)),
             _ if self.ending => {
                 let ending = Response::error(Code::Ending, "the daemon is about to end");
                 return respond(answer, ending);
@@ -213,6 +214,7 @@ fn will_after(request: &Request, given: Answer) -> Option<Will> {
         Request::Resume {} => (given == Answer::Done).then_some(Will::Stopped),
         Request::Status {}
         | Request::Events { .. }
+        | Request::Why(_)
         | Request::Enable(_)
         | Request::Disable(_)
         | Request::Drain(_)

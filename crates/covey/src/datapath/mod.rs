@@ -7,7 +7,7 @@
 //! ```text
 //!   bpffs.rs     where pins live          programs.rs   load, fill and read
 //!   hooks.rs     attach, take over        btf.rs        where the kernel keeps what the filter reads of sockets
-//!                                         sys.rs        the unsafe part
+//!   counters.rs  what was counted         sys.rs        the unsafe part
 //! ```
 //!
 //! **A daemon that dies leaves the filter in place.** The attachments are pinned, so cluster traffic still meets
@@ -16,12 +16,14 @@
 
 mod bpffs;
 mod btf;
+mod counters;
 mod error;
 mod hooks;
 mod programs;
 mod sys;
 
 pub use bpffs::{ensure_bpffs, pin_dir};
+pub use counters::{Counters, Packets};
 pub use error::DataPathError;
 pub use programs::{Commits, Programs};
 

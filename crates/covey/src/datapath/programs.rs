@@ -8,11 +8,12 @@
 
 use super::DataPathError;
 use super::btf::Btf;
+use super::counters::{Counters, Row};
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
 use aya::maps::{HashMap, Map, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use covey_filter::{BUCKETS, Control, Datagram, Generation, RULE_SLOTS, Reason, Token};
+use covey_filter::{BUCKETS, Control, Datagram, Generation, NO_RULE, RULE_SLOTS, Token};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
@@ -205,22 +206,23 @@ impl Programs {
         Ok(())
     }
 
-    /// Frames by reason since the programs were loaded, over all CPUs; every reason is listed.
+    /// What has been counted since the programs were loaded, over all CPUs.
     ///
     /// # Errors
-    /// If the kernel does not let them be read.
-    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, DataPathError> {
+    /// If the kernel does not let it be read.
+    pub fn counters(&self) -> Result<Counters, DataPathError> {
         let unreadable = |error| DataPathError::Counters(io::Error::other(error));
         let map = self
             .ebpf
             .map("COUNTERS")
             .ok_or_else(|| missing("COUNTERS"))?;
-        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(unreadable)?;
-        Reason::ALL
-            .into_iter()
-            .map(|reason| {
-                let per_cpu = counters.get(&(reason as u32), 0).map_err(unreadable)?;
-                Ok((reason, per_cpu.iter().sum()))
+        let counters: PerCpuArray<_, Row> = PerCpuArray::try_from(map).map_err(unreadable)?;
+        (0..=u32::from(NO_RULE))
+            .map(|rule| {
+                let per_cpu = counters.get(&rule, 0).map_err(unreadable)?;
+                Ok(std::array::from_fn(|reason| {
+                    per_cpu.iter().map(|counted| counted[reason]).sum()
+                }))
             })
             .collect()
     }

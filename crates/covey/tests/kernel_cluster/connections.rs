@@ -30,6 +30,11 @@ impl Connection {
         Ok(Self { stream, host })
     }
 
+    /// The client's port.
+    pub(crate) fn port(&self) -> u16 {
+        self.stream.local_addr().unwrap().port()
+    }
+
     /// Whether it still works, and with the same host.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         match ask(&mut self.stream) {

@@ -10,6 +10,8 @@
 //!   drain      draining, weights: held connections stay where they are
 //!   change     leaving, returning, reloading: nothing fails
 //!   operate    stop, suspend, drain, disable with NLB's answers; what was wanted last outlives the daemon
+//!   sticky     buckets that are busy wait with their host until they are idle
+//!   why        what `covey why` says is what happens; packets are counted by rule
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -29,5 +31,7 @@ mod lab;
 mod netns;
 mod operate;
 mod sharing;
+mod sticky;
 mod web;
+mod why;
 mod wire;

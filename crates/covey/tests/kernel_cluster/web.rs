@@ -6,7 +6,7 @@ use crate::lab::{Lab, VIP};
 use crate::netns;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::ops::RangeFrom;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -31,9 +31,14 @@ pub(crate) struct Request {
 
 /// Makes one request from the calling thread's network namespace.
 pub(crate) fn get(server: Ipv4Addr, port: u16) -> Request {
+    get_as(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port), server)
+}
+
+/// As [`get`], as this client.
+pub(crate) fn get_as(client: SocketAddrV4, server: Ipv4Addr) -> Request {
     let began = Instant::now();
     let mut connected = None;
-    let outcome = connect(server, port).and_then(|mut stream| {
+    let outcome = connect(client, server).and_then(|mut stream| {
         connected = Some(began.elapsed());
         stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
@@ -41,7 +46,7 @@ pub(crate) fn get(server: Ipv4Addr, port: u16) -> Request {
         Ok(answer)
     });
     Request {
-        port,
+        port: client.port(),
         connected,
         outcome: outcome
             .map_err(|error| error.to_string())
@@ -49,9 +54,9 @@ pub(crate) fn get(server: Ipv4Addr, port: u16) -> Request {
     }
 }
 
-fn connect(server: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+fn connect(client: SocketAddrV4, server: Ipv4Addr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    socket.bind(&SocketAddr::from(client).into())?;
     socket.set_read_timeout(Some(GIVE_UP))?;
     socket.connect_timeout(&SocketAddr::from((server, 80)).into(), GIVE_UP)?;
     Ok(socket.into())

@@ -5,8 +5,10 @@
 
 use crate::frames::Mac;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
-use covey::datapath::Programs;
-use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
+use covey::datapath::{Packets, Programs};
+use covey_filter::{
+    Decision, Egress, Flow, NO_RULE, RULE_SLOTS, Reason, Segment, Socket, Verdict, decide, guard,
+};
 use covey_proto::datapath::{Image, View, no_sockets};
 use covey_proto::fragments::Fragments;
 use std::time::{Duration, Instant};
@@ -38,6 +40,8 @@ struct Expected {
     ingress: (u32, Vec<u8>),
     egress: (u32, Vec<u8>),
     ingress_reason: Reason,
+    /// The rule that the frame met, and whether this host takes it.
+    met: Option<(u8, bool)>,
     egress_reason: Option<Reason>,
 }
 
@@ -68,6 +72,9 @@ fn expected(frame: &[u8], view: &View) -> Expected {
         ingress,
         egress,
         ingress_reason: decision.reason,
+        met: decision
+            .rule
+            .map(|rule| (rule, decision.verdict != Verdict::Drop)),
         egress_reason,
     }
 }
@@ -164,8 +171,9 @@ impl Bench {
         const FORGET: Duration = Duration::from_millis(250);
         forget(&mut self.programs, &self.fragments);
         let mut remembered = Instant::now();
-        let before = counts(&self.programs);
+        let before = self.programs.counters().expect("counters can be read");
         let mut reasons = vec![0; Reason::ALL.len()];
+        let mut by_rule = vec![Packets::default(); RULE_SLOTS];
         for frame in frames {
             if remembered.elapsed() > FORGET {
                 forget(&mut self.programs, &self.fragments);
@@ -175,6 +183,11 @@ impl Bench {
             let ingress: &Xdp = self.programs.ingress();
             assert_eq!(run(ingress, frame), expected.ingress, "{frame:02x?}");
             reasons[expected.ingress_reason as usize] += 1;
+            match expected.met {
+                Some((rule, true)) => by_rule[usize::from(rule)].accepted += 1,
+                Some((rule, false)) => by_rule[usize::from(rule)].dropped += 1,
+                None => {}
+            }
             if makes_an_skb(frame) {
                 let egress: &SchedClassifier = self.programs.guard();
                 assert_eq!(run(egress, frame), expected.egress, "{frame:02x?}");
@@ -183,9 +196,10 @@ impl Bench {
                 }
             }
         }
-        let counted: Vec<u64> = std::iter::zip(counts(&self.programs), before)
-            .map(|(after, before)| after - before)
-            .collect();
+        let after = self.programs.counters().expect("counters can be read");
+        let since = after.since(&before);
+        let counted: Vec<u64> = since.by_reason().map(|(_, count)| count).collect();
+        let counted_by_rule: Vec<Packets> = (0..NO_RULE).map(|rule| since.of_rule(rule)).collect();
         if counted != reasons {
             if let [frame] = frames {
                 panic!("reasons {reasons:?}, but counted {counted:?}, for {frame:02x?}");
@@ -193,6 +207,7 @@ impl Bench {
             frames.chunks(1).for_each(|frame| self.compare(frame));
             panic!("the counters differ only when many frames are run");
         }
+        assert_eq!(counted_by_rule, by_rule);
     }
 }
 
@@ -204,5 +219,5 @@ fn forget(programs: &mut Programs, fragments: &Fragments) {
 /// The counters, in the order of the reasons.
 pub fn counts(programs: &Programs) -> Vec<u64> {
     let counters = programs.counters().expect("counters can be read");
-    counters.into_iter().map(|(_, count)| count).collect()
+    counters.by_reason().map(|(_, count)| count).collect()
 }

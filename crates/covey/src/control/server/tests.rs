@@ -39,6 +39,7 @@ fn spawn_daemon(socket: &Path) {
         while let Some((request, reply)) = inbox.recv().await {
             let response = match request {
                 Request::Status {} => Response::ok("fine"),
+                Request::Why(question) => Response::ok(question),
                 Request::Events { after, .. } => Response::ok([after]),
                 Request::Start {} => Response::ok(Outcome::new(Answer::Already, "already started")),
                 Request::Stop {} => Response::error(Code::Failed, "it would not stop"),
