@@ -307,7 +307,7 @@ pub(crate) fn leased<T: Tables>(tables: &T, verdict: Verdict, reason: Reason) ->
 }
 
 /// The control connection of PPTP, whose tunnels are GRE: a TCP port.
-const PPTP: u16 = 1723;
+pub const PPTP: u16 = 1723;
 /// The control connection of IPsec, whose tunnels are ESP and AH: a UDP port.
 pub const IKE: u16 = 500;
 

@@ -370,3 +370,77 @@ impl Tables for View<'_> {
         self.lease_holds
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClusterMode;
+    use crate::config::cluster_mac;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 3]);
+
+    fn rule(protocol: Protocol, start: u16, end: u16) -> PortRule {
+        PortRule {
+            vip: None,
+            start,
+            end,
+            protocol,
+            mode: FilterMode::Multiple {
+                affinity: crate::rules::Affinity::Single,
+            },
+            sticky: None,
+        }
+    }
+
+    fn image(rules: Vec<PortRule>) -> (IpAddr, Image) {
+        let vip = "10.77.0.100".parse().unwrap();
+        let rules = RuleSet::new(vec![vip], rules).unwrap();
+        let identity = Identity {
+            host: HostId::new(3).unwrap(),
+            mac: MAC,
+            cluster_mac: cluster_mac(ClusterMode::Unicast, vip),
+            source_mac: MAC,
+            filter_icmp: false,
+            hash_key: [1, 2],
+        };
+        (vip, Image::fenced(&identity, &rules))
+    }
+
+    /// The rule that covers a port.
+    fn covering(rules: Vec<PortRule>, protocol: Protocol, port: u16) -> u8 {
+        let (vip, image) = image(rules);
+        let slot = image.vips[vip_slot(image.settings.vip_seed, vip.into())];
+        let table = match protocol {
+            Protocol::Udp => slot.udp,
+            Protocol::Tcp | Protocol::Both => slot.tcp,
+        };
+        image.port_tables[usize::from(table)][usize::from(image.port_classes[usize::from(port)])]
+    }
+
+    #[test]
+    fn nat_traversal_goes_with_ike_if_a_rule_covers_that() {
+        use Protocol::{Both, Tcp, Udp};
+        for (rules, expected) in [
+            (vec![rule(Udp, 500, 500)], [0, 1, 0]),
+            (vec![rule(Udp, 500, 500), rule(Both, 4000, 5000)], [2, 1, 2]),
+            (vec![rule(Udp, 4500, 4500)], [0, 1, 0]),
+            (vec![rule(Tcp, 500, 500)], [0, 0, 0]),
+            (vec![rule(Both, 0, 65535)], [1, 1, 1]),
+            (vec![], [0, 0, 0]),
+        ] {
+            let of = |protocol, port| covering(rules.clone(), protocol, port);
+            assert_eq!([of(Udp, 4499), of(Udp, 4500), of(Udp, 4501)], expected);
+            let tcp = rules
+                .iter()
+                .position(|rule| rule.overlaps(&self::rule(Tcp, 4500, 4500)));
+            assert_eq!(usize::from(of(Tcp, 4500)), tcp.map_or(0, |index| index + 1));
+        }
+    }
+
+    #[test]
+    fn settings_say_what_was_configured() {
+        let (_, image) = image(Vec::new());
+        assert_eq!(image.settings.icmp_to_all, 1);
+        assert_eq!(image.settings.source_mac, MAC.0);
+    }
+}
