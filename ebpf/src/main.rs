@@ -16,13 +16,14 @@
 #![no_main]
 
 mod maps;
+mod orphans;
 mod packet;
 mod sockets;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use covey_filter::{Decision, Egress, Reason, Verdict, guard, quick, thorough};
+use covey_filter::{Decision, Egress, Flow, Reason, Segment, Verdict, guard, quick, thorough};
 use maps::{Asker, InForce, Kept};
 use packet::{Bytes, Skb};
 
@@ -38,7 +39,7 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
             if decision.reason == Reason::Heartbeat {
                 maps::heed_commit(&frame);
             }
-            carry_out(decision, frame, &tables)
+            carry_out(decision, frame, &tables, sockets::whole)
         }
         None => {
             maps::leave_to_thorough(&ctx);
@@ -56,15 +57,29 @@ pub fn covey_thorough(ctx: XdpContext) -> u32 {
     let Some(tables) = InForce::load(Asker::Thorough(Kept::new(ctx.ctx))) else {
         return xdp_action::XDP_DROP;
     };
-    carry_out(thorough(&frame, &tables), frame, &tables)
+    let decision = thorough(&frame, &tables);
+    carry_out(decision, frame, &tables, sockets::first)
 }
 
+/// `segment`: how this program finds the TCP segment in a frame.
 #[inline(always)]
-fn carry_out(decision: Decision, mut frame: Bytes, tables: &InForce) -> u32 {
+fn carry_out(
+    decision: Decision,
+    mut frame: Bytes,
+    tables: &InForce,
+    segment: impl FnOnce(&Bytes) -> Option<(Flow, Segment)>,
+) -> u32 {
     tables.count(decision.reason);
     match decision.verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Drop => {
+            if decision.reason == Reason::Unclaimed
+                && let Some((flow, segment)) = segment(&frame)
+            {
+                orphans::report(&flow, &segment);
+            }
+            xdp_action::XDP_DROP
+        }
         Verdict::Accept => {
             tables.note(decision.reason);
             frame.set_destination(tables.host_mac());

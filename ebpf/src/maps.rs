@@ -19,8 +19,8 @@ use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 use core::cell::UnsafeCell;
 use covey_filter::{
-    BUCKETS, Control, Datagram, Flow, Generation, MacBytes, NO_RULE, Packet, RULE_SLOTS, Reason, Row,
-    RuleEntry, Segment, Settings, Socket, Tables, VipSlot, Word,
+    BUCKETS, Control, Datagram, Flow, Generation, MacBytes, NO_RULE, Packet, RULE_SLOTS, Reason,
+    Row, RuleEntry, Segment, Settings, Socket, Tables, VipSlot, Word,
 };
 
 #[map]
@@ -207,7 +207,11 @@ impl Tables for InForce {
             Asker::Thorough(ctx) => sockets::take_first(ctx.get()),
             Asker::Neither => false,
         };
-        if takes { Socket::Connected } else { Socket::None }
+        if takes {
+            Socket::Connected
+        } else {
+            Socket::None
+        }
     }
     #[inline(always)]
     fn took_first(&self, datagram: &Datagram) -> Option<bool> {
@@ -233,7 +237,7 @@ impl Tables for InForce {
 
 /// CLOCK_MONOTONIC as of the last tick.
 #[inline(always)]
-fn coarse_ns() -> u64 {
+pub(crate) fn coarse_ns() -> u64 {
     // SAFETY: the helper takes nothing and returns a number.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

@@ -96,8 +96,7 @@ impl Packet for Skb<'_> {
             let place = bytes.as_mut_ptr().cast();
             // SAFETY: the helper fills all `N` bytes, or says that it did not.
             unsafe {
-                let result =
-                    bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, place, N as u32);
+                let result = bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, place, N as u32);
                 (result == 0).then(|| bytes.assume_init())
             }
         })

@@ -5,6 +5,7 @@
 //! kernels: user space (`crates/covey/src/datapath/btf.rs`) takes the offsets from the running kernel's own
 //! description of its types. Where there is none they are 0, and the filter does without.
 
+use crate::orphans;
 use crate::packet::Bytes;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple, xdp_md};
 use aya_ebpf::helpers::generated::{
@@ -38,29 +39,42 @@ mod state {
     pub(super) const NEW_SYN_RECV: u32 = 12;
 }
 
-/// Whether the socket table of this interface's network namespace has a socket that takes the TCP segment in a frame.
+/// Whether the socket table of this interface's network namespace has a socket that takes the TCP segment in a frame, or
+/// nobody has.
 ///
 /// A function of its own that parses the frame once more, so that the many packets that never come here need not carry
 /// what is asked for. It returns no more than a bit, because the verifier wants every part of a value to be set.
 #[inline(never)]
 pub(crate) fn take(ctx: *mut xdp_md) -> bool {
     let ctx = XdpContext::new(ctx);
-    match Frame::parse(&Bytes::of_xdp(&ctx)) {
-        Ok(Frame::Ip(
-            flow @ Flow {
-                transport: Transport::Tcp(segment),
-                ..
-            },
-        )) => look_up(&ctx, &flow, &segment).takes(&segment),
-        Ok(_) | Err(_) => false,
-    }
+    whole(&Bytes::of_xdp(&ctx)).is_some_and(|(flow, segment)| takes(&ctx, &flow, &segment))
 }
 
 /// As [`take`], for a TCP segment that came in fragments: the frame is the first.
 #[inline(never)]
 pub(crate) fn take_first(ctx: *mut xdp_md) -> bool {
     let ctx = XdpContext::new(ctx);
-    match Frame::parse(&Bytes::of_xdp(&ctx)) {
+    first(&Bytes::of_xdp(&ctx)).is_some_and(|(flow, segment)| takes(&ctx, &flow, &segment))
+}
+
+/// The TCP segment in a frame that holds all of it.
+#[inline(always)]
+pub(crate) fn whole(frame: &Bytes) -> Option<(Flow, Segment)> {
+    match Frame::parse(frame) {
+        Ok(Frame::Ip(
+            flow @ Flow {
+                transport: Transport::Tcp(segment),
+                ..
+            },
+        )) => Some((flow, segment)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// The TCP segment in a frame that holds its first fragment.
+#[inline(always)]
+pub(crate) fn first(frame: &Bytes) -> Option<(Flow, Segment)> {
+    match Frame::parse(frame) {
         Ok(Frame::Fragment(Fragment {
             datagram,
             first: Some(transport @ Transport::Tcp(segment)),
@@ -70,10 +84,19 @@ pub(crate) fn take_first(ctx: *mut xdp_md) -> bool {
                 destination: datagram.destination,
                 transport,
             };
-            look_up(&ctx, &flow, &segment).takes(&segment)
+            Some((flow, segment))
         }
-        Ok(_) | Err(_) => false,
+        Ok(_) | Err(_) => None,
     }
+}
+
+#[inline(always)]
+fn takes(ctx: &XdpContext, flow: &Flow, segment: &Segment) -> bool {
+    match look_up(ctx, flow, segment) {
+        Socket::None | Socket::TimeWait if orphans::is_known(flow, segment) => Socket::Orphan,
+        found => found,
+    }
+    .takes(segment)
 }
 
 #[inline(always)]

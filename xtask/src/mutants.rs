@@ -70,8 +70,8 @@ const MUTANTS: [Mutant; 10] = [
     Mutant {
         name: "count TIME_WAIT as a connection",
         file: "crates/filter/src/table.rs",
-        old: "Self::None | Self::TimeWait => false,\n        }\n    }\n}",
-        new: "Self::TimeWait => true,\n            Self::None => false,\n        }\n    }\n}",
+        old: "            Self::None | Self::TimeWait => false,",
+        new: "            Self::TimeWait => true,\n            Self::None => false,",
     },
     Mutant {
         name: "the sender flips before the others hear of the commit",

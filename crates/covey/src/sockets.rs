@@ -13,6 +13,7 @@
 
 use covey_filter::Socket as Found;
 use covey_proto::Connection;
+use covey_proto::wire::heartbeat::Ends;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable,
@@ -115,6 +116,57 @@ pub fn destroy(connections: &[Connection]) -> Result<usize, SocketsError> {
         }
     }
     Ok(ended)
+}
+
+/// Those of these connections that this thread's network namespace does not have; one that is over and waiting is not
+/// had.
+///
+/// # Errors
+/// [`SocketsError::List`].
+pub fn missing(connections: &[Ends]) -> Result<Vec<Ends>, SocketsError> {
+    let kernel = open().map_err(SocketsError::List)?;
+    let mut missing = Vec::new();
+    for ends in connections {
+        let mut state = None;
+        let question = Question {
+            action: SOCK_DIAG_BY_FAMILY,
+            family: if ends.service.is_ipv4() {
+                libc::AF_INET as u8
+            } else {
+                libc::AF_INET6 as u8
+            },
+            states: STATES,
+            id: id_of(ends),
+        };
+        let answer = ask(&kernel, question, NLM_F_ACK, |entry| {
+            state = Some(entry.state)
+        });
+        match answer {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(SocketsError::List(error)),
+        }
+        // Where there is no connection the kernel shows the listener.
+        let open = state.is_some_and(|state| state != TIME_WAIT && STATES & 1 << state != 0);
+        if !open {
+            missing.push(*ends);
+        }
+    }
+    Ok(missing)
+}
+
+/// The ID under which the kernel looks for one connection, whatever its cookie.
+fn id_of(ends: &Ends) -> [u8; ID] {
+    let mut id = [0; ID];
+    for (end, port_at, address_at) in [(ends.service, 0, 4), (ends.client, 2, 20)] {
+        id[port_at..port_at + 2].copy_from_slice(&end.port().to_be_bytes());
+        match end.ip() {
+            IpAddr::V4(v4) => id[address_at..address_at + 4].copy_from_slice(&v4.octets()),
+            IpAddr::V6(v6) => id[address_at..address_at + 16].copy_from_slice(&v6.octets()),
+        }
+    }
+    id[ID - 8..].fill(0xFF);
+    id
 }
 
 fn ends(connection: &Connection) -> (SocketAddr, SocketAddr) {

@@ -224,6 +224,8 @@ pub enum Socket {
     },
     /// A connection that is over and only waits for stragglers.
     TimeWait,
+    /// Nothing of that connection, and no other host has it either: the kernel resets it.
+    Orphan,
 }
 
 impl Socket {
@@ -232,7 +234,7 @@ impl Socket {
     pub const fn is_open(self) -> bool {
         match self {
             Self::Connected | Self::HalfOpen { .. } => true,
-            Self::None | Self::TimeWait => false,
+            Self::None | Self::TimeWait | Self::Orphan => false,
         }
     }
 
@@ -244,7 +246,7 @@ impl Socket {
     #[inline(always)]
     pub const fn takes(self, segment: &Segment) -> bool {
         match self {
-            Self::Connected => true,
+            Self::Connected | Self::Orphan => true,
             Self::HalfOpen {
                 awaits: Some(awaits),
             } => segment.acknowledgement == awaits,

@@ -24,8 +24,8 @@ pub(crate) struct Tuple {
 
 impl Tuple {
     /// The ends of a connection; none if it is not IPv4.
-    pub(crate) fn of(connection: &Connection) -> Option<Self> {
-        match (connection.client, connection.service) {
+    pub(crate) fn of(client: SocketAddr, service: SocketAddr) -> Option<Self> {
+        match (client, service) {
             (SocketAddr::V4(client), SocketAddr::V4(service)) => Some(Self { client, service }),
             (SocketAddr::V4(_) | SocketAddr::V6(_), _) => None,
         }

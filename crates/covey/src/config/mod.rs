@@ -78,8 +78,8 @@ pub struct Cluster {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vip {
     /// The address.
-    pub address: Ipv4Addr,
-    /// Length of its network's prefix, 1 to 32 (NLB: ClusterNetworkMask).
+    pub address: IpAddr,
+    /// Length of its network's prefix, 1 to 32 or 1 to 128 (NLB: ClusterNetworkMask).
     pub prefix: u8,
 }
 
@@ -261,13 +261,6 @@ impl Config {
             clock_granularity,
             incarnation,
         }
-    }
-}
-
-impl Vip {
-    /// The address in the form that rules and status use.
-    pub fn ip(self) -> IpAddr {
-        IpAddr::V4(self.address)
     }
 }
 

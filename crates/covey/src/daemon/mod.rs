@@ -20,6 +20,7 @@ mod operate;
 mod packet;
 mod report;
 mod sys;
+mod unclaimed;
 
 use crate::config::{Config, XdpMode};
 use crate::control::Request;
@@ -27,13 +28,14 @@ use crate::control::server::{Call, Server};
 use crate::datapath::{Attach, Counters, DataPath, pin_dir};
 use crate::host::{HostSetup, Interface, Plan};
 use anyhow::{Context, anyhow, bail};
-use census::Census;
+use census::{Census, Finding};
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Incarnation, Mac};
 use covey_proto::time::Time;
+use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
 use journal::Journal;
 use keep::{Keeper, Will};
@@ -45,6 +47,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use unclaimed::{DISOWNED, Unclaimed};
 
 /// Requests that may wait for the loop; it answers each within microseconds.
 const CALLS: usize = 64;
@@ -122,6 +125,7 @@ struct Daemon {
     setup: HostSetup,
     journal: Journal,
     census: Census,
+    unclaimed: Unclaimed,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
     /// The rules under which the data path counts packets, and what it had counted before them.
@@ -156,10 +160,11 @@ impl Daemon {
         let segment = Segment::open(interface.index)?;
         let identity = Identity::from(&cluster_config);
         let image = Image::fenced(&identity, &cluster_config.rules);
-        let data_path = open_data_path(&config, &image)?;
+        let mut data_path = open_data_path(&config, &image)?;
+        let unclaimed = Unclaimed::open(&mut data_path)?;
         let plan = Plan {
             interface: name.clone(),
-            vips: report::ipv4(config.rules.vips()),
+            vips: config.rules.vips().to_vec(),
             cluster_mac: config.cluster_mac(),
         };
         let setup = match HostSetup::apply(&plan) {
@@ -185,6 +190,7 @@ impl Daemon {
             setup,
             journal: Journal::default(),
             census: Census::new(),
+            unclaimed,
             seen_under: Digest(0),
             counted_under: Digest(0),
             counted_before: Counters::default(),
@@ -231,11 +237,17 @@ impl Daemon {
                     changed.context("link changes cannot be watched any more")?;
                     self.look_at_link()?;
                 }
-                connections = self.census.finished() => {
-                    if let Some(connections) = connections {
+                finding = self.census.finished() => match finding {
+                    Finding::Connections(Some(connections)) => {
                         self.tell_busy_buckets();
                         self.input(Input::Connections(&connections));
                     }
+                    Finding::Connections(None) => {}
+                    Finding::Missing(missing) => self.input(Input::Missing(&missing)),
+                },
+                unclaimed = self.unclaimed.told() => {
+                    let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
+                    self.input(Input::Unclaimed(&unclaimed));
                 }
                 written = self.keeper.written() => self.note_kept(written),
                 () = wake => {
@@ -316,6 +328,14 @@ impl Daemon {
         }
     }
 
+    fn disown(&mut self, connections: &[Ends]) {
+        let connections: Vec<_> = connections.iter().map(unclaimed::for_filter).collect();
+        let until = nanoseconds(sys::now() + DISOWNED);
+        if let Err(error) = self.data_path.disown(&connections, until) {
+            tracing::warn!("the filter cannot be told what nobody has: {error}");
+        }
+    }
+
     fn command(&mut self, command: Command) -> Answer {
         self.heed_commit();
         let answer = self.cluster.command(sys::now(), command);
@@ -353,6 +373,8 @@ impl Daemon {
                 }
                 Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
                 Output::CountConnections => self.census.count(self.config.rules.vips()),
+                Output::Search(connections) => self.census.search(connections),
+                Output::Disown(connections) => self.disown(&connections),
                 Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
@@ -388,6 +410,9 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        if interface.up {
+            self.setup.renew();
+        }
         Ok(())
     }
 

@@ -21,7 +21,6 @@ use covey_proto::placement::Placement;
 use covey_proto::rules::{Claim, FilterMode, PortRule, Protocol};
 use covey_proto::wire::heartbeat::Announced;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 impl Daemon {
@@ -302,15 +301,4 @@ const fn state_of(announced: Announced) -> HostState {
 
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
-}
-
-/// The virtual IPs that the machine must have, IPv4.
-pub(super) fn ipv4(addresses: &[IpAddr]) -> Vec<std::net::Ipv4Addr> {
-    addresses
-        .iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(v4) => Some(*v4),
-            IpAddr::V6(_) => None,
-        })
-        .collect()
 }

@@ -7,6 +7,7 @@
 use covey_proto::time::Time;
 use socket2::{SockAddr, SockAddrStorage};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -47,25 +48,16 @@ pub(super) fn packet_address(interface: u32, ethertype: u16) -> SockAddr {
     unsafe { SockAddr::new(storage, length) }
 }
 
-/// Wakes the runtime when a packet socket can be read.
-pub(super) fn watch_packets(socket: socket2::Socket) -> io::Result<AsyncFd<socket2::Socket>> {
-    // SAFETY: the socket owns its descriptor and is never replaced or closed while it is watched.
-    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-    watched.map_err(io::Error::from)
-}
-
-/// Wakes the runtime when a netlink socket can be read.
-pub(super) fn watch_netlink(
-    socket: netlink_sys::Socket,
-) -> io::Result<AsyncFd<netlink_sys::Socket>> {
-    // SAFETY: the socket owns its descriptor and is never replaced or closed while it is watched.
-    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+/// Wakes the runtime when a socket or a ring of reports can be read. It must own its descriptor, as all that are given
+/// here do, and nobody replaces or closes what is inside while it is watched.
+pub(super) fn watch<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: see above.
+    let watched = unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) };
     watched.map_err(io::Error::from)
 }
 
 /// Has the kernel not hand a packet socket the frames that this host sends itself.
 pub(super) fn ignore_outgoing(socket: &socket2::Socket) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     let on: libc::c_int = 1;
     // SAFETY: the option takes an int, which `on` is, and the descriptor is open as long as `socket` lives.
     let result = unsafe {

@@ -10,10 +10,10 @@ use super::DataPathError;
 use super::btf::Btf;
 use super::counters::{Counters, Row};
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::maps::{HashMap, Map, PerCpuArray, ProgramArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use covey_filter::{BUCKETS, Control, Datagram, Generation, NO_RULE, RULE_SLOTS, Token};
+use covey_filter::{BUCKETS, Control, Datagram, Ends, Generation, NO_RULE, RULE_SLOTS, Token};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
@@ -225,6 +225,37 @@ impl Programs {
                 }))
             })
             .collect()
+    }
+
+    /// Where the filter tells of segments in shared buckets that belong to no socket of this host; `None` if it has
+    /// been given away.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be mapped.
+    pub fn take_unclaimed(&mut self) -> Result<Option<RingBuf<MapData>>, DataPathError> {
+        let ring = self.ebpf.take_map("UNCLAIMED").map(RingBuf::try_from);
+        ring.transpose().map_err(|error| DataPathError::Load {
+            what: "UNCLAIMED",
+            source: io::Error::other(error),
+        })
+    }
+
+    /// Lets segments of these connections, which nobody has, through to the kernel until then: nanoseconds of
+    /// CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// If the kernel does not take them.
+    pub fn disown(&mut self, connections: &[Ends], until_ns: u64) -> io::Result<()> {
+        let Some(map) = self.ebpf.map_mut("ORPHANS") else {
+            return Ok(());
+        };
+        let mut orphans: HashMap<_, [u64; 5], u64> =
+            HashMap::try_from(map).map_err(io::Error::other)?;
+        connections.iter().try_for_each(|ends| {
+            orphans
+                .insert(ends.0, until_ns, 0)
+                .map_err(io::Error::other)
+        })
     }
 
     /// The XDP filter.

@@ -12,6 +12,7 @@
 //!   operate    stop, suspend, drain, disable with NLB's answers; what was wanted last outlives the daemon
 //!   sticky     buckets that are busy wait with their host until they are idle
 //!   why        what `covey why` says is what happens; packets are counted by rule
+//!   ipv6       the same over IPv6; neighbour discovery, echo requests, clusters without an IPv4 address
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -27,6 +28,7 @@ mod drain;
 mod echo;
 mod fencing;
 mod heartbeat;
+mod ipv6;
 mod lab;
 mod netns;
 mod operate;

@@ -10,7 +10,7 @@ use covey::status::Status;
 use covey_filter::{Address, Affinity, BUCKETS, bucket};
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -122,7 +122,7 @@ impl Visitors {
 
 /// Who answers a client.
 fn visit(client: Ipv4Addr) -> Result<u8, String> {
-    web::get_as(SocketAddrV4::new(client, 0), VIP).outcome
+    web::get_as(SocketAddr::from((client, 0)), VIP.into()).outcome
 }
 
 #[test]

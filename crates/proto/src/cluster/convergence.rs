@@ -183,13 +183,17 @@ impl Cluster {
         })
     }
 
+    /// Whether so many hosts may serve.
+    pub(super) fn is_quorate(&self, hosts: HostSet) -> bool {
+        match self.config.quorum {
+            Quorum::None => true,
+            Quorum::Majority(size) => 2 * hosts.len() > u32::from(size),
+        }
+    }
+
     /// Whether this host may form a cluster with its view at all.
     fn may_converge(&self, now: Time) -> bool {
         let view = self.outlook.view;
-        let quorate = match self.config.quorum {
-            Quorum::None => true,
-            Quorum::Majority(size) => 2 * view.len() > u32::from(size),
-        };
         let listened = self.has_listened(now);
         let fresh = self.outlook.anchor.is_none();
         if fresh && self.a_cluster_is_there() {
@@ -200,7 +204,9 @@ impl Cluster {
                 .committed
                 .as_ref()
                 .is_none_or(|map| map.proposal.view != view);
-        quorate && (listened || !fresh) && (!newly_alone || (listened && self.is_surely_alone(now)))
+        self.is_quorate(view)
+            && (listened || !fresh)
+            && (!newly_alone || (listened && self.is_surely_alone(now)))
     }
 
     /// Whether hosts that hear each other already form a cluster, though they do not hear this host.
@@ -419,6 +425,12 @@ impl Cluster {
         } = map.proposal;
         let cause = self.cause_of(&map);
         self.hurry(now);
+        // They have all acknowledged it, though this host may not have heard so; until they say otherwise they serve.
+        for member in view.without(self.me()).iter() {
+            if let Some(peer) = self.peers.get_mut(member) {
+                peer.heartbeat.committed = Some(map.name());
+            }
+        }
         let overlap = self.overlap_under(&map.placement);
         self.committed = Some(map);
         self.outputs.push_back(Output::Commit);

@@ -53,6 +53,21 @@ impl Cluster {
                 self.on_chunk(sender.host, &chunk);
                 return Ok(());
             }
+            Body::Inquiry {
+                inquiry,
+                epoch,
+                connections,
+            } => {
+                self.peers.hear_other(&sender)?;
+                if self
+                    .committed
+                    .as_ref()
+                    .is_some_and(|map| map.base().epoch == epoch)
+                {
+                    self.on_inquiry(sender.host, inquiry, &connections);
+                }
+                return Ok(());
+            }
             // As its next heartbeat says too.
             Body::Commit(commit) => {
                 self.peers.hear_other(&sender)?;

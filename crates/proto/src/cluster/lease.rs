@@ -7,7 +7,7 @@
 use super::lingering::Lingering;
 use super::peer::Peer;
 use super::{Cluster, Output};
-use crate::config::{Quorum, Timing};
+use crate::config::Timing;
 use crate::event::{Event, FenceReason};
 use crate::ids::{HostId, HostSet};
 use crate::time::Time;
@@ -96,12 +96,11 @@ impl Cluster {
         let apart: HostSet = others.filter(|host| !has_left(host)).collect();
         let larger = (ours.len(), apart.lowest()) > (apart.len(), ours.lowest());
         let confirming = if larger { mutual } else { heard };
-        match self.config.quorum {
-            Quorum::Majority(size) if 2 * ours.len() <= u32::from(size) => return None,
-            Quorum::Majority(_) | Quorum::None => {}
+        if !self.is_quorate(ours) {
+            return None;
         }
-        if view.without(self.me()).is_empty() {
-            // Not by what it announced: nobody has heard that it asks for a longer tolerance.
+        if view.without(self.me()).iter().all(|host| has_left(&host)) {
+            // Nobody is left who could take over, or confirm anything. Not by what it announced: nobody has heard that it asks for a longer tolerance.
             return Some(self.last_heartbeat_at + self.config.timing.budget() - margin);
         }
         let confirmed = confirming

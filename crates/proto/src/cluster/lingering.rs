@@ -12,16 +12,17 @@
 
 use super::command::PortState;
 use super::convergence::Prepared;
+use super::orphans::Inquiries;
 use super::role::Role;
 use super::sticky::is_any_sticky;
 use super::{Cluster, Output, Trigger};
 use crate::buckets::BucketSet;
 use crate::datapath::{Image, Overlap};
-use crate::ids::{Digest, HostId};
+use crate::ids::{Digest, HostId, HostSet};
 use crate::placement::Placement;
 use crate::rules::{FilterMode, PortRule, RuleSet};
 use crate::time::Time;
-use crate::wire::heartbeat::{Chunk, Report, Subject};
+use crate::wire::heartbeat::{Chunk, Ends, Report, Subject};
 use covey_filter::{Address, Affinity, BUCKETS, DEFAULT_RULE, Socket, bucket};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -117,10 +118,10 @@ impl Cluster {
         let mut in_use = 0u128;
         let mut busy = self.busy_by_traffic();
         for connection in open {
-            let (index, rule) = rule_of(&rules, connection);
+            let (index, rule) = rule_of(&rules, connection.service);
             in_use |= 1 << index;
             if let Some(map) = &self.committed {
-                let place = bucket_of(self.identity.hash_key, rule, connection);
+                let place = bucket_of(self.identity.hash_key, rule, connection.client);
                 if map.placement.map(index).owner(place) != Some(self.config.host) {
                     found.insert(place);
                 } else if rule.is_some_and(|rule| rule.sticky.is_some()) {
@@ -155,7 +156,7 @@ impl Cluster {
     fn cut(&mut self, rules: &RuleSet, open: &[&Connection]) {
         let left = !self.takes_part();
         let given_up = |connection: &Connection| {
-            let (_, rule) = rule_of(rules, connection);
+            let (_, rule) = rule_of(rules, connection.service);
             rule.is_some_and(|rule| self.port_states.of(rule) == PortState::Disabled)
         };
         let cut: Vec<Connection> = open
@@ -226,6 +227,7 @@ impl Cluster {
             open: self.lingering.open,
             ..Lingering::default()
         };
+        self.inquiries = Inquiries::default();
     }
 
     /// What this host tells of the buckets it lingers in.
@@ -300,27 +302,45 @@ impl Cluster {
 
     /// Buckets in which some other member has connections, as far as this host can exclude it.
     fn shared_now(&self) -> BucketSet {
-        let Some(map) = &self.committed else {
-            return BucketSet::EMPTY;
-        };
-        let (view, epoch) = (map.proposal.view, map.proposal.ballot.epoch);
-        let mut shared = BucketSet::EMPTY;
-        for host in view.without(self.me()).iter() {
-            let peer = self.peers.get(host);
-            let report = peer.and_then(|peer| peer.heartbeat.report);
-            let Some(report) = report.filter(|report| report.epoch == epoch) else {
-                return BucketSet::ALL;
-            };
-            if report.lingering == Digest(0) {
-                continue;
-            }
-            let told = peer.and_then(|peer| peer.lingering.as_ref());
-            match told.filter(|(digest, _)| *digest == report.lingering) {
-                Some((_, set)) => shared = shared.union(set),
-                None => return BucketSet::ALL,
-            }
+        let others = self.other_members().iter();
+        others.fold(BucketSet::EMPTY, |shared, host| {
+            shared.union(&self.told_by(host).unwrap_or(BucketSet::ALL))
+        })
+    }
+
+    fn other_members(&self) -> HostSet {
+        let view = self.committed.as_ref().map(|map| map.proposal.view);
+        view.unwrap_or_default().without(self.me())
+    }
+
+    /// The foreign buckets in which another host has connections, as it has told under the map in force.
+    fn told_by(&self, host: HostId) -> Option<BucketSet> {
+        let epoch = self.committed.as_ref()?.proposal.ballot.epoch;
+        let peer = self.peers.get(host)?;
+        let report = peer
+            .heartbeat
+            .report
+            .filter(|report| report.epoch == epoch)?;
+        if report.lingering == Digest(0) {
+            return Some(BucketSet::EMPTY);
         }
-        shared
+        let told = peer.lingering.as_ref();
+        told.filter(|(digest, _)| *digest == report.lingering)
+            .map(|(_, set)| **set)
+    }
+
+    /// Which other members may have a connection of which this host is the owner.
+    pub(super) fn may_linger_with(&self, ends: &Ends) -> HostSet {
+        let Some(map) = &self.committed else {
+            return HostSet::EMPTY;
+        };
+        let (_, rule) = rule_of(&map.rules, ends.service);
+        let place = bucket_of(self.identity.hash_key, rule, ends.client);
+        let may = |host: &HostId| {
+            let told = self.told_by(*host);
+            told.is_none_or(|set| set.contains(place))
+        };
+        self.other_members().iter().filter(may).collect()
     }
 
     /// From here on a commit may be on its way, which the others may hear first: a SYN can then be answered by two
@@ -416,22 +436,20 @@ impl Cluster {
     }
 }
 
-/// The rule that covers a connection, and its index as the data path numbers them.
-fn rule_of<'a>(rules: &'a RuleSet, connection: &Connection) -> (u8, Option<&'a PortRule>) {
-    let service = connection.service;
+/// The rule that covers connections to a service, and its index as the data path numbers them.
+fn rule_of(rules: &RuleSet, service: SocketAddr) -> (u8, Option<&PortRule>) {
     match rules.covering_tcp(service.ip(), service.port()) {
         Some((index, rule)) => (index, Some(rule)),
         None => (DEFAULT_RULE, None),
     }
 }
 
-/// The bucket of a connection under a rule, or under the default rule.
-fn bucket_of(hash_key: [u64; 2], rule: Option<&PortRule>, connection: &Connection) -> usize {
+/// The bucket of a client under a rule, or under the default rule.
+fn bucket_of(hash_key: [u64; 2], rule: Option<&PortRule>, client: SocketAddr) -> usize {
     let affinity = match rule.map(|rule| rule.mode) {
         Some(FilterMode::Multiple { affinity }) => affinity,
         Some(FilterMode::Single | FilterMode::Disabled) | None => Affinity::Single,
     };
-    let client = connection.client;
     let place = bucket(
         hash_key,
         affinity,

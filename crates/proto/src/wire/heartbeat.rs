@@ -33,7 +33,7 @@ use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::rules::Claim;
 use covey_filter::Token;
 use records::{kind, record};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// Extended heartbeat.
 const SIGNATURE: u32 = 0xC0DE_01C0;
@@ -49,6 +49,8 @@ const NAME_PADDING: usize = 6;
 pub const MAX_NAME: usize = 63;
 /// Echoes that are read; a sender has at most one per host and a few for hosts that have just started.
 pub const MAX_ECHOES: usize = 96;
+/// Connections in one inquiry.
+pub const MAX_INQUIRY: usize = 32;
 /// Bytes of a map in one chunk.
 pub const CHUNK_LEN: usize = 1024;
 
@@ -269,6 +271,33 @@ pub enum Body {
     Chunk(Chunk),
     /// A map comes into force.
     Commit(Commit),
+    /// About connections that a client believes in and their owner does not have.
+    Inquiry {
+        /// Question or answer.
+        inquiry: Inquiry,
+        /// Under which map.
+        epoch: Epoch,
+        /// Which connections, [`MAX_INQUIRY`] at most.
+        connections: Vec<Ends>,
+    },
+}
+
+/// What is said of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inquiry {
+    /// Who has them?
+    Who,
+    /// The sender has none of them.
+    NotI,
+}
+
+/// Names a TCP connection to a virtual IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ends {
+    /// The client's end.
+    pub client: SocketAddr,
+    /// This end; its address is a virtual IP.
+    pub service: SocketAddr,
 }
 
 /// Reveals the token of a ballot. The filters of all hosts read it as the frame passes ([`covey_filter::token()`]), so
@@ -355,6 +384,11 @@ impl Message {
             Body::Heartbeat(heartbeat) => heartbeat.emit(&mut out),
             Body::Chunk(chunk) => chunk.emit(&mut out),
             Body::Commit(_) => {}
+            Body::Inquiry {
+                inquiry,
+                epoch,
+                connections,
+            } => records::emit_inquiry(&mut out, *inquiry, *epoch, connections),
         }
         if self.sender.version > PROTOCOL_VERSION {
             tomorrow::extend(&mut out, name_end);

@@ -14,7 +14,7 @@ use crate::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
 use crate::time::Time;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::heartbeat::PROTOCOL_VERSION;
+use crate::wire::heartbeat::{Ends, PROTOCOL_VERSION};
 use covey_filter::{BUCKETS, Row};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -100,6 +100,8 @@ pub(super) struct Host {
     pub(super) connections: Vec<Connection>,
     /// In which buckets of which sticky rule it has had traffic lately.
     pub(super) seen: Vec<(u8, BucketSet)>,
+    /// Connections that nobody has, as far as it has found out.
+    pub(super) disowned: Vec<Ends>,
     /// Whether it gets round to counting them.
     pub(super) counts: bool,
 }
@@ -116,6 +118,11 @@ impl Host {
                 let map = usize::from(image.rules[1].map);
                 Row(image.rows[map][bucket]).is_mine()
             })
+    }
+
+    fn has(&self, ends: &Ends) -> bool {
+        let mut connections = self.connections.iter();
+        connections.any(|one| (one.client, one.service) == (ends.client, ends.service))
     }
 
     fn commit(&mut self) {
@@ -179,6 +186,7 @@ impl Segment {
             running: true,
             events: Vec::new(),
             connections: Vec::new(),
+            disowned: Vec::new(),
             counts: true,
             seen: Vec::new(),
         });
@@ -314,6 +322,18 @@ impl Segment {
                 Output::Cut(cut) => self.hosts[index]
                     .connections
                     .retain(|connection| !cut.contains(connection)),
+                Output::Search(connections) => {
+                    let host = &mut self.hosts[index];
+                    let missing: Vec<Ends> = connections
+                        .into_iter()
+                        .filter(|ends| !host.has(ends))
+                        .collect();
+                    host.cluster
+                        .handle_input(self.now, Input::Missing(&missing));
+                }
+                Output::Disown(mut connections) => {
+                    self.hosts[index].disowned.append(&mut connections);
+                }
                 Output::Event(event) => self.hosts[index].events.push((self.now, event)),
                 Output::Wait(until) => break self.hosts[index].wait = until,
             }
