@@ -20,10 +20,10 @@ mod orphans;
 mod packet;
 mod sockets;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use covey_filter::{Decision, Egress, Flow, Reason, Segment, Verdict, guard, quick, thorough};
+use covey_filter::{Decision, Egress, Reason, Verdict, guard, quick, thorough};
 use maps::{Asker, InForce, Kept};
 use packet::{Bytes, Skb};
 
@@ -39,7 +39,7 @@ pub fn covey_ingress(ctx: XdpContext) -> u32 {
             if decision.reason == Reason::Heartbeat {
                 maps::heed_commit(&frame);
             }
-            carry_out(decision, frame, &tables, sockets::whole)
+            carry_out(decision, &ctx, &tables, sockets::report)
         }
         None => {
             maps::leave_to_thorough(&ctx);
@@ -58,31 +58,29 @@ pub fn covey_thorough(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     };
     let decision = thorough(&frame, &tables);
-    carry_out(decision, frame, &tables, sockets::first)
+    carry_out(decision, &ctx, &tables, sockets::report_first)
 }
 
-/// `segment`: how this program finds the TCP segment in a frame.
+/// `report`: how to tell of a segment that this program has dropped for want of its connection.
 #[inline(always)]
 fn carry_out(
     decision: Decision,
-    mut frame: Bytes,
+    ctx: &XdpContext,
     tables: &InForce,
-    segment: impl FnOnce(&Bytes) -> Option<(Flow, Segment)>,
+    report: impl FnOnce(*mut xdp_md),
 ) -> u32 {
     tables.count(decision.reason);
     match decision.verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => {
-            if decision.reason == Reason::Unclaimed
-                && let Some((flow, segment)) = segment(&frame)
-            {
-                orphans::report(&flow, &segment);
+            if decision.reason == Reason::Unclaimed {
+                report(ctx.ctx);
             }
             xdp_action::XDP_DROP
         }
         Verdict::Accept => {
             tables.note(decision.reason);
-            frame.set_destination(tables.host_mac());
+            Bytes::of_xdp(ctx).set_destination(tables.host_mac());
             xdp_action::XDP_PASS
         }
     }

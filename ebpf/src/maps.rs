@@ -170,7 +170,7 @@ impl<T: Copy> Kept<T> {
     }
 
     #[inline(always)]
-    fn get(&self) -> T {
+    pub(crate) fn get(&self) -> T {
         // SAFETY: as in `set`.
         unsafe { self.0.get().read_volatile() }
     }

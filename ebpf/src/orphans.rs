@@ -10,7 +10,7 @@
 use crate::maps::coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, RingBuf};
-use covey_filter::{Ends, Flow, Segment};
+use covey_filter::Ends;
 
 #[map]
 static UNCLAIMED: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
@@ -20,8 +20,7 @@ static ORPHANS: LruHashMap<[u64; 5], u64> = LruHashMap::with_max_entries(1024, 0
 
 /// Whether nobody has the connection of a segment, as far as is known.
 #[inline(always)]
-pub(crate) fn is_known(flow: &Flow, segment: &Segment) -> bool {
-    let ends = Ends::new(flow.source, flow.destination, segment.ports);
+pub(crate) fn is_known(ends: Ends) -> bool {
     ORPHANS
         .get_ptr(&ends.0)
         // SAFETY: the pointer is to a map value, which user space writes whole.
@@ -30,8 +29,7 @@ pub(crate) fn is_known(flow: &Flow, segment: &Segment) -> bool {
 
 /// Tells user space of a segment that this host has dropped though its bucket is this host's.
 #[inline(always)]
-pub(crate) fn report(flow: &Flow, segment: &Segment) {
-    let ends = Ends::new(flow.source, flow.destination, segment.ports);
+pub(crate) fn report(ends: Ends) {
     // If the ring is full there is more to ask about than anybody will.
     let _ = UNCLAIMED.output::<[u64; 5]>(&ends.0, 0);
 }

@@ -64,8 +64,8 @@ const MUTANTS: [Mutant; 10] = [
     Mutant {
         name: "clear a bucket after the first of two lingerers",
         file: "crates/proto/src/cluster/lingering.rs",
-        old: "Some((_, set)) => shared = shared.union(set),",
-        new: "Some((_, set)) => shared = **set,",
+        old: "shared.union(&self.told_by(host).unwrap_or(BucketSet::ALL))",
+        new: "{ let _ = shared; self.told_by(host).unwrap_or(BucketSet::ALL) }",
     },
     Mutant {
         name: "count TIME_WAIT as a connection",
