@@ -5,26 +5,27 @@
 //! | map         | holds                                                    | written by     |
 //! |-------------|----------------------------------------------------------|----------------|
 //! | `UNCLAIMED` | ring of `Ends`; what does not fit is not told            | these programs |
-//! | `ORPHANS`   | `Ends` -> CLOCK_MONOTONIC, ns, until which that is known | user space     |
+//! | `ORPHANS`   | `Ends` -> `Disowned`                                     | user space     |
 
 use crate::maps::coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, RingBuf};
-use covey_filter::Ends;
+use covey_filter::{Disowned, Ends};
 
 #[map]
 static UNCLAIMED: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 
 #[map]
-static ORPHANS: LruHashMap<[u64; 5], u64> = LruHashMap::with_max_entries(1024, 0);
+static ORPHANS: LruHashMap<[u64; 5], Disowned> = LruHashMap::with_max_entries(1024, 0);
 
-/// Whether nobody has the connection of a segment, as far as is known.
+/// Whether nobody has the connection of a segment, as far as is known under the map in force.
 #[inline(always)]
-pub(crate) fn is_known(ends: Ends) -> bool {
+pub(crate) fn is_known(ends: Ends, epoch: u64) -> bool {
     ORPHANS
         .get_ptr(&ends.0)
-        // SAFETY: the pointer is to a map value, which user space writes whole.
-        .is_some_and(|until| coarse_ns() < unsafe { until.read_volatile() })
+        // SAFETY: the pointer is to a map value. It is written before it is found, and each word whole.
+        .map(|known| unsafe { known.read_volatile() })
+        .is_some_and(|known| known.holds(coarse_ns(), epoch))
 }
 
 /// Tells user space of a segment that this host has dropped though its bucket is this host's.

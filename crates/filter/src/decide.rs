@@ -243,7 +243,8 @@ pub(crate) fn shared<T: Tables>(
             (Verdict::Drop, Reason::NotMine)
         }
     } else if case.row.is_shared() && goes_on(flow) && !has_connection(tables, flow) {
-        (Verdict::Drop, Reason::Unclaimed)
+        // Said as the owner of the bucket, so the lease must hold.
+        leased(tables, Verdict::Drop, Reason::Unclaimed)
     } else {
         leased(tables, Verdict::Accept, Reason::Mine)
     };

@@ -40,3 +40,21 @@ impl Ends {
         }
     }
 }
+
+/// What is known of a connection that no host has.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disowned {
+    /// Until when it counts, nanoseconds of CLOCK_MONOTONIC.
+    pub until_ns: u64,
+    /// The map under which it was found out, as in [`crate::Settings::epoch`].
+    pub epoch: u64,
+}
+
+impl Disowned {
+    /// Whether it still counts. Under another map some other host may have opened a connection with the same ends.
+    #[inline(always)]
+    pub const fn holds(&self, now_ns: u64, epoch: u64) -> bool {
+        self.epoch == epoch && now_ns < self.until_ns
+    }
+}

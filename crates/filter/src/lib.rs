@@ -32,7 +32,7 @@ mod thorough;
 pub use address::Address;
 pub use commit::{COMMIT_RECORD, Control, Token, Word, token};
 pub use decide::{Decision, IKE, PPTP, Reason, Verdict, decide, quick};
-pub use ends::Ends;
+pub use ends::{Disowned, Ends};
 pub use flow::{Datagram, Flow, Fragment, Frame, Malformed, Packet, Ports, Segment, Transport};
 pub use guard::{Changes, Correction, Egress, guard};
 pub use hash::{Bucket, bucket};

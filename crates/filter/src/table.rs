@@ -62,6 +62,9 @@ pub struct Settings {
     pub hash_key: [u64; 2],
     /// Seed under which no two virtual IPs share a slot.
     pub vip_seed: u64,
+    /// Which map this is, a number that only grows on a host; 0 before the first. What is known of connections under
+    /// one map says nothing about the next.
+    pub epoch: u64,
     /// The MAC that all hosts of the cluster share.
     pub cluster_mac: MacBytes,
     /// This NIC's own MAC, written over the destination of accepted packets.
@@ -235,6 +238,21 @@ impl Socket {
         match self {
             Self::Connected | Self::HalfOpen { .. } => true,
             Self::None | Self::TimeWait | Self::Orphan => false,
+        }
+    }
+
+    /// The same, where nothing is found: whether some other host may still have the connection.
+    #[inline(always)]
+    pub fn or_orphan(self, is_orphan: impl FnOnce() -> bool) -> Self {
+        match self {
+            Self::None | Self::TimeWait => {
+                if is_orphan() {
+                    Self::Orphan
+                } else {
+                    self
+                }
+            }
+            Self::Connected | Self::HalfOpen { .. } | Self::Orphan => self,
         }
     }
 

@@ -7,7 +7,7 @@
 use crate::buckets::BucketSet;
 use crate::config::{ClusterConfig, SourceMac, masked_mac};
 use crate::fragments::Fragments;
-use crate::ids::{HostId, HostSet, Mac};
+use crate::ids::{Epoch, HostId, HostSet, Mac};
 use crate::placement::{Map, Placement};
 use crate::rules::{FilterMode, PortRule, Protocol, RuleSet};
 use covey_filter::{
@@ -58,6 +58,12 @@ impl Image {
         Self::build(identity, rules, placement, view, Some(overlap))
     }
 
+    /// The same tables, as those of a map.
+    pub const fn of_epoch(mut self, epoch: Epoch) -> Self {
+        self.settings.epoch = epoch.0;
+        self
+    }
+
     fn build(
         identity: &Identity,
         rules: &RuleSet,
@@ -85,6 +91,7 @@ impl Image {
             settings: Settings {
                 hash_key: identity.hash_key,
                 vip_seed,
+                epoch: 0,
                 cluster_mac: identity.cluster_mac.0,
                 host_mac: identity.mac.0,
                 source_mac: identity.source_mac.0,

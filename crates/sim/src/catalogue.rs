@@ -16,7 +16,6 @@ catalogue! {
     GAPS in "gaps/":
     "newcomer-believes-the-twin",
     "newcomers-beside-a-stranger",
-    "silence-in-a-shared-bucket",
 }
 
 catalogue! {
@@ -33,6 +32,7 @@ catalogue! {
     "crash-of-the-first",
     "crash-of-the-second",
     "crash-of-the-third",
+    "crash-under-a-lingering-host",
     "deaf",
     "drainstop",
     "duplicate-id-with-newer-incarnation",

@@ -9,6 +9,7 @@ use crate::scenario::{Moment, Step};
 use crate::tcp::{Effects, Tuple};
 use crate::world::{COUNTING, Next, World};
 use covey_proto::event::Event;
+use covey_proto::ids::Epoch;
 use covey_proto::time::Time;
 use covey_proto::wire::ethernet::{self, Ethernet};
 use covey_proto::wire::heartbeat::{Body, Ends, Message};
@@ -131,7 +132,7 @@ impl World {
                     );
                 }
                 Output::Search(connections) => self.search(index, &connections),
-                Output::Disown(_) => {}
+                Output::Disown(epoch, connections) => self.disown(index, epoch, &connections),
                 Output::Cut(connections) => self.cut(index, &connections),
                 Output::Event(event) => self.note_event(index, &event),
             }
@@ -213,6 +214,18 @@ impl World {
             .collect();
         let local = clock.local(self.now);
         daemon.cluster.handle_input(local, Input::Missing(&missing));
+    }
+
+    /// The filter learns of connections that nobody has.
+    fn disown(&mut self, index: usize, epoch: Epoch, connections: &[Ends]) {
+        let Machine { clock, kernel, .. } = &mut self.machines[index];
+        let coarse = clock.coarse(self.now);
+        for tuple in connections
+            .iter()
+            .filter_map(|ends| Tuple::of(ends.client, ends.service))
+        {
+            kernel.disown(coarse, epoch, tuple);
+        }
     }
 
     /// Resets connections of a host.

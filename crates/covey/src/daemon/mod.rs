@@ -33,7 +33,7 @@ use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
-use covey_proto::ids::{Digest, Incarnation, Mac};
+use covey_proto::ids::{Digest, Epoch, Incarnation, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
@@ -328,10 +328,13 @@ impl Daemon {
         }
     }
 
-    fn disown(&mut self, connections: &[Ends]) {
+    fn disown(&mut self, epoch: Epoch, connections: &[Ends]) {
         let connections: Vec<_> = connections.iter().map(unclaimed::for_filter).collect();
-        let until = nanoseconds(sys::now() + DISOWNED);
-        if let Err(error) = self.data_path.disown(&connections, until) {
+        let known = covey_filter::Disowned {
+            until_ns: nanoseconds(sys::now() + DISOWNED),
+            epoch: epoch.0,
+        };
+        if let Err(error) = self.data_path.disown(&connections, known) {
             tracing::warn!("the filter cannot be told what nobody has: {error}");
         }
     }
@@ -374,7 +377,7 @@ impl Daemon {
                 Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
                 Output::CountConnections => self.census.count(self.config.rules.vips()),
                 Output::Search(connections) => self.census.search(connections),
-                Output::Disown(connections) => self.disown(&connections),
+                Output::Disown(epoch, connections) => self.disown(epoch, &connections),
                 Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {

@@ -13,7 +13,9 @@ use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use covey_filter::{BUCKETS, Control, Datagram, Ends, Generation, NO_RULE, RULE_SLOTS, Token};
+use covey_filter::{
+    BUCKETS, Control, Datagram, Disowned, Ends, Generation, NO_RULE, RULE_SLOTS, Token,
+};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
@@ -245,15 +247,15 @@ impl Programs {
     ///
     /// # Errors
     /// If the kernel does not take them.
-    pub fn disown(&mut self, connections: &[Ends], until_ns: u64) -> io::Result<()> {
+    pub fn disown(&mut self, connections: &[Ends], known: Disowned) -> io::Result<()> {
         let Some(map) = self.ebpf.map_mut("ORPHANS") else {
             return Ok(());
         };
-        let mut orphans: HashMap<_, [u64; 5], u64> =
+        let mut orphans: HashMap<_, [u64; 5], [u64; 2]> =
             HashMap::try_from(map).map_err(io::Error::other)?;
         connections.iter().try_for_each(|ends| {
             orphans
-                .insert(ends.0, until_ns, 0)
+                .insert(ends.0, [known.until_ns, known.epoch], 0)
                 .map_err(io::Error::other)
         })
     }

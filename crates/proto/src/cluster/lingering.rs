@@ -329,18 +329,20 @@ impl Cluster {
             .map(|(_, set)| **set)
     }
 
-    /// Which other members may have a connection of which this host is the owner.
-    pub(super) fn may_linger_with(&self, ends: &Ends) -> HostSet {
-        let Some(map) = &self.committed else {
-            return HostSet::EMPTY;
-        };
-        let (_, rule) = rule_of(&map.rules, ends.service);
+    /// Which other members may have a connection; nothing if it is not for this host, the owner, to say.
+    pub(super) fn may_linger_with(&self, ends: &Ends) -> Option<HostSet> {
+        let map = self.committed.as_ref()?;
+        let (index, rule) = rule_of(&map.rules, ends.service);
         let place = bucket_of(self.identity.hash_key, rule, ends.client);
+        let owner = map.placement.map(index).owner(place);
+        if owner != Some(self.config.host) {
+            return None;
+        }
         let may = |host: &HostId| {
             let told = self.told_by(*host);
             told.is_none_or(|set| set.contains(place))
         };
-        self.other_members().iter().filter(may).collect()
+        Some(self.other_members().iter().filter(may).collect())
     }
 
     /// From here on a commit may be on its way, which the others may hear first: a SYN can then be answered by two
@@ -433,6 +435,7 @@ impl Cluster {
         };
         let owners = map.proposal.owners;
         Image::serving(&self.identity, &map.rules, &map.placement, owners, &overlap)
+            .of_epoch(map.proposal.ballot.epoch)
     }
 }
 

@@ -126,8 +126,9 @@ pub enum Output {
     Cut(Vec<Connection>),
     /// Look which of these connections this host does not have, and say so by [`Input::Missing`].
     Search(Vec<Ends>),
-    /// Nobody has these connections: for a few seconds their segments get to the kernel, which resets them.
-    Disown(Vec<Ends>),
+    /// Under the map of this epoch nobody has these connections: for a few seconds, and while that map is in force,
+    /// their segments get to the kernel, which resets them.
+    Disown(Epoch, Vec<Ends>),
     /// Tell people.
     Event(Event),
     /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.

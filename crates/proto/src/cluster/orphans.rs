@@ -24,6 +24,13 @@ const MOST: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inquiries(BTreeMap<Ends, Open>);
 
+impl Inquiries {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Open {
     asked_at: Time,
@@ -43,7 +50,9 @@ impl Cluster {
             if known || self.inquiries.0.len() >= MOST || ask.len() >= MAX_INQUIRY {
                 continue;
             }
-            let waiting_for = self.may_linger_with(ends);
+            let Some(waiting_for) = self.may_linger_with(ends) else {
+                continue;
+            };
             if waiting_for.is_empty() {
                 orphans.push(*ends);
             } else {
@@ -87,8 +96,10 @@ impl Cluster {
     }
 
     fn disown(&mut self, orphans: Vec<Ends>) {
+        let Some(map) = &self.committed else { return };
         if !orphans.is_empty() {
-            self.outputs.push_back(Output::Disown(orphans));
+            let epoch = map.proposal.ballot.epoch;
+            self.outputs.push_back(Output::Disown(epoch, orphans));
         }
     }
 

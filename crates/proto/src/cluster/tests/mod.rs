@@ -5,6 +5,7 @@ mod conflicts;
 mod faults;
 mod generations;
 mod operate;
+mod orphans;
 mod segment;
 mod sticky;
 mod trouble;

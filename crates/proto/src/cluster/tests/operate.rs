@@ -54,7 +54,7 @@ fn frame(segment: &Segment, connection: &Connection, opens: bool) -> Vec<u8> {
 }
 
 /// What a host's data path says to a segment of a connection.
-fn reason(segment: &Segment, host: u8, connection: &Connection, opens: bool) -> Reason {
+pub(super) fn reason(segment: &Segment, host: u8, connection: &Connection, opens: bool) -> Reason {
     let host = segment.host(host);
     let has = host.connections.contains(connection);
     let socket = if has { Socket::Connected } else { Socket::None };
@@ -69,7 +69,7 @@ fn reason(segment: &Segment, host: u8, connection: &Connection, opens: bool) -> 
 }
 
 /// Connections from these ports, each opened at the host that takes its SYN.
-fn open(segment: &mut Segment, ports: std::ops::Range<u16>) {
+pub(super) fn open(segment: &mut Segment, ports: std::ops::Range<u16>) {
     for port in ports {
         let connection = connection(port);
         let count = segment.hosts.len() as u8;

@@ -248,6 +248,12 @@ impl Segment {
         answer
     }
 
+    pub(super) fn input(&mut self, host: u8, input: Input<'_>) {
+        let index = self.index(host);
+        self.hosts[index].cluster.handle_input(self.now, input);
+        self.drain(index);
+    }
+
     /// Power failure.
     pub(super) fn crash(&mut self, host: u8) {
         let index = self.index(host);
@@ -331,7 +337,7 @@ impl Segment {
                     host.cluster
                         .handle_input(self.now, Input::Missing(&missing));
                 }
-                Output::Disown(mut connections) => {
+                Output::Disown(_, mut connections) => {
                     self.hosts[index].disowned.append(&mut connections);
                 }
                 Output::Event(event) => self.hosts[index].events.push((self.now, event)),
