@@ -19,7 +19,7 @@ mod test_run;
 
 use cluster::*;
 use connections::{Connection, WRONG};
-use covey_filter::{Reason, Row};
+use covey_filter::{Address, Disowned, Ends, Ports, Reason, Row};
 use covey_proto::datapath::Image;
 use frames::*;
 use segment::Segment;
@@ -74,6 +74,55 @@ fn accepting_rewrites_the_destination_mac_and_nothing_else() {
             (Reason::LeaseLapsed, 1)
         ]
     );
+}
+
+#[test]
+#[ignore = "needs root: runs BPF programs"]
+fn a_segment_that_nobody_claims_is_told_of_and_passes_once_it_is_disowned() {
+    const EPOCH: u64 = 5;
+    let mut image = image(2, HOST_MAC, |_| 2);
+    for row in image.rows.iter_mut().flatten() {
+        *row |= Row::SHARED;
+    }
+    image.settings.epoch = EPOCH;
+    let bench = &mut Bench::new(image);
+    let mut ring = bench.programs.take_unclaimed().expect("it can be mapped");
+    let ring = ring.as_mut().expect("nobody else has taken it");
+    let v4 = |place, tcp: &[u8]| {
+        let packet = ipv4_with(CLIENT4, VIP4, TCP, place, &[], tcp);
+        to_ipv4(CLUSTER_MAC, &packet)
+    };
+    let v6 = |next, body: &[u8]| to_ipv6(CLUSTER_MAC, &ipv6(CLIENT6, VIP6, next, body));
+    let ends4 = [CLIENT4, VIP4].map(|address| Address::v4(address.octets()));
+    let ends6 = [CLIENT6, VIP6].map(|address| Address::v6(address.octets()));
+    let tcp = |port| [segment(port, 80, ACK, 1), vec![0; 4]].concat();
+    for (port, [client, service], frame) in [
+        (40001, ends4, v4(0, &tcp(40001))),
+        (40002, ends4, v4(0x2000, &tcp(40002))),
+        (40003, ends6, v6(TCP, &tcp(40003))),
+        (40004, ends6, v6(44, &fragment(TCP, 0, true, &tcp(40004)))),
+    ] {
+        let ports = Ports {
+            source: port,
+            destination: 80,
+        };
+        let ends = Ends::new(client, service, ports);
+        let verdict = |bench: &mut Bench| run(bench.programs.ingress(), &frame).0;
+        assert_eq!(verdict(bench), XDP_DROP, "port {port}");
+        let told = ring.next().map(|report| report.to_vec());
+        let expected: Vec<u8> = ends.0.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(told, Some(expected), "port {port}");
+        assert!(ring.next().is_none(), "once is enough");
+        // What was found out under another map says nothing.
+        for (epoch, expected) in [(EPOCH - 1, XDP_DROP), (EPOCH, XDP_PASS)] {
+            let until_ns = u64::MAX;
+            let known = Disowned { until_ns, epoch };
+            let disowned = bench.programs.disown(&[ends], known);
+            disowned.expect("there is room for it");
+            assert_eq!(verdict(bench), expected, "port {port}");
+        }
+        assert!(ring.next().is_some(), "the other map's was dropped");
+    }
 }
 
 #[test]
