@@ -23,7 +23,7 @@ struct Mutant {
     new: &'static str,
 }
 
-const MUTANTS: [Mutant; 10] = [
+const MUTANTS: [Mutant; 11] = [
     Mutant {
         name: "renew the lease on sending alone",
         file: "crates/proto/src/cluster/lease.rs",
@@ -72,6 +72,12 @@ const MUTANTS: [Mutant; 10] = [
         file: "crates/filter/src/table.rs",
         old: "            Self::None | Self::TimeWait => false,",
         new: "            Self::TimeWait => true,\n            Self::None => false,",
+    },
+    Mutant {
+        name: "reset under the next map what nobody had under the last",
+        file: "crates/filter/src/ends.rs",
+        old: "self.epoch == epoch && now_ns < self.until_ns",
+        new: "self.epoch <= epoch && now_ns < self.until_ns",
     },
     Mutant {
         name: "the sender flips before the others hear of the commit",

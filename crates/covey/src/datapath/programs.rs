@@ -242,8 +242,7 @@ impl Programs {
         })
     }
 
-    /// Lets segments of these connections, which nobody has, through to the kernel until then: nanoseconds of
-    /// CLOCK_MONOTONIC.
+    /// Lets segments of these connections, which nobody has, through to the kernel while that holds.
     ///
     /// # Errors
     /// If the kernel does not take them.
