@@ -78,7 +78,7 @@ fn accepting_rewrites_the_destination_mac_and_nothing_else() {
 
 #[test]
 #[ignore = "needs root: runs BPF programs"]
-fn a_segment_that_nobody_claims_is_told_of_and_passes_once_it_is_disowned() {
+fn a_segment_in_fragments_that_nobody_claims_is_told_of_and_passes_once_it_is_disowned() {
     const EPOCH: u64 = 5;
     let mut image = image(2, HOST_MAC, |_| 2);
     for row in image.rows.iter_mut().flatten() {
@@ -88,19 +88,14 @@ fn a_segment_that_nobody_claims_is_told_of_and_passes_once_it_is_disowned() {
     let bench = &mut Bench::new(image);
     let mut ring = bench.programs.take_unclaimed().expect("it can be mapped");
     let ring = ring.as_mut().expect("nobody else has taken it");
-    let v4 = |place, tcp: &[u8]| {
-        let packet = ipv4_with(CLIENT4, VIP4, TCP, place, &[], tcp);
-        to_ipv4(CLUSTER_MAC, &packet)
-    };
-    let v6 = |next, body: &[u8]| to_ipv6(CLUSTER_MAC, &ipv6(CLIENT6, VIP6, next, body));
+    let v4 = |tcp: &[u8]| ipv4_with(CLIENT4, VIP4, TCP, 0x2000, &[], tcp);
+    let v6 = |tcp: &[u8]| ipv6(CLIENT6, VIP6, 44, &fragment(TCP, 0, true, tcp));
     let ends4 = [CLIENT4, VIP4].map(|address| Address::v4(address.octets()));
     let ends6 = [CLIENT6, VIP6].map(|address| Address::v6(address.octets()));
     let tcp = |port| [segment(port, 80, ACK, 1), vec![0; 4]].concat();
     for (port, [client, service], frame) in [
-        (40001, ends4, v4(0, &tcp(40001))),
-        (40002, ends4, v4(0x2000, &tcp(40002))),
-        (40003, ends6, v6(TCP, &tcp(40003))),
-        (40004, ends6, v6(44, &fragment(TCP, 0, true, &tcp(40004)))),
+        (40001, ends4, to_ipv4(CLUSTER_MAC, &v4(&tcp(40001)))),
+        (40002, ends6, to_ipv6(CLUSTER_MAC, &v6(&tcp(40002)))),
     ] {
         let ports = Ports {
             source: port,
