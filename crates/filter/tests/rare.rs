@@ -43,7 +43,10 @@ fn taker(frame: &[u8]) -> usize {
     let hosts = hosts(3);
     let takes = |host: &&Host| decide(frame, *host).verdict == Verdict::Accept;
     assert_eq!(hosts.iter().filter(takes).count(), 1, "{frame:02x?}");
-    hosts.iter().position(|host| takes(&host)).unwrap()
+    hosts
+        .iter()
+        .position(|host| takes(&host))
+        .expect("some host takes it")
 }
 
 /// One host, all of whose buckets are like this.

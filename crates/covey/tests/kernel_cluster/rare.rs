@@ -291,33 +291,36 @@ fn since(before: &[[u64; 3]], after: &[[u64; 3]]) -> Vec<[u64; 3]> {
         .collect()
 }
 
-/// A datagram to the echo service in three fragments, as whole IP packets in order.
+/// The pieces of a datagram: where each lies in units of eight bytes, whether more follow, and its bytes.
+fn pieces(datagram: &[u8]) -> impl Iterator<Item = (u16, bool, &[u8])> {
+    const UNITS: u16 = 175;
+    let size = 8 * usize::from(UNITS);
+    let more = move |number: u16| (usize::from(number) + 1) * size < datagram.len();
+    (0..)
+        .zip(datagram.chunks(size))
+        .map(move |(number, piece)| (number * UNITS, more(number), piece))
+}
+
+/// A datagram to the echo service in fragments, as whole IP packets in order. The client's port is their number.
 fn cut(client: IpAddr, vip: IpAddr, port: u16, payload: &[u8]) -> Vec<Vec<u8>> {
-    /// Bytes in a fragment but the last, a multiple of eight.
-    const PIECE: usize = 1400;
-    let parts = |datagram: &[u8], packet: &dyn Fn(usize, bool, &[u8]) -> Vec<u8>| {
-        let last = datagram.len().div_ceil(PIECE) - 1;
-        let pieces = datagram.chunks(PIECE).enumerate();
-        pieces
-            .map(|(number, piece)| packet(number * PIECE / 8, number < last, piece))
-            .collect()
-    };
     match (client, vip) {
-        (IpAddr::V4(client), IpAddr::V4(vip)) => {
-            parts(&frames::udp(port, 7, payload), &|place, more, piece| {
-                let place = place as u16 | u16::from(more) << 13;
+        (IpAddr::V4(client), IpAddr::V4(vip)) => pieces(&frames::udp(port, 7, payload))
+            .map(|(place, more, piece)| {
+                let place = place | u16::from(more) << 13;
                 let mut packet = frames::ipv4_with(client, vip, UDP, place, &[], piece);
                 packet[4..6].copy_from_slice(&port.to_be_bytes());
                 packet
             })
-        }
+            .collect(),
         (IpAddr::V6(client), IpAddr::V6(vip)) => {
             let datagram = frames::udp_in_ipv6((client, port), (vip, 7), payload);
-            parts(&datagram, &|place, more, piece| {
-                let mut part = frames::fragment(UDP, place as u16, more, piece);
-                part[6..8].copy_from_slice(&port.to_be_bytes());
-                frames::ipv6(client, vip, 44, &part)
-            })
+            pieces(&datagram)
+                .map(|(place, more, piece)| {
+                    let mut part = frames::fragment(UDP, place, more, piece);
+                    part[6..8].copy_from_slice(&port.to_be_bytes());
+                    frames::ipv6(client, vip, 44, &part)
+                })
+                .collect()
         }
         _ => unreachable!("one family at a time"),
     }
