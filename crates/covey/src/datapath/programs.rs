@@ -1,4 +1,4 @@
-//! The three programs in the kernel and their maps: loading, filling, reading. Nothing is attached here
+//! The programs in the kernel and their maps: loading, filling, reading. Nothing is attached here
 //! (hooks.rs does that), so that tests and benchmarks can run the programs on packets of their own.
 //! Specification: docs/design.md, "Data path".
 //!
@@ -10,10 +10,12 @@ use super::DataPathError;
 use super::btf::Btf;
 use super::counters::{Counters, Row};
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use covey_filter::{BUCKETS, Control, Disowned, Ends, Generation, NO_RULE, RULE_SLOTS, Token};
+use covey_filter::{
+    BUCKETS, Control, Datagram, Disowned, Ends, Generation, NO_RULE, RULE_SLOTS, Token,
+};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
@@ -66,6 +68,7 @@ impl Programs {
             .map_err(|error| DataPathError::object(&error))?;
         for (name, program) in ebpf.programs_mut() {
             let (name, result) = match program {
+                Program::Xdp(xdp) if name == "covey_thorough" => ("covey_thorough", xdp.load()),
                 Program::Xdp(xdp) => ("covey_ingress", xdp.load()),
                 Program::SchedClassifier(tc) if name == "covey_guard" => ("covey_guard", tc.load()),
                 Program::SchedClassifier(tc) => ("covey_promote", tc.load()),
@@ -73,6 +76,7 @@ impl Programs {
             };
             result.map_err(|error| DataPathError::program(name, &error))?;
         }
+        join(&mut ebpf)?;
         let mut tables: Mapped<[Generation; 2]> = mapped(&ebpf, "TABLES")?;
         write(&mut tables.get_mut()[0], image);
         let control: Mapped<Control> = mapped(&ebpf, "CONTROL")?;
@@ -181,6 +185,29 @@ impl Programs {
         }
     }
 
+    /// Forgets which first fragments the filter has met, so that each fragment that follows is one whose first is
+    /// unknown. For tests; in service the kernel forgets them by itself.
+    ///
+    /// # Errors
+    /// If the kernel does not let the map be read.
+    pub fn forget_fragments(&mut self) -> Result<(), DataPathError> {
+        let unreadable = |error| DataPathError::Counters(io::Error::other(error));
+        let map = self
+            .ebpf
+            .map_mut("FIRSTS")
+            .ok_or_else(|| missing("FIRSTS"))?;
+        let mut firsts: HashMap<_, [u8; size_of::<Datagram>()], u64> =
+            HashMap::try_from(map).map_err(unreadable)?;
+        let known: Vec<_> = firsts
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?;
+        for datagram in known {
+            firsts.remove(&datagram).map_err(unreadable)?;
+        }
+        Ok(())
+    }
+
     /// What has been counted since the programs were loaded, over all CPUs.
     ///
     /// # Errors
@@ -279,6 +306,31 @@ impl Programs {
     fn named_maps(&self) -> impl Iterator<Item = (&str, &Map)> {
         self.ebpf.maps().filter(|(name, _)| !name.starts_with('.'))
     }
+}
+
+/// Lets `covey_ingress` go on as `covey_thorough`. The kernel forgets it when nobody holds the map any more, which is
+/// why the map is pinned with the others.
+fn join(ebpf: &mut Ebpf) -> Result<(), DataPathError> {
+    let refused = |error: &dyn std::error::Error| DataPathError::Load {
+        what: "THOROUGH",
+        source: io::Error::other(error.to_string()),
+    };
+    let Some(Program::Xdp(thorough)) = ebpf.program("covey_thorough") else {
+        return Err(DataPathError::Object(
+            "it has no program covey_thorough".to_owned(),
+        ));
+    };
+    let thorough = thorough
+        .fd()
+        .map_err(|error| refused(&error))?
+        .try_clone()
+        .map_err(|error| refused(&error))?;
+    let map = ebpf
+        .map_mut("THOROUGH")
+        .ok_or_else(|| missing("THOROUGH"))?;
+    ProgramArray::try_from(map)
+        .and_then(|mut programs| programs.set(0, &thorough, 0))
+        .map_err(|error| refused(&error))
 }
 
 /// After a flip, packets already being judged look at the old generation for some nanoseconds more, or for as
