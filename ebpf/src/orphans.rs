@@ -10,7 +10,7 @@
 use crate::maps::coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, RingBuf};
-use covey_filter::{Disowned, Ends, Flow, Frame, Packet, Segment, Transport};
+use covey_filter::{Disowned, Ends};
 
 #[map]
 static UNCLAIMED: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
@@ -20,8 +20,7 @@ static ORPHANS: LruHashMap<[u64; 5], Disowned> = LruHashMap::with_max_entries(10
 
 /// Whether nobody has the connection of a segment, as far as is known under the map in force.
 #[inline(always)]
-pub(crate) fn is_known(flow: &Flow, segment: &Segment, epoch: u64) -> bool {
-    let ends = Ends::new(flow.source, flow.destination, segment.ports);
+pub(crate) fn is_known(ends: Ends, epoch: u64) -> bool {
     ORPHANS
         .get_ptr(&ends.0)
         // SAFETY: the pointer is to a map value. It is written before it is found, and each word whole.
@@ -31,16 +30,7 @@ pub(crate) fn is_known(flow: &Flow, segment: &Segment, epoch: u64) -> bool {
 
 /// Tells user space of a segment that this host has dropped though its bucket is this host's.
 #[inline(always)]
-pub(crate) fn report<P: Packet>(frame: &P) {
-    if let Ok(Frame::Ip(
-        flow @ Flow {
-            transport: Transport::Tcp(segment),
-            ..
-        },
-    )) = Frame::parse(frame)
-    {
-        let ends = Ends::new(flow.source, flow.destination, segment.ports);
-        // If the ring is full there is more to ask about than anybody will.
-        let _ = UNCLAIMED.output::<[u64; 5]>(&ends.0, 0);
-    }
+pub(crate) fn report(ends: Ends) {
+    // If the ring is full there is more to ask about than anybody will.
+    let _ = UNCLAIMED.output::<[u64; 5]>(&ends.0, 0);
 }

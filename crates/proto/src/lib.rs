@@ -6,7 +6,7 @@
 //! which is why thousands of simulated hours can be checked in seconds. This is the whole loop:
 //!
 //! ```
-//! use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
+//! use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, SourceMac, Timing, cluster_mac};
 //! use covey_proto::ids::{HostId, Incarnation, Mac};
 //! use covey_proto::rules::RuleSet;
 //! use covey_proto::time::Time;
@@ -31,6 +31,8 @@
 //!     legacy: false,
 //!     version: PROTOCOL_VERSION,
 //!     unicast_fallback: true,
+//!     source_mac: SourceMac::Host,
+//!     filter_icmp: true,
 //!     clock_granularity: Duration::from_millis(4),
 //!     incarnation: Incarnation(7),
 //! });
@@ -68,7 +70,7 @@
 //! | [`wire`] | what do the bytes of a frame say |
 //! | [`cluster`] | who is alive, who may serve, and what is the next map |
 //! | [`allotment`], [`placement`] | who should own which bucket |
-//! | [`datapath`] | what follows for each packet on this host |
+//! | [`datapath`], [`fragments`] | what follows for each packet on this host |
 //! | [`event`] | what should people know |
 //!
 //! Specification: docs/design.md.
@@ -80,6 +82,7 @@ pub mod cluster;
 pub mod config;
 pub mod datapath;
 pub mod event;
+pub mod fragments;
 pub mod ids;
 pub mod placement;
 pub mod rules;

@@ -14,6 +14,7 @@ use covey_filter::{
     guard,
 };
 use covey_proto::datapath::{View, no_sockets};
+use covey_proto::fragments::Fragments;
 use covey_proto::ids::{Epoch, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::arp::{Arp, Operation};
@@ -40,6 +41,8 @@ pub(crate) struct Kernel {
     /// False plants a bug: the filter goes on without a lease.
     pub(crate) heeds_lease: bool,
     pub(crate) stack: Stack,
+    /// The first fragments that the filter has met.
+    fragments: Fragments,
     pub(crate) seen: Seen,
     /// What the filter was silent to, until the daemon reads it.
     unclaimed: BTreeSet<Tuple>,
@@ -55,6 +58,7 @@ impl Kernel {
             data_path: DataPath::detached(),
             heeds_lease: true,
             stack: Stack::new(mac),
+            fragments: Fragments::default(),
             seen: Seen::new(),
             unclaimed: BTreeSet::new(),
             orphans: BTreeMap::new(),
@@ -74,6 +78,7 @@ impl Kernel {
             image,
             lease_holds: self.lease_holds(coarse),
             sockets: &sockets,
+            fragments: Some(&self.fragments),
         };
         Some(decide(frame, &view))
     }
@@ -85,6 +90,7 @@ impl Kernel {
                 image,
                 lease_holds: true,
                 sockets: &no_sockets,
+                fragments: None,
             };
             decide(frame, &view).verdict == Verdict::Accept
         })
@@ -228,12 +234,17 @@ impl Kernel {
                 image,
                 lease_holds: true,
                 sockets: &no_sockets,
+                fragments: None,
             },
         ) {
             Egress::Pass => Some(frame),
             Egress::Drop => None,
-            Egress::Correct(correction) => {
-                frame[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+            Egress::Change(changes) => {
+                frame[6..12].copy_from_slice(&changes.source);
+                // What is simulated says its addresses by ARP, which has no checksum.
+                if let Some(correction) = changes.advertised {
+                    frame[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+                }
                 Some(frame)
             }
         }

@@ -557,9 +557,9 @@ fn ends_of_packets_are_read() {
 }
 
 /// A machine whose only file is the configuration.
-struct Bench(&'static str);
+struct Bench<'a>(&'a str);
 
-impl System for Bench {
+impl System for Bench<'_> {
     fn read(&self, _: &Path) -> io::Result<TextFile> {
         Ok(TextFile {
             mode: 0o600,
@@ -632,6 +632,48 @@ fn a_good_configuration_in_summary() {
         "check_json",
         serde_json::to_string_pretty(&summary).unwrap()
     );
+}
+
+#[test]
+fn rules_that_part_tunnels_from_their_control_are_named() {
+    let noted = |rule: &str| {
+        let file = format!(
+            r#"
+            [cluster]
+            name = "vpn"
+            vips = ["10.77.0.100/24"]
+            auth = "none"
+            [host]
+            id = 1
+            interface = "eth0"
+            [[rule]]
+            {rule}
+            "#
+        );
+        let config = Config::load(Path::new("covey.toml"), &Bench(&file)).unwrap();
+        let text = check(&CheckSummary::of(&config));
+        text.lines()
+            .filter_map(|line| line.strip_prefix("Note: "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let note = noted("ports = 1723\nprotocol = \"tcp\"\naffinity = \"none\"");
+    assert_eq!(
+        note,
+        [
+            "rule 1 has affinity none: GRE of PPTP (TCP 1723) will not be where their control connection is; \
+          if there are such tunnels, use affinity single"
+        ]
+    );
+    for harmless in [
+        "ports = 1723\naffinity = \"single\"",
+        "ports = 1723\nprotocol = \"udp\"\naffinity = \"none\"",
+        "ports = 500\nmode = \"disabled\"",
+        "ports = 80\naffinity = \"none\"",
+    ] {
+        assert!(noted(harmless).is_empty(), "{harmless}");
+    }
+    assert_eq!(noted("ports = \"0-65535\"\naffinity = \"none\"").len(), 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::system::System;
 use super::{Cluster, Vip};
 use crate::duration;
 use covey_filter::MAX_VIPS;
-use covey_proto::config::{Auth, ClusterMode, Key, Quorum, Timing};
+use covey_proto::config::{Auth, ClusterMode, Key, Quorum, SourceMac, Timing};
 use covey_proto::ids::MAX_HOSTS;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -86,6 +86,17 @@ pub(super) fn read(
     );
     let auth = read_auth(spanned, directory, system, problems);
     let quorum = read_quorum(section, problems);
+    let source_mac = problems.read_or(section.source_mac.as_ref(), SourceMac::Host, |word| {
+        choice(
+            "source_mac",
+            word,
+            &[
+                ("host", SourceMac::Host),
+                ("masked", SourceMac::Masked),
+                ("cluster", SourceMac::Cluster),
+            ],
+        )
+    });
     Some(Cluster {
         name: name?,
         vips: vips?,
@@ -97,6 +108,8 @@ pub(super) fn read(
         auth: auth?,
         quorum: quorum?,
         unicast_fallback: section.unicast_fallback.unwrap_or(true),
+        source_mac: source_mac?,
+        filter_icmp: section.filter_icmp.unwrap_or(true),
     })
 }
 

@@ -26,7 +26,9 @@ pub use system::{Machine, System, TextFile};
 use crate::config::file::ConfigFile;
 use crate::config::problem::Problems;
 use covey_proto::PortState;
-use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
+use covey_proto::config::{
+    Auth, ClusterConfig, ClusterMode, Quorum, SourceMac, Timing, cluster_mac,
+};
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Claim, RuleSet};
 use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
@@ -66,6 +68,10 @@ pub struct Cluster {
     pub quorum: Quorum,
     /// Whether hosts that cannot broadcast to each other go on by unicast.
     pub unicast_fallback: bool,
+    /// What the frames of virtual IPs have as their Ethernet source.
+    pub source_mac: SourceMac,
+    /// Whether the default host alone answers pings, and takes other ICMP that is no error; else every host does.
+    pub filter_icmp: bool,
 }
 
 /// A virtual IP and its network, as configured.
@@ -196,6 +202,14 @@ impl Config {
                 "cluster.unicast_fallback",
                 old_cluster.unicast_fallback != new_cluster.unicast_fallback,
             ),
+            (
+                "cluster.source_mac",
+                old_cluster.source_mac != new_cluster.source_mac,
+            ),
+            (
+                "cluster.filter_icmp",
+                old_cluster.filter_icmp != new_cluster.filter_icmp,
+            ),
             ("host.id", old_host.id != new_host.id),
             ("host.name", old_host.name != new_host.name),
             ("host.interface", old_host.interface != new_host.interface),
@@ -241,6 +255,8 @@ impl Config {
             quorum: self.cluster.quorum,
             version: PROTOCOL_VERSION,
             unicast_fallback: self.cluster.unicast_fallback,
+            source_mac: self.cluster.source_mac,
+            filter_icmp: self.cluster.filter_icmp,
             legacy: self.host.legacy_heartbeats,
             clock_granularity,
             incarnation,

@@ -293,6 +293,8 @@ fn every_key_has_its_meaning() {
         quorum = "majority"
         size = 5
         unicast_fallback = false
+        source_mac = "masked"
+        filter_icmp = false
         [host]
         id = 64
         name = "h64"
@@ -345,6 +347,8 @@ fn every_key_has_its_meaning() {
     assert_eq!(core.timing.tolerance, 8);
     assert_eq!(core.quorum, Quorum::Majority(5));
     assert!(!core.unicast_fallback);
+    assert_eq!(core.source_mac, SourceMac::Masked);
+    assert!(!core.filter_icmp);
     let key = core.auth.signing().expect("heartbeats are signed");
     assert_eq!(key.secret[..4], [0x00, 0x11, 0x22, 0x33]);
     assert_eq!(key.secret[28..], [0xCC, 0xDD, 0xEE, 0xFF]);

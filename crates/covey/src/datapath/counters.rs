@@ -95,10 +95,14 @@ const fn is_accepted(reason: Reason) -> bool {
         | Reason::Answer
         | Reason::IcmpError
         | Reason::Fragment
+        | Reason::FragmentMine
+        | Reason::Icmp
         | Reason::Advertised => true,
         Reason::NotMine
         | Reason::Unclaimed
         | Reason::QuestionNotMine
+        | Reason::FragmentNotMine
+        | Reason::BadQuote
         | Reason::Disabled
         | Reason::Fenced
         | Reason::LeaseLapsed

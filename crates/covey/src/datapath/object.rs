@@ -7,8 +7,8 @@
 use super::DataPathError;
 use super::btf::Btf;
 use super::counters::Row;
-use super::programs::unpin;
-use aya::maps::{Map, MapData, MapInfo};
+use super::programs::{missing, unpin};
+use aya::maps::{Map, MapData, MapInfo, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("COVEY_EBPF"));
 
 const INGRESS: &str = "covey_ingress";
+const THOROUGH: &str = "covey_thorough";
 const PROMOTE: &str = "covey_promote";
 const GUARD: &str = "covey_guard";
 
@@ -102,6 +103,7 @@ impl Object {
             .map_err(|error| DataPathError::object(&error))?;
         for (name, program) in ebpf.programs_mut() {
             let (name, result) = match program {
+                Program::Xdp(xdp) if name == THOROUGH => (THOROUGH, xdp.load()),
                 Program::Xdp(xdp) => (INGRESS, xdp.load()),
                 Program::SchedClassifier(tc) if name == GUARD => (GUARD, tc.load()),
                 Program::SchedClassifier(tc) => (PROMOTE, tc.load()),
@@ -109,6 +111,7 @@ impl Object {
             };
             result.map_err(|error| DataPathError::program(name, &error))?;
         }
+        join(&mut ebpf)?;
         Ok(Self::Loaded(ebpf))
     }
 
@@ -224,6 +227,31 @@ where
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .expect("`load` has met this program with this kind")
+}
+
+/// Lets `covey_ingress` go on as `covey_thorough`. The kernel forgets it when nobody holds the map any more, which is
+/// why the map is pinned with the others.
+fn join(ebpf: &mut Ebpf) -> Result<(), DataPathError> {
+    let refused = |error: &dyn std::error::Error| DataPathError::Load {
+        what: "THOROUGH",
+        source: io::Error::other(error.to_string()),
+    };
+    let Some(Program::Xdp(thorough)) = ebpf.program(THOROUGH) else {
+        return Err(DataPathError::Object(format!(
+            "it has no program {THOROUGH}"
+        )));
+    };
+    let thorough = thorough
+        .fd()
+        .map_err(|error| refused(&error))?
+        .try_clone()
+        .map_err(|error| refused(&error))?;
+    let map = ebpf
+        .map_mut("THOROUGH")
+        .ok_or_else(|| missing("THOROUGH"))?;
+    ProgramArray::try_from(map)
+        .and_then(|mut programs| programs.set(0, &thorough, 0))
+        .map_err(|error| refused(&error))
 }
 
 /// Removes what has been left in a directory, and the directory, if it is there.

@@ -1,4 +1,4 @@
-//! The three programs in the kernel and their maps: loading, filling, reading. Nothing is attached here
+//! The programs in the kernel and their maps: loading, filling, reading. Nothing is attached here
 //! (hooks.rs does that), so that tests and benchmarks can run the programs on packets of their own.
 //! Specification: docs/design.md, "Data path".
 //!
@@ -12,7 +12,9 @@ use super::object::Object;
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, Xdp};
-use covey_filter::{BUCKETS, Control, Disowned, Ends, Generation, NO_RULE, RULE_SLOTS, Token};
+use covey_filter::{
+    BUCKETS, Control, Datagram, Disowned, Ends, Generation, NO_RULE, RULE_SLOTS, Token,
+};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
@@ -166,6 +168,29 @@ impl Programs {
         }
     }
 
+    /// Forgets which first fragments the filter has met, so that each fragment that follows is one whose first is
+    /// unknown. For tests; in service the kernel forgets them by itself.
+    ///
+    /// # Errors
+    /// If the kernel does not let the map be read.
+    pub fn forget_fragments(&mut self) -> Result<(), DataPathError> {
+        let unreadable = |error| DataPathError::Counters(io::Error::other(error));
+        let map = self
+            .object
+            .map_mut("FIRSTS")
+            .ok_or_else(|| missing("FIRSTS"))?;
+        let mut firsts: HashMap<_, [u8; size_of::<Datagram>()], u64> =
+            HashMap::try_from(map).map_err(unreadable)?;
+        let known: Vec<_> = firsts
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?;
+        for datagram in known {
+            firsts.remove(&datagram).map_err(unreadable)?;
+        }
+        Ok(())
+    }
+
     /// What has been counted since the programs were loaded, over all CPUs.
     ///
     /// # Errors
@@ -301,6 +326,6 @@ fn mapped<T: Plain>(object: &Object, name: &'static str) -> Result<Mapped<T>, Da
     Mapped::new(map.fd().as_fd()).map_err(|source| DataPathError::Load { what: name, source })
 }
 
-fn missing(name: &str) -> DataPathError {
+pub(super) fn missing(name: &str) -> DataPathError {
     DataPathError::Object(format!("it has no map {name}"))
 }

@@ -9,8 +9,8 @@
 mod frame;
 
 use covey_filter::{
-    Address, Affinity, BUCKETS, Bucket, DEFAULT_RULE, Decision, Flow, Row, RuleEntry, Segment,
-    Settings, Socket, Tables, Verdict, VipSlot, bucket, decide,
+    Address, Affinity, BUCKETS, Bucket, DEFAULT_RULE, Datagram, Decision, Flow, Row, RuleEntry,
+    Segment, Settings, Socket, Tables, Verdict, VipSlot, bucket, decide,
 };
 use covey_proto::datapath::{Image, View, no_sockets};
 use covey_proto::ids::{HostId, HostSet};
@@ -323,6 +323,7 @@ fn judge(insight: &Insight<'_>, packet: &Packet, socket: Socket) -> Decision {
         } else {
             &sockets
         },
+        fragments: None,
     };
     let frame = packet.frame(insight.image.settings.cluster_mac);
     decide(&frame[..], &view)
@@ -442,6 +443,7 @@ impl<'a> Settled<'a> {
             image: self.insight.image,
             lease_holds: true,
             sockets: &no_sockets,
+            fragments: None,
         }
     }
 }
@@ -476,6 +478,10 @@ impl Tables for Settled<'_> {
     fn socket(&self, _: &Flow, _: &Segment) -> Socket {
         Socket::None
     }
+    fn took_first(&self, _: &Datagram) -> Option<bool> {
+        None
+    }
+    fn note_first(&self, _: &Datagram, _taken: bool) {}
     fn lease_holds(&self) -> bool {
         true
     }

@@ -79,6 +79,8 @@ impl Cluster {
             host: id(host),
             mac: Mac([2, 0, 0, 0, 0, host]),
             cluster_mac: Mac([2, 0xBF, 10, 77, 0, 100]),
+            source_mac: Mac([2, 0, 0, 0, 0, host]),
+            filter_icmp: true,
             hash_key: [3, 4],
         }
     }

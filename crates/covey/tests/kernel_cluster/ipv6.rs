@@ -2,13 +2,10 @@
 
 use crate::lab::{Lab, Timing, VIP, VIP6};
 use crate::web::{self, FIRST_PORT};
-use crate::wire::{self, ADVERTISEMENT, Capture, Frame, ICMPV6};
-use crate::{change, crash, drain, heartbeat, netns, sharing};
-use covey_proto::ids::Mac;
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::wire::{self, ADVERTISEMENT, Capture, Frame};
+use crate::{change, crash, drain, heartbeat, sharing};
 use std::fs;
-use std::io::Read;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,8 +15,6 @@ const TIMING: Timing = Timing {
 };
 /// Leaves and returns under load.
 const ROUNDS: usize = 10;
-/// Echo requests, one after the other.
-const PINGS: u16 = 50;
 /// How long anything may take that a kernel or a daemon does by itself; a kernel that claims an address asks within a
 /// second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -137,57 +132,8 @@ fn a_solicitation_is_answered_and_a_foreign_claim_is_refused() {
     web::assert_none_failed(&web::in_a_row(&lab, VIP6, FIRST_PORT + 1..FIRST_PORT + 100));
 }
 
-/// `ping -6`, once: how many answers come before the next would be sent.
-fn pings(lab: &Lab) -> usize {
-    netns::inside(&lab.namespace("client"), || {
-        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
-        socket.connect(&SocketAddr::from((VIP6, 0)).into()).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(20)))
-            .unwrap();
-        let mut answers = 0;
-        for number in 0..PINGS {
-            let [high, low] = number.to_be_bytes();
-            // Echo request, identifier 0x77; the kernel writes the checksum.
-            socket.send(&[128, 0, 0, 0, 0, 0x77, high, low]).unwrap();
-            let mut answer = [0; 64];
-            while let Ok(length) = (&socket).read(&mut answer) {
-                let is_reply = answer[0] == 129 && answer[4..length] == [0, 0x77, high, low];
-                answers += usize::from(is_reply);
-            }
-        }
-        answers
-    })
-}
-
-#[test]
-#[ignore = "needs root: network namespaces, eBPF and tcpdump"]
-fn the_default_host_answers_echo_requests_alone() {
-    let lab = Lab::up_with_ipv6("ping6", 3, TIMING);
-    web::assert_none_failed(&web::in_a_row(&lab, VIP6, FIRST_PORT..FIRST_PORT + 1));
-    let ping = |default: u8| {
-        let capture = Capture::start(&lab);
-        assert_eq!(pings(&lab), usize::from(PINGS));
-        let frames = wire::read(&capture.finish());
-        let replies = frames.iter().filter(|frame| {
-            let ip = frame.ip().filter(|ip| ip.2 == ICMPV6);
-            ip.is_some_and(|(from, _, _, message)| from == VIP6 && message[0] == 129)
-        });
-        let by: Vec<Mac> = replies.map(|frame| frame.ethernet().source).collect();
-        println!(
-            "{PINGS} echo requests, {} replies, by host {default}",
-            by.len()
-        );
-        assert_eq!(by, vec![wire::nic(default); usize::from(PINGS)]);
-    };
-    ping(1);
-    lab.fault(&["crash", "1"]);
-    lab.await_agreement(&[2, 3]);
-    ping(2);
-}
-
 /// Writes another configuration for every host, and lets new daemons read it.
-fn restart_with(lab: &Lab, change: impl Fn(&str, u8) -> String) {
+pub(crate) fn restart_with(lab: &Lab, change: impl Fn(&str, u8) -> String) {
     for host in lab.hosts() {
         let path = lab.directory().join(format!("h{host}/covey.toml"));
         let text = fs::read_to_string(&path).unwrap();

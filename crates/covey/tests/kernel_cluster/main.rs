@@ -13,7 +13,8 @@
 //!   operate    stop, suspend, drain, disable with NLB's answers; what was wanted last outlives the daemon
 //!   sticky     buckets that are busy wait with their host until they are idle
 //!   why        what `covey why` says is what happens; packets are counted by rule
-//!   ipv6       the same over IPv6; neighbour discovery, echo requests, clusters without an IPv4 address
+//!   ipv6       the same over IPv6; neighbour discovery, clusters without an IPv4 address
+//!   rare       path MTU discovery, fragments and echo requests, over both
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -28,11 +29,14 @@ mod crash;
 mod drain;
 mod echo;
 mod fencing;
+#[path = "../../../filter/tests/frames/mod.rs"]
+mod frames;
 mod heartbeat;
 mod ipv6;
 mod lab;
 mod netns;
 mod operate;
+mod rare;
 mod sharing;
 mod sticky;
 mod upgrade;

@@ -63,6 +63,7 @@ pub(super) fn reason(segment: &Segment, host: u8, connection: &Connection, opens
         image: host.image.as_ref().unwrap(),
         lease_holds: true,
         sockets: &sockets,
+        fragments: None,
     };
     decide(&frame(segment, connection, opens)[..], &view).reason
 }

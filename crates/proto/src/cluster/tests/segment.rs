@@ -4,7 +4,9 @@
 
 use super::super::{Answer, Cluster, Command, Connection, Input, Output};
 use crate::buckets::BucketSet;
-use crate::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
+use crate::config::{
+    Auth, ClusterConfig, ClusterMode, Key, Quorum, SourceMac, Timing, cluster_mac,
+};
 use crate::datapath::Image;
 use crate::event::Event;
 use crate::ids::{Epoch, HostId, HostSet, Incarnation, Mac};
@@ -72,6 +74,8 @@ pub(super) fn config(host: u8) -> ClusterConfig {
         legacy: false,
         version: PROTOCOL_VERSION,
         unicast_fallback: true,
+        source_mac: SourceMac::Host,
+        filter_icmp: true,
         clock_granularity: Duration::from_millis(4),
         incarnation: Incarnation(u64::from(host) << 32),
     }
