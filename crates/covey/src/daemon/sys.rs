@@ -126,8 +126,12 @@ pub(super) fn file_of_the_one_before(fd: RawFd) -> io::Result<File> {
     if fd <= libc::STDERR_FILENO {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: the number comes from the command line that the program before wrote, right after it had opened the file
-    // with it; nothing in this process has taken it. If it is not open, reading says so.
+    // SAFETY: it takes integers alone, and fails if there is no such descriptor.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the number comes from the command line that the program before wrote, right after it had
+    // opened the file with it; nothing in this process has taken it.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 

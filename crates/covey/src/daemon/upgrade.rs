@@ -395,7 +395,6 @@ mod tests {
             serde_json::to_value(&left).unwrap()
         );
         assert_eq!(found.counted(), Some((Digest(1), Counters::default())));
-        assert!(Inheritance::read(fd).is_err(), "it is closed by then");
         assert!(
             Inheritance::read(2).is_err(),
             "what everybody has open is no state"
