@@ -32,6 +32,7 @@ pub(super) fn connection(port: u16) -> Connection {
         client,
         service: SocketAddr::new(vip(), 80),
         socket: Socket::Connected,
+        idle: Duration::ZERO,
     }
 }
 
@@ -84,7 +85,7 @@ pub(super) fn open(segment: &mut Segment, ports: std::ops::Range<u16>) {
 }
 
 /// Every connection is taken by the one host that has it, whatever the map.
-fn check_connections(segment: &Segment, hosts: &[u8]) {
+pub(super) fn check_connections(segment: &Segment, hosts: &[u8]) {
     for owner in hosts {
         for connection in &segment.host(*owner).connections {
             for host in hosts {
@@ -101,7 +102,7 @@ fn check_connections(segment: &Segment, hosts: &[u8]) {
 }
 
 /// Buckets of the web rule that a host holds as shared, and those it lingers in.
-fn overlap(segment: &Segment, host: u8) -> (usize, usize) {
+pub(super) fn overlap(segment: &Segment, host: u8) -> (usize, usize) {
     let image = segment.host(host).image.as_ref().unwrap();
     let rows = &image.rows[usize::from(image.rules[1].map)];
     let count = |wanted: fn(Row) -> bool| rows.iter().filter(|row| wanted(Row(**row))).count();
