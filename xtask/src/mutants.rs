@@ -65,7 +65,7 @@ const MUTANTS: [Mutant; 11] = [
         name: "clear a bucket after the first of two lingerers",
         file: "crates/proto/src/cluster/lingering.rs",
         old: "shared.union(&self.told_by(host).unwrap_or(BucketSet::ALL))",
-        new: "{ let _ = shared; self.told_by(host).unwrap_or(BucketSet::ALL) }",
+        new: "let _ = shared;\n            self.told_by(host).unwrap_or(BucketSet::ALL)",
     },
     Mutant {
         name: "count TIME_WAIT as a connection",
@@ -101,12 +101,16 @@ const MUTANTS: [Mutant; 11] = [
 pub(crate) fn run(only: Option<&str>) -> Result<bool> {
     let tree = PathBuf::from("target/mutants/tree");
     let mut noticed = true;
+    // All of them at once, before anything takes long.
+    for mutant in &MUTANTS {
+        mutant.changed(Path::new("."))?;
+    }
     for mutant in MUTANTS
         .iter()
         .filter(|mutant| only.is_none_or(|part| mutant.name.contains(part)))
     {
         copy_sources(&tree)?;
-        mutant.apply(&tree)?;
+        fs::write(tree.join(mutant.file), mutant.changed(&tree)?)?;
         step::run(&format!("build: {}", mutant.name), || build(&tree))?;
         let began = Instant::now();
         match hunt()? {
@@ -125,7 +129,8 @@ pub(crate) fn run(only: Option<&str>) -> Result<bool> {
 }
 
 impl Mutant {
-    fn apply(&self, tree: &Path) -> Result<()> {
+    /// Its file's text, changed.
+    fn changed(&self, tree: &Path) -> Result<String> {
         let path = tree.join(self.file);
         let source = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         ensure!(
@@ -134,8 +139,7 @@ impl Mutant {
             self.name,
             self.file
         );
-        fs::write(&path, source.replace(self.old, self.new))?;
-        Ok(())
+        Ok(source.replace(self.old, self.new))
     }
 }
 

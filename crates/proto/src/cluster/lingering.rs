@@ -11,8 +11,8 @@
 //! one may run just before a SYN that is on its way has become a socket.
 
 use super::command::PortState;
-use super::convergence::Prepared;
 use super::orphans::Inquiries;
+use super::prepared::Prepared;
 use super::role::Role;
 use super::sticky::is_any_sticky;
 use super::{Cluster, Output, Trigger};

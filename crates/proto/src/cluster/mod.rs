@@ -12,7 +12,8 @@
 //!   peer.rs  who is believed, who is alive       isolation.rs nobody is heard: what now?
 //!   view.rs  who hears whom                      flapping.rs  who is lost again and again
 //!   outlook.rs  which view, which coordinator, which rules
-//!   convergence.rs  propose, compute, acknowledge, commit      transfer.rs  a map for a host that lacks it
+//!   convergence.rs  propose, acknowledge, commit               transfer.rs  a map for a host that lacks it
+//!   prepared.rs  the map that follows from a proposal
 //!   lingering.rs connections that stay where they were opened    orphans.rs those that nobody has any more
 //!   sticky.rs    buckets that stay
 //!   command.rs, role.rs   what the operator asks: taking part, draining, leaving
@@ -36,6 +37,7 @@ mod odd;
 mod orphans;
 mod outlook;
 mod peer;
+mod prepared;
 mod rival;
 mod role;
 mod snapshot;
@@ -59,7 +61,6 @@ use crate::wire::Reject;
 use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap, Ends};
 use command::PortStates;
 use conflict::Conflicts;
-use convergence::{Claims, Prepared};
 use covey_filter::Token;
 use flapping::Flapping;
 use lateness::Lateness;
@@ -70,6 +71,7 @@ use odd::OddRules;
 use orphans::Inquiries;
 use outlook::Outlook;
 use peer::Peers;
+use prepared::{Claims, Prepared};
 use rival::Rivals;
 use role::{Role, Trigger};
 use std::collections::VecDeque;

@@ -1,11 +1,13 @@
 //! The state machine as a whole: hosts joined by a virtual segment.
 
 mod agreement;
-mod conflicts;
+mod differences;
 mod faults;
 mod generations;
 mod operate;
 mod orphans;
 mod segment;
 mod sticky;
+mod strangers;
 mod trouble;
+mod twins;

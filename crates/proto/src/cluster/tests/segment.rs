@@ -233,6 +233,17 @@ impl Segment {
             .unwrap()
     }
 
+    /// How many such events the host at this index has told.
+    pub(super) fn count(&self, index: usize, matching: impl Fn(&Event) -> bool) -> usize {
+        let events = self.hosts[index].events.iter();
+        events.filter(|(_, event)| matching(event)).count()
+    }
+
+    /// Why the host at this index is not in the cluster, if it is not.
+    pub(super) fn waiting_for(&self, index: usize) -> Option<String> {
+        self.hosts[index].cluster.snapshot(self.now).waiting_for
+    }
+
     pub(super) fn host(&self, host: u8) -> &Host {
         &self.hosts[self.index(host)]
     }
