@@ -151,6 +151,8 @@ pub struct ClusterConfig {
     pub version: u16,
     /// Whether hosts that cannot broadcast to each other go on by unicast.
     pub unicast_fallback: bool,
+    /// After how long without data a connection is reset whose bucket has moved on.
+    pub max_linger: Option<Duration>,
     /// What the frames of virtual IPs have as their Ethernet source.
     pub source_mac: SourceMac,
     /// Whether the default host alone takes ICMP that is no error; else every host does.

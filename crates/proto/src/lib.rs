@@ -31,6 +31,7 @@
 //!     legacy: false,
 //!     version: PROTOCOL_VERSION,
 //!     unicast_fallback: true,
+//!     max_linger: None,
 //!     source_mac: SourceMac::Host,
 //!     filter_icmp: true,
 //!     clock_granularity: Duration::from_millis(4),

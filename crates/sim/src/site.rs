@@ -135,6 +135,7 @@ pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
             Quorum::Majority(scenario.quorum)
         },
         unicast_fallback: scenario.unicast_fallback,
+        max_linger: None,
         source_mac: SourceMac::Host,
         filter_icmp: true,
         clock_granularity: crate::clock::TICK,

@@ -130,6 +130,7 @@ impl Stack {
             client: tuple.client.into(),
             service: tuple.service.into(),
             socket: self.kind(tuple),
+            idle: Duration::ZERO,
         };
         self.sockets.keys().map(connection).collect()
     }

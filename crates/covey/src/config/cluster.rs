@@ -18,6 +18,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 /// NLB's AliveMsgPeriod and AliveMsgTolerance.
+/// Beyond that it is no bound any more.
+const LONGEST_LINGER: Duration = Duration::from_secs(720 * 60 * 60);
 const DEFAULT_TIMING: Timing = Timing {
     period: Duration::from_secs(1),
     tolerance: 5,
@@ -97,6 +99,9 @@ pub(super) fn read(
             ],
         )
     });
+    let max_linger = problems.read_or(section.max_linger.as_ref(), None, |text| {
+        max_linger(text).map(Some)
+    });
     Some(Cluster {
         name: name?,
         vips: vips?,
@@ -108,6 +113,7 @@ pub(super) fn read(
         auth: auth?,
         quorum: quorum?,
         unicast_fallback: section.unicast_fallback.unwrap_or(true),
+        max_linger: max_linger?,
         source_mac: source_mac?,
         filter_icmp: section.filter_icmp.unwrap_or(true),
     })
@@ -122,6 +128,17 @@ where
         .ok()
         .filter(|value| (&least..=&most).contains(&value))
         .ok_or_else(|| format!("{key} {number} is not possible: it runs from {least} to {most}"))
+}
+
+fn max_linger(text: &str) -> Result<Duration, String> {
+    let time = duration::parse(text).map_err(|reason| format!("max_linger {reason}"))?;
+    if (Duration::from_secs(1)..=LONGEST_LINGER).contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!(
+            "max_linger \"{text}\" is not possible: it runs from 1s to 720h; leave it out for no limit"
+        ))
+    }
 }
 
 fn period(text: &str) -> Result<Duration, String> {

@@ -68,6 +68,8 @@ pub struct Cluster {
     pub quorum: Quorum,
     /// Whether hosts that cannot broadcast to each other go on by unicast.
     pub unicast_fallback: bool,
+    /// After how long without data a connection is reset whose bucket has moved on.
+    pub max_linger: Option<Duration>,
     /// What the frames of virtual IPs have as their Ethernet source.
     pub source_mac: SourceMac,
     /// Whether the default host alone answers pings, and takes other ICMP that is no error; else every host does.
@@ -203,6 +205,10 @@ impl Config {
                 old_cluster.unicast_fallback != new_cluster.unicast_fallback,
             ),
             (
+                "cluster.max_linger",
+                old_cluster.max_linger != new_cluster.max_linger,
+            ),
+            (
                 "cluster.source_mac",
                 old_cluster.source_mac != new_cluster.source_mac,
             ),
@@ -255,6 +261,7 @@ impl Config {
             quorum: self.cluster.quorum,
             version: PROTOCOL_VERSION,
             unicast_fallback: self.cluster.unicast_fallback,
+            max_linger: self.cluster.max_linger,
             source_mac: self.cluster.source_mac,
             filter_icmp: self.cluster.filter_icmp,
             legacy: self.host.legacy_heartbeats,

@@ -139,6 +139,7 @@ complains! {
     mode_unknown: with_line("[host]", "mode = \"anycast\"\n[host]");
     period_without_unit: with_line("[host]", "period = \"1000\"\n[host]");
     period_too_short: with_line("[host]", "period = \"5ms\"\n[host]");
+    max_linger_too_long: with_line("[host]", "max_linger = \"721h\"\n[host]");
     tolerance_zero: with_line("[host]", "tolerance = 0\n[host]");
     majority_without_size: with_line("[host]", "quorum = \"majority\"\n[host]");
     size_without_majority: with_line("[host]", "size = 3\n[host]");
@@ -293,6 +294,7 @@ fn every_key_has_its_meaning() {
         quorum = "majority"
         size = 5
         unicast_fallback = false
+        max_linger = "36h"
         source_mac = "masked"
         filter_icmp = false
         [host]
@@ -347,6 +349,7 @@ fn every_key_has_its_meaning() {
     assert_eq!(core.timing.tolerance, 8);
     assert_eq!(core.quorum, Quorum::Majority(5));
     assert!(!core.unicast_fallback);
+    assert_eq!(core.max_linger, Some(Duration::from_secs(36 * 3600)));
     assert_eq!(core.source_mac, SourceMac::Masked);
     assert!(!core.filter_icmp);
     let key = core.auth.signing().expect("heartbeats are signed");

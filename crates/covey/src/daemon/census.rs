@@ -2,7 +2,7 @@
 //! than a heartbeat may wait. Used by the daemon for what the core asks in [`covey_proto::Output::CountConnections`]
 //! and [`covey_proto::Output::Cut`]. Specification: docs/design.md, "Connections".
 
-use crate::sockets;
+use crate::sockets::{self, Idle};
 use covey_proto::Connection;
 use covey_proto::wire::heartbeat::Ends;
 use std::net::IpAddr;
@@ -36,12 +36,12 @@ impl Census {
         }
     }
 
-    /// Begins to count connections to these addresses.
-    pub(super) fn count(&mut self, vips: &[IpAddr]) {
+    /// Begins to count connections to these addresses; also how long each has been idle, if that is wanted.
+    pub(super) fn count(&mut self, vips: &[IpAddr], idle: Idle) {
         self.running = true;
         let (vips, found_out) = (vips.to_vec(), self.found_out.clone());
         tokio::task::spawn_blocking(move || {
-            let found = sockets::connections(&vips);
+            let found = sockets::connections(&vips, idle);
             let found = found.inspect_err(|error| tracing::error!("{error}")).ok();
             // If nobody listens any more, nobody wants to know.
             let _ = found_out.blocking_send(Finding::Connections(found));

@@ -30,6 +30,7 @@ use crate::control::Request;
 use crate::control::server::{Call, Server};
 use crate::datapath::{Counters, DataPath};
 use crate::host::{HostSetup, Interface};
+use crate::sockets::Idle;
 use anyhow::{Context, anyhow, bail};
 use census::{Census, Finding};
 use covey_filter::BUCKETS;
@@ -321,7 +322,13 @@ impl Daemon {
                     (self.staged, self.in_force) = (None, None);
                 }
                 Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
-                Output::CountConnections => self.census.count(self.config.rules.vips()),
+                Output::CountConnections => {
+                    let idle = match self.config.cluster.max_linger {
+                        Some(_) => Idle::Tell,
+                        None => Idle::Skip,
+                    };
+                    self.census.count(self.config.rules.vips(), idle);
+                }
                 Output::Search(connections) => self.census.search(connections),
                 Output::Disown(epoch, connections) => self.disown(epoch, &connections),
                 Output::Cut(connections) => Census::cut(connections),

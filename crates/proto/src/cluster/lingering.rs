@@ -39,6 +39,8 @@ pub struct Connection {
     pub service: SocketAddr,
     /// What the socket table says of it.
     pub socket: Socket,
+    /// How long neither end has sent data; zero if that is not known.
+    pub idle: Duration,
 }
 
 /// Foreign buckets in which this host lingers, and its own in which others may.
@@ -134,21 +136,29 @@ impl Cluster {
             .filter(|connection| connection.socket.is_open() && !own(connection))
             .collect();
         self.lingering.open = Some(open.len());
-        self.cut(&rules, &open);
         let mut found = BucketSet::EMPTY;
         let mut in_use = 0u128;
         let mut busy = self.busy_by_traffic();
+        let mut cut = Vec::new();
         for connection in open {
             let (index, rule) = rule_of(&rules, connection.service);
             in_use |= 1 << index;
+            let mut lingers = false;
             if let Some(map) = &self.committed {
                 let place = bucket_of(self.identity.hash_key, rule, connection.client);
                 if map.placement.map(index).owner(place) != Some(self.config.host) {
+                    lingers = true;
                     found.insert(place);
                 } else if rule.is_some_and(|rule| rule.sticky.is_some()) {
                     busy.insert(place);
                 }
             }
+            if self.gives_up(rule) || (lingers && self.is_over(connection)) {
+                cut.push(*connection);
+            }
+        }
+        if !cut.is_empty() {
+            self.outputs.push_back(Output::Cut(cut));
         }
         let before = self.lingering.mine;
         let state = &mut self.lingering;
@@ -173,21 +183,16 @@ impl Cluster {
         self.end_draining(now);
     }
 
-    /// Resets connections of a host that has left, and of rules that it has given up.
-    fn cut(&mut self, rules: &RuleSet, open: &[&Connection]) {
-        let left = !self.takes_part();
-        let given_up = |connection: &Connection| {
-            let (_, rule) = rule_of(rules, connection.service);
-            rule.is_some_and(|rule| self.port_states.of(rule) == PortState::Disabled)
-        };
-        let cut: Vec<Connection> = open
-            .iter()
-            .filter(|connection| left || given_up(connection))
-            .map(|connection| **connection)
-            .collect();
-        if !cut.is_empty() {
-            self.outputs.push_back(Output::Cut(cut));
-        }
+    /// Whether this host has left, or has given up the rule of a connection.
+    fn gives_up(&self, rule: Option<&PortRule>) -> bool {
+        let disabled = |rule: &PortRule| self.port_states.of(rule) == PortState::Disabled;
+        !self.takes_part() || rule.is_some_and(disabled)
+    }
+
+    /// Whether a connection that lingers has been idle for too long.
+    fn is_over(&self, connection: &Connection) -> bool {
+        let too_long = |most| connection.idle >= most;
+        self.config.max_linger.is_some_and(too_long)
     }
 
     /// Ends what waits for connections to end: rules that drain, and this host.

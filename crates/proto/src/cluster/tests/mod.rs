@@ -4,6 +4,7 @@ mod agreement;
 mod differences;
 mod faults;
 mod generations;
+mod lingering;
 mod operate;
 mod orphans;
 mod segment;

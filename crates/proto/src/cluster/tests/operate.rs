@@ -32,6 +32,7 @@ pub(super) fn connection(port: u16) -> Connection {
         client,
         service: SocketAddr::new(vip(), 80),
         socket: Socket::Connected,
+        idle: Duration::ZERO,
     }
 }
 

@@ -74,6 +74,7 @@ pub(super) fn config(host: u8) -> ClusterConfig {
         legacy: false,
         version: PROTOCOL_VERSION,
         unicast_fallback: true,
+        max_linger: None,
         source_mac: SourceMac::Host,
         filter_icmp: true,
         clock_granularity: Duration::from_millis(4),
