@@ -105,6 +105,11 @@ impl TimerTable {
         due
     }
 
+    /// Whether a timer is set.
+    pub const fn is_set(&self, timer: Timer) -> bool {
+        self.0[timer as usize].is_some()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Time> {
         self.0.iter().flatten().min().copied()

@@ -301,7 +301,7 @@ impl Cluster {
                     self.listening_since = now;
                 }
                 self.link_up = up;
-                if self.takes_part() && self.timers.next().is_none() {
+                if self.takes_part() && !self.timers.is_set(Timer::Heartbeat) {
                     // Taken over: no moment was due before this one.
                     self.timers.set(Timer::Heartbeat, now);
                 }

@@ -87,6 +87,18 @@ fn a_daemon_that_comes_too_late_finds_its_host_fenced() {
 }
 
 #[test]
+fn a_host_that_is_fenced_as_it_is_taken_over_speaks_every_period() {
+    let mut segment = Segment::converged(3);
+    segment.run(COUNTED);
+    assert!(segment.upgrade(1, TIMING.budget() + TIMING.period));
+    let before = segment.host(1).cluster.sequence;
+    segment.run(TIMING.budget() * 4);
+    let sent = segment.host(1).cluster.sequence - before;
+    assert!(sent >= 4 * u64::from(TIMING.tolerance), "{sent} frames");
+    assert!(segment.is_converged(&[1, 2, 3]));
+}
+
+#[test]
 fn a_crash_while_another_host_is_upgraded_is_detected_as_ever() {
     for gap in [10, 90, 300] {
         let mut segment = Segment::converged(3);
