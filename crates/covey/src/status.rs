@@ -131,6 +131,9 @@ pub struct HostStatus {
     pub pid: u32,
     /// Version of the program.
     pub version: String,
+    /// How often its daemon has been replaced in place since it started.
+    #[serde(default)]
+    pub upgrades: u32,
 }
 
 /// One host of the cluster, as the host that speaks sees it.
@@ -226,7 +229,7 @@ pub struct ConvergenceRecord {
 /// One entry of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventRecord {
-    /// Counts up from 1 for each daemon start.
+    /// Counts up from 1 for each start of the daemon, and on when it is replaced in place.
     pub number: u64,
     /// Wall-clock time, RFC 3339, UTC, milliseconds.
     pub time: String,

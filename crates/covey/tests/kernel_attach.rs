@@ -12,7 +12,7 @@ mod segment;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use cluster::*;
-use covey::datapath::{Attach, DataPath, DataPathError};
+use covey::datapath::{Attach, DataPath, DataPathError, Tally};
 use covey_filter::{Reason, Row};
 use frames::{BROADCAST, CLIENT_MAC, Mac, arp, ethernet};
 use segment::*;
@@ -183,6 +183,41 @@ fn the_next_daemon_takes_over_and_close_removes_everything() {
         !reachable(&segment, VIP4),
         "the kernel alone ignores the cluster MAC"
     );
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_prepared_filter_goes_on_where_the_first_one_was() {
+    let (segment, first) = serving(Attach::Native);
+    assert!(reachable(&segment, VIP4));
+    let prepare = || {
+        let go_on = [Tally::Counters, Tally::Seen];
+        let prepared = segment.on_host(|| DataPath::prepare(&segment.pins, &go_on));
+        prepared.expect("the kernel takes the filter");
+    };
+    prepare();
+    assert!(reachable(&segment, VIP4), "the first one is still there");
+    let counted = count(&first, Reason::Mine);
+    assert!(counted > 0);
+    drop(first);
+
+    let image = image(1, HOST_MAC, |_| 1);
+    let prepared = || segment.on_host(|| DataPath::prepared(INTERFACE, &segment.pins, &image));
+    let mut second = prepared().expect("it has been prepared");
+    assert!(prepared().is_err(), "it is there once");
+    second.fill(&image, u64::MAX);
+    let second = segment.on_host(|| second.attach(Attach::Native));
+    let mut second = second.expect("it takes the first one's place");
+    assert_eq!(count(&second, Reason::Mine), counted);
+    assert!(reachable(&segment, VIP4));
+    assert!(count(&second, Reason::Mine) > counted);
+
+    // What has been given away, and what nobody came for, is removed too.
+    let _given_away = second.take_unclaimed().expect("it can be mapped");
+    prepare();
+    second.close().expect("the data path closes");
+    assert!(!xdp_attached(&segment));
+    assert!(!segment.pins.exists());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::lab::LabArgs;
 use crate::why::{Protocol, Question};
 use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -42,6 +43,21 @@ pub(super) enum Command {
     Run {
         #[command(flatten)]
         config: ConfigFile,
+        /// Go on where the program was that this one has replaced, which has left its state under this descriptor
+        #[arg(long, value_name = "DESCRIPTOR", hide = true)]
+        take_over: Option<RawFd>,
+    },
+    /// Say whether this program can take the place of the daemon that runs, and have its filter ready
+    #[command(hide = true)]
+    Prepare {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The format of the state that the daemon would leave
+        #[arg(long)]
+        state: u16,
+        /// What its packet counters count, in their order
+        #[arg(long, value_delimiter = ',')]
+        counters: Vec<String>,
     },
     /// Check the configuration against this machine, and show what it means
     Check {
@@ -128,6 +144,18 @@ pub(super) enum Command {
     },
     /// Let the daemon read its configuration again
     Reload {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Put this program in the place of the daemon that runs; the host stays in its cluster and loses no packet
+    #[command(
+        after_help = "After an update of the package, or to start the daemon again. What takes a restart of the daemon in \
+                      the configuration takes one here too."
+    )]
+    Upgrade {
+        /// Another program than this one
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
         #[command(flatten)]
         format: Format,
     },

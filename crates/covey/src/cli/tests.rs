@@ -94,6 +94,7 @@ pub(super) fn converged() -> Status {
             lease_ms: 4180.5,
             pid: 4242,
             version: "0.1.0".to_owned(),
+            upgrades: 0,
         },
         hosts: [1, 2, 3]
             .map(|id| member(id, HostState::Converged))

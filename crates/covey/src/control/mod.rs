@@ -77,6 +77,12 @@ pub enum Request {
     Drain(Ports),
     /// Read the configuration again: answered at once; it is in force when all hosts offer the same.
     Reload {},
+    /// Put another program in the place of the daemon that runs: answered if that is refused. Otherwise the daemon hangs
+    /// up, and the next one answers on the same socket.
+    Upgrade {
+        /// The program, an absolute path.
+        program: PathBuf,
+    },
 }
 
 /// Which port rules are meant.
@@ -119,7 +125,8 @@ impl Request {
             | Self::Enable(_)
             | Self::Disable(_)
             | Self::Drain(_)
-            | Self::Reload {} => true,
+            | Self::Reload {}
+            | Self::Upgrade { .. } => true,
         }
     }
 

@@ -47,6 +47,7 @@ impl Daemon {
                 return respond(answer, ending);
             }
             Request::Reload {} => return respond(answer, Response::ok(self.reload())),
+            Request::Upgrade { program } => return self.upgrade_to(program.clone(), answer),
             Request::Start {} => Command::Start,
             Request::Stop {} => Command::Stop,
             Request::Drainstop { within_ms } => Command::Drainstop {
@@ -218,11 +219,12 @@ fn will_after(request: &Request, given: Answer) -> Option<Will> {
         | Request::Enable(_)
         | Request::Disable(_)
         | Request::Drain(_)
-        | Request::Reload {} => None,
+        | Request::Reload {}
+        | Request::Upgrade { .. } => None,
     }
 }
 
-fn respond(answer: oneshot::Sender<Response>, response: Response) {
+pub(super) fn respond(answer: oneshot::Sender<Response>, response: Response) {
     // One who does not wait any more has no use for the answer.
     let _ = answer.send(response);
 }

@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use super::journal::{ids, wall_clock};
-use super::sys;
+use super::{VERSION, sys};
 use crate::config::InitialState;
 use crate::control::{Code, Response};
 use crate::datapath::Counters;
@@ -50,7 +50,8 @@ impl Daemon {
             uptime_ms: now.since(self.started_at).as_millis() as u64,
             lease_ms: millis(snapshot.lease.since(now)),
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
+            upgrades: self.upgrades,
         };
         let cluster = ClusterStatus {
             name: config.cluster.name.clone(),

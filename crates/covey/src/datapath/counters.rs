@@ -60,6 +60,18 @@ impl Counters {
         packets
     }
 
+    /// The numbers alone, for a program that may count other things: a row per rule, by reason.
+    pub fn rows(&self) -> Vec<Vec<u64>> {
+        self.0.iter().map(|row| row.to_vec()).collect()
+    }
+
+    /// The counters with these [rows](Self::rows); `None` if there can be no such rows.
+    pub fn of_rows(rows: &[Vec<u64>]) -> Option<Self> {
+        let rows = rows.iter().map(|row| Row::try_from(&row[..]).ok());
+        let counters = Self(rows.collect::<Option<_>>()?);
+        (counters.0.len() == usize::from(NO_RULE) + 1).then_some(counters)
+    }
+
     /// What has been counted since.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

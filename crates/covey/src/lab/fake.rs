@@ -48,6 +48,7 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             lease_ms: 900.0,
             pid: 1,
             version: "0.1.0".to_owned(),
+            upgrades: 0,
         },
         hosts: view
             .iter()

@@ -27,28 +27,28 @@ const ROUNDS: usize = 20;
 const WEIGHTS: usize = 9;
 
 /// Requests and what the switch has seen of them, while something happens to the cluster.
-struct Watch {
+pub(crate) struct Watch {
     load: Load,
     capture: Capture,
     auth: Auth,
 }
 
 /// What the clients have noticed.
-struct Noticed {
-    requests: Vec<Request>,
+pub(crate) struct Noticed {
+    pub(crate) requests: Vec<Request>,
     /// Maps that were put in force.
-    changes: usize,
-    failed: usize,
+    pub(crate) changes: usize,
+    pub(crate) failed: usize,
     /// Connected so late that a SYN must have been lost.
-    late: usize,
+    pub(crate) late: usize,
     /// Accepted by two hosts.
-    twice: usize,
+    pub(crate) twice: usize,
     /// All of these that were not under way when a map was put in force.
-    without_cause: Vec<Request>,
+    pub(crate) without_cause: Vec<Request>,
 }
 
 impl Watch {
-    fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         Self {
             auth: wire::auth(lab),
             capture: Capture::start(lab),
@@ -56,7 +56,7 @@ impl Watch {
         }
     }
 
-    fn finish(self) -> Noticed {
+    pub(crate) fn finish(self) -> Noticed {
         let requests = self.load.finish();
         let frames = wire::read(&self.capture.finish());
         let accepted = wire::accepted_by(&frames);

@@ -9,6 +9,7 @@
 //!   fencing    a stalled or dead daemon's host is silent before the others take over
 //!   drain      draining, weights: held connections stay where they are
 //!   change     leaving, returning, reloading: nothing fails
+//!   upgrade    daemons are replaced in place: nothing fails, nobody notices; what becomes of one that cannot go on
 //!   operate    stop, suspend, drain, disable with NLB's answers; what was wanted last outlives the daemon
 //!   sticky     buckets that are busy wait with their host until they are idle
 //!   why        what `covey why` says is what happens; packets are counted by rule
@@ -38,6 +39,7 @@ mod operate;
 mod rare;
 mod sharing;
 mod sticky;
+mod upgrade;
 mod web;
 mod why;
 mod wire;

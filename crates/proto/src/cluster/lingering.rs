@@ -49,6 +49,14 @@ pub(super) struct Sets {
     shared: BucketSet,
 }
 
+impl Sets {
+    /// As they are for a daemon that has just taken over from another: until it has looked, others may linger anywhere.
+    pub(super) const fn taken_over(lingering: BucketSet) -> Self {
+        let shared = BucketSet::ALL;
+        Self { lingering, shared }
+    }
+}
+
 /// Where this host has connections, and where others have.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lingering {
@@ -83,6 +91,19 @@ pub(super) struct Lingering {
 impl Lingering {
     pub(super) fn note_seen(&mut self, seen: &[(u8, BucketSet)]) {
         self.seen = seen.to_vec();
+    }
+
+    /// Foreign buckets in which this host has connections, or must be taken to have.
+    pub(super) const fn mine(&self) -> &BucketSet {
+        &self.mine
+    }
+
+    /// What the data path holds under the map in force.
+    pub(super) const fn sets(&self) -> Sets {
+        Sets {
+            lingering: self.mine,
+            shared: self.shared,
+        }
     }
 
     /// Own buckets that sticky rules do not move yet; `None` before the first count.
@@ -421,11 +442,7 @@ impl Cluster {
     /// Lets the data path know what has changed under the map in force, and will have under the next.
     pub(super) fn amend(&mut self) {
         let Some(map) = &self.committed else { return };
-        let sets = Sets {
-            lingering: self.lingering.mine,
-            shared: self.lingering.shared,
-        };
-        let image = self.image_of(map, &sets);
+        let image = self.image_of(map, &self.lingering.sets());
         self.outputs.push_back(Output::Amend(Box::new(image)));
         self.hold_ready();
     }

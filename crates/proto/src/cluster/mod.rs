@@ -20,12 +20,14 @@
 //!   announce.rs  what I tell the others          lateness.rs  how late I am myself
 //!   rival.rs, conflict.rs, odd.rs, strangers.rs  what keeps hosts from being one cluster, by name
 //!   legacy.rs    how those of other generations are spoken to
+//!   export.rs    the same host in another daemon
 //! ```
 
 mod announce;
 mod command;
 mod conflict;
 mod convergence;
+mod export;
 mod flapping;
 mod hearing;
 mod isolation;
@@ -47,6 +49,7 @@ mod transfer;
 mod view;
 
 pub use command::{Answer, Command, PortState, RuleChange, RuleScope, VipScope};
+pub use export::{EXPORT_FORMAT, ImportError};
 pub use lingering::Connection;
 pub use snapshot::{HostState, MemberSnapshot, Snapshot};
 
@@ -298,6 +301,10 @@ impl Cluster {
                     self.listening_since = now;
                 }
                 self.link_up = up;
+                if self.takes_part() && self.timers.next().is_none() {
+                    // Taken over: no moment was due before this one.
+                    self.timers.set(Timer::Heartbeat, now);
+                }
             }
         }
         self.review(now);

@@ -66,7 +66,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(now: Time, sender: Sender, heartbeat: Heartbeat) -> Self {
+    pub(super) fn new(now: Time, sender: Sender, heartbeat: Heartbeat) -> Self {
         Self {
             last_heartbeat: sender.sequence,
             alive_until: now + heartbeat.timing.expiry(),
@@ -172,6 +172,17 @@ impl Peers {
             candidates: Vec::new(),
             unproven_since: None,
         }
+    }
+
+    /// As another daemon of this host knew them.
+    pub(super) fn of(known: Vec<Peer>) -> Self {
+        let mut peers = Self::new();
+        for peer in known {
+            let slot = peer.sender.host.index();
+            peers.slots[slot] = Some(peer);
+        }
+        peers.refresh_all_hears();
+        peers
     }
 
     pub(super) fn get(&self, host: HostId) -> Option<&Peer> {

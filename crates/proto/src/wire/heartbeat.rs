@@ -32,6 +32,7 @@ use crate::config::{Auth, ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::rules::Claim;
 use covey_filter::Token;
+pub(crate) use records::{emit_proposal, parse_proposal};
 use records::{kind, record};
 use std::net::{Ipv4Addr, SocketAddr};
 

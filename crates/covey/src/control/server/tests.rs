@@ -48,7 +48,8 @@ fn spawn_daemon(socket: &Path) {
                 | Request::Resume {}
                 | Request::Enable(_)
                 | Request::Disable(_)
-                | Request::Drain(_) => Response::ok(Outcome::ok(format!("{request:?}"))),
+                | Request::Drain(_)
+                | Request::Upgrade { .. } => Response::ok(Outcome::ok(format!("{request:?}"))),
                 // Never answers, but does not hang up either.
                 Request::Reload {} => {
                     std::mem::forget(reply);

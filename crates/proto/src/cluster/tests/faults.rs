@@ -329,6 +329,7 @@ enum Mishap {
     Crash(u8),
     Kill(u8),
     Restart(u8),
+    Upgrade(u8, u16),
     Stop(u8),
     Start(u8),
     Cut(u8, u8),
@@ -343,6 +344,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         1 => host.clone().prop_map(Mishap::Crash),
         1 => host.clone().prop_map(Mishap::Kill),
         2 => host.clone().prop_map(Mishap::Restart),
+        2 => (host.clone(), 0u16..900).prop_map(|(host, ms)| Mishap::Upgrade(host, ms)),
         1 => host.clone().prop_map(Mishap::Stop),
         1 => host.clone().prop_map(Mishap::Start),
         2 => (host.clone(), host).prop_map(|(from, to)| Mishap::Cut(from, to)),
@@ -398,6 +400,9 @@ proptest! {
                     cuts.borrow_mut().clear();
                     segment.restart(host);
                 }
+                Mishap::Upgrade(host, ms) if segment.host(host).runs(segment.now) => {
+                    segment.upgrade(host, Duration::from_millis(ms.into()));
+                }
                 Mishap::Stop(host) if segment.host(host).running => {
                     segment.command_to(host, Command::Stop);
                 }
@@ -405,7 +410,7 @@ proptest! {
                     cuts.borrow_mut().clear();
                     segment.command_to(host, Command::Start);
                 }
-                Mishap::Stop(_) | Mishap::Start(_) => {}
+                Mishap::Upgrade(..) | Mishap::Stop(_) | Mishap::Start(_) => {}
                 // One at a time: more could split the segment, where each part may serve.
                 Mishap::Cut(from, to) => *cuts.borrow_mut() = vec![(from, to)],
                 Mishap::Mend => cuts.borrow_mut().clear(),

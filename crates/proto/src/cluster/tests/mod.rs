@@ -12,3 +12,4 @@ mod sticky;
 mod strangers;
 mod trouble;
 mod twins;
+mod upgrade;

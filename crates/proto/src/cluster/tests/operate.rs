@@ -12,9 +12,9 @@ use std::time::Duration;
 
 const DRAINSTOP: Command = Command::Drainstop { within: None };
 /// Two counts, a second apart, another second until the owners take note, and a little more.
-const COUNTED: Duration = Duration::from_millis(3300);
+pub(super) const COUNTED: Duration = Duration::from_millis(3300);
 
-fn rules(change: RuleChange, port: u16) -> Command {
+pub(super) fn rules(change: RuleChange, port: u16) -> Command {
     let (vip, port) = (VipScope::Every, Some(port));
     Command::Rules {
         change,

@@ -147,6 +147,11 @@ impl Host {
         })
     }
 
+    /// Whether its daemon is alive and not stalled.
+    pub(super) fn runs(&self, now: Time) -> bool {
+        self.running && now >= self.stalled_until
+    }
+
     pub(super) fn saw(&self, matching: impl Fn(&Event) -> bool) -> bool {
         self.events.iter().any(|(_, event)| matching(event))
     }
@@ -289,6 +294,33 @@ impl Segment {
         (host.image, host.staged, host.lease) = (None, None, Time::ZERO);
         host.inbox.clear();
         self.command(index, Command::Start);
+    }
+
+    /// The daemon is replaced in place, and the next one runs after this time: what arrives meanwhile is lost, and the
+    /// data path is filled anew by the next. False if it cannot be handed over now.
+    pub(super) fn upgrade(&mut self, host: u8, gap: Duration) -> bool {
+        let index = self.index(host);
+        let Some(state) = self.hosts[index].cluster.export(self.now) else {
+            return false;
+        };
+        self.hosts[index].running = false;
+        self.run(gap);
+        self.take_over(host, &state);
+        true
+    }
+
+    /// The next daemon begins with what the one before has exported.
+    pub(super) fn take_over(&mut self, host: u8, state: &[u8]) {
+        let (index, now) = (self.index(host), self.now);
+        let host = &mut self.hosts[index];
+        let cluster = Cluster::import(host.config.clone(), state, now).unwrap();
+        let (image, lease) = cluster.in_force(now).unzip();
+        (host.image, host.staged) = (image, None);
+        host.lease = lease.unwrap_or(Time::ZERO);
+        (host.cluster, host.running) = (cluster, true);
+        host.inbox.clear();
+        host.cluster.handle_input(now, Input::Link(true));
+        self.drain(index);
     }
 
     pub(super) fn stall(&mut self, host: u8, time: Duration) {

@@ -253,7 +253,7 @@ pub(super) fn parse_base(value: &mut Reader<'_>) -> Result<Base, Reject> {
     })
 }
 
-fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
+pub(crate) fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
     emit_ballot(out, &proposal.ballot);
     emit_base(
         out,
@@ -269,7 +269,7 @@ fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
     out.extend_from_slice(&proposal.result.0.to_le_bytes());
 }
 
-pub(super) fn parse_proposal(value: &mut Reader<'_>) -> Result<Proposal, Reject> {
+pub(crate) fn parse_proposal(value: &mut Reader<'_>) -> Result<Proposal, Reject> {
     let ballot = parse_ballot(value)?;
     let base = Some(parse_base(value)?).filter(|base| base.epoch != Epoch(0));
     let view = HostSet::from_bits(value.u64()?);
