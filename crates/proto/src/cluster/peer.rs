@@ -362,7 +362,8 @@ impl Peers {
         });
     }
 
-    /// What this host echoes: believed hosts that are alive, and candidates, which need it for their proof.
+    /// What this host echoes: first the hosts that it believes and that are alive, for these are whom it grants their
+    /// leases; then candidates, which need it for their proof.
     pub(super) fn echoes(&self) -> Vec<Echo> {
         let echo = |host, incarnation: Incarnation, sequence: u64| Echo {
             host,
@@ -381,13 +382,6 @@ impl Peers {
             })
             .map(|candidate| echo(candidate.host, candidate.incarnation, candidate.sequence));
         alive.chain(candidates).collect()
-    }
-
-    /// Whether another start of this host asks to be believed.
-    pub(super) fn has_candidate(&self, host: HostId) -> bool {
-        self.candidates
-            .iter()
-            .any(|candidate| candidate.host == host)
     }
 
     /// Since when there have been candidates without a break.

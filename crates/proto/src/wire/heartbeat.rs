@@ -233,6 +233,14 @@ impl Heartbeat {
             .iter()
             .find(|echo| echo.host == host && echo.tag == incarnation.tag())
     }
+
+    /// Whether what it echoes renews the lease of this start of this host. The grant is for the start that the sender
+    /// believes, which it echoes first; others with the same ID may have yet to prove themselves.
+    pub fn grants_to(&self, host: HostId, incarnation: Incarnation) -> bool {
+        let first = self.echoes.iter().find(|echo| echo.host == host);
+        let believed = first.is_some_and(|echo| echo.tag == incarnation.tag());
+        believed && self.grants.contains(host)
+    }
 }
 
 /// What is too large for a heartbeat and travels in frames of its own, when it changes or is asked for.

@@ -432,3 +432,20 @@ proptest! {
         prop_assert_eq!(segment.coverage(), (0, 0));
     }
 }
+
+#[test]
+fn a_frame_of_an_earlier_start_that_comes_late_or_again_costs_nobody_the_lease() {
+    let mut segment = Segment::converged(3);
+    let source = |frame: &Vec<u8>| ethernet::Ethernet::parse(frame).unwrap().source;
+    let mut late = segment.recorded.clone();
+    late.retain(|frame| source(frame) == config(3).mac);
+    segment.restart(3);
+    segment.run_until_converged(&[1, 2, 3]);
+    // Again and again, for as long as a lease lasts.
+    for _ in 0..8 {
+        late.iter().for_each(|frame| segment.inject(frame.clone()));
+        segment.run(TIMING.budget() / 4);
+        assert!(segment.is_converged(&[1, 2, 3]), "{}", segment.account());
+    }
+    assert_eq!(segment.count(2, |event| event.id() == 1004), 0);
+}
