@@ -123,6 +123,8 @@ fn image(pairs: usize, rules: usize, hosts: u8) -> Image {
         host: ids[0],
         mac: Mac(MAC),
         cluster_mac: Mac(MAC),
+        source_mac: Mac(MAC),
+        filter_icmp: true,
         hash_key: [1, 2],
     };
     let view: HostSet = ids.into_iter().collect();
@@ -135,6 +137,7 @@ fn flows(case: &Case, image: &Image) -> Vec<Vec<u8>> {
         image,
         lease_holds: true,
         sockets: &no_sockets,
+        fragments: None,
     };
     let flows: Vec<_> = (0..Host::MAX)
         .map(case.flow)
