@@ -26,7 +26,11 @@ impl Part {
     /// Programs that it runs besides covey, and the Debian packages that they are in.
     const fn tools(self) -> &'static [setup::Tool] {
         match self {
-            Self::Flood => &[("iptables", "iptables"), ("nft", "nftables")],
+            Self::Flood => &[
+                ("ethtool", "ethtool"),
+                ("iptables-legacy", "iptables"),
+                ("nft", "nftables"),
+            ],
             Self::Http => &[("nginx", "nginx-light"), ("wrk", "wrk")],
             Self::Filter | Self::Daemon | Self::Failover => &[],
         }
