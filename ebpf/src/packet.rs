@@ -3,9 +3,11 @@
 //! The verifier accepts a load only behind a comparison of that very address with the end of the frame, so
 //! [`Bytes::at`] does both in one place.
 
-use aya_ebpf::helpers::generated::bpf_csum_diff;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_skb_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use covey_filter::{Correction, MacBytes, Packet};
+use core::mem::MaybeUninit;
+use covey_filter::{Changes, Correction, MacBytes, Packet};
 
 /// The linear part of a frame, where the headers are.
 pub(crate) struct Bytes {
@@ -70,6 +72,37 @@ impl Packet for Bytes {
     }
 }
 
+/// A frame that leaves. The kernel's own have their headers in the linear part; what comes from a packet socket need not.
+pub(crate) struct Skb<'a> {
+    ctx: &'a TcContext,
+    linear: Bytes,
+}
+
+impl<'a> Skb<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a TcContext) -> Self {
+        Self {
+            ctx,
+            linear: Bytes::of_tc(ctx),
+        }
+    }
+}
+
+impl Packet for Skb<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.linear.read(offset).or_else(|| {
+            let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+            let place = bytes.as_mut_ptr().cast();
+            // SAFETY: the helper fills all `N` bytes, or says that it did not.
+            unsafe {
+                let result = bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, place, N as u32);
+                (result == 0).then(|| bytes.assume_init())
+            }
+        })
+    }
+}
+
 /// To whom the driver thinks the frame is addressed: a PACKET_ constant of linux/if_packet.h.
 #[inline(always)]
 pub(crate) fn kind(ctx: &TcContext) -> u32 {
@@ -99,10 +132,20 @@ impl Padded {
     }
 }
 
+/// Writes changes into an outgoing frame.
+#[inline(always)]
+pub(crate) fn change(ctx: &TcContext, changes: &Changes) -> Result<(), i64> {
+    ctx.store(6, &Padded::new(changes.source).mac, 0)?;
+    match &changes.advertised {
+        Some(correction) => correct(ctx, correction),
+        None => Ok(()),
+    }
+}
+
 /// Writes a correction into an outgoing frame, and repairs the checksum over it. (In all messages the MAC lies at
 /// an even offset from where the checksum starts, so the words add up alike.)
 #[inline(always)]
-pub(crate) fn correct(ctx: &TcContext, correction: &Correction) -> Result<(), i64> {
+fn correct(ctx: &TcContext, correction: &Correction) -> Result<(), i64> {
     let (mut old, mut new) = (Padded::new(correction.old), Padded::new(correction.new));
     ctx.store(correction.at, &new.mac, 0)?;
     let Some(checksum) = correction.checksum else {

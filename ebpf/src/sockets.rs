@@ -5,6 +5,8 @@
 //! kernels: user space (`crates/covey/src/datapath/btf.rs`) takes the offsets from the running kernel's own
 //! description of its types. Where there is none they are 0, and the filter does without.
 
+use crate::maps::Kept;
+use crate::orphans;
 use crate::packet::Bytes;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple, xdp_md};
 use aya_ebpf::helpers::generated::{
@@ -13,7 +15,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::XdpContext;
 use aya_ebpf::{EbpfContext, Global};
-use covey_filter::{Flow, Frame, Ports, Segment, Socket, Transport};
+use covey_filter::{Address, Ends, Flow, Fragment, Frame, Ports, Segment, Socket, Transport};
 
 /// Offset of `snt_isn`, the number of this host's SYN, in `tcp_request_sock`.
 #[unsafe(no_mangle)]
@@ -38,28 +40,107 @@ mod state {
     pub(super) const NEW_SYN_RECV: u32 = 12;
 }
 
-/// Whether the socket table of this interface's network namespace has a socket that takes the TCP segment in a frame.
+/// Whether the socket table of this interface's network namespace has a socket that takes the TCP segment in a frame, or
+/// nobody has.
 ///
 /// A function of its own that parses the frame once more, so that the many packets that never come here need not carry
 /// what is asked for. It returns no more than a bit, because the verifier wants every part of a value to be set.
 #[inline(never)]
-pub(crate) fn take(ctx: *mut xdp_md) -> bool {
+pub(crate) fn take(ctx: *mut xdp_md, epoch: u64) -> bool {
     let ctx = XdpContext::new(ctx);
-    match Frame::parse(&Bytes::of_xdp(&ctx)) {
-        Ok(Frame::Ip(
-            flow @ Flow {
+    TcpPacket::whole(&Bytes::of_xdp(&ctx)).is_some_and(|packet| takes(&ctx, &packet, epoch))
+}
+
+/// As [`take`], for a TCP segment that came in fragments: the frame is the first.
+#[inline(never)]
+pub(crate) fn take_first(ctx: *mut xdp_md, epoch: u64) -> bool {
+    let ctx = XdpContext::new(ctx);
+    TcpPacket::first(&Bytes::of_xdp(&ctx)).is_some_and(|packet| takes(&ctx, &packet, epoch))
+}
+
+/// Tells user space of the TCP segment in a frame: this host has dropped it though its bucket is this host's.
+#[inline(never)]
+pub(crate) fn report(ctx: *mut xdp_md) {
+    if let Some(packet) = TcpPacket::whole(&bytes(ctx)) {
+        orphans::report(packet.ends());
+    }
+}
+
+/// As [`report`], for a TCP segment that came in fragments: the frame is the first.
+#[inline(never)]
+pub(crate) fn report_first(ctx: *mut xdp_md) {
+    if let Some(packet) = TcpPacket::first(&bytes(ctx)) {
+        orphans::report(packet.ends());
+    }
+}
+
+/// The frame of a context, for a function that wants no more of it: the compiler would have the caller load the
+/// addresses of its bytes, which are for the verifier just numbers then.
+#[inline(always)]
+fn bytes(ctx: *mut xdp_md) -> Bytes {
+    Bytes::of_xdp(&XdpContext::new(Kept::new(ctx).get()))
+}
+
+/// A TCP segment on its way from a client to the service. (A [`Flow`] could be of any protocol; the compiler would mix
+/// registers that are set for one only.)
+pub(crate) struct TcpPacket {
+    client: Address,
+    service: Address,
+    segment: Segment,
+}
+
+impl TcpPacket {
+    /// From a frame that holds all of it.
+    #[inline(always)]
+    pub(crate) fn whole(frame: &Bytes) -> Option<Self> {
+        match Frame::parse(frame) {
+            Ok(Frame::Ip(Flow {
+                source,
+                destination,
                 transport: Transport::Tcp(segment),
-                ..
-            },
-        )) => look_up(&ctx, &flow, &segment).takes(&segment),
-        Ok(_) | Err(_) => false,
+            })) => Some(Self {
+                client: source,
+                service: destination,
+                segment,
+            }),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// From a frame that holds its first fragment.
+    #[inline(always)]
+    pub(crate) fn first(frame: &Bytes) -> Option<Self> {
+        match Frame::parse(frame) {
+            Ok(Frame::Fragment(Fragment {
+                datagram,
+                first: Some(Transport::Tcp(segment)),
+            })) => Some(Self {
+                client: datagram.source,
+                service: datagram.destination,
+                segment,
+            }),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// The connection that it is part of.
+    #[inline(always)]
+    pub(crate) const fn ends(&self) -> Ends {
+        Ends::new(self.client, self.service, self.segment.ports)
     }
 }
 
 #[inline(always)]
-fn look_up(ctx: &XdpContext, flow: &Flow, segment: &Segment) -> Socket {
+fn takes(ctx: &XdpContext, packet: &TcpPacket, epoch: u64) -> bool {
+    look_up(ctx, packet)
+        .or_orphan(|| orphans::is_known(packet.ends(), epoch))
+        .takes(&packet.segment)
+}
+
+#[inline(always)]
+fn look_up(ctx: &XdpContext, packet: &TcpPacket) -> Socket {
     const SAME_NAMESPACE: u64 = u64::MAX;
-    let (mut tuple, size) = tuple(flow, segment.ports);
+    let (mut tuple, size) = tuple(packet);
     // SAFETY: the context is the running program's, and the tuple is at least as long as is said.
     let socket = unsafe {
         bpf_skc_lookup_tcp(
@@ -75,7 +156,7 @@ fn look_up(ctx: &XdpContext, flow: &Flow, segment: &Segment) -> Socket {
     }
     // SAFETY: not null, and this program holds a reference until the release, which follows on every path.
     unsafe {
-        let found = describe(socket, flow, segment);
+        let found = describe(socket, packet);
         bpf_sk_release(socket.cast());
         found
     }
@@ -84,7 +165,7 @@ fn look_up(ctx: &XdpContext, flow: &Flow, segment: &Segment) -> Socket {
 /// # Safety
 /// The socket must be one that the program holds a reference to.
 #[inline(always)]
-unsafe fn describe(socket: *mut bpf_sock, flow: &Flow, segment: &Segment) -> Socket {
+unsafe fn describe(socket: *mut bpf_sock, packet: &TcpPacket) -> Socket {
     // SAFETY: the caller's, for all that follows.
     unsafe {
         match (*socket).state {
@@ -101,7 +182,7 @@ unsafe fn describe(socket: *mut bpf_sock, flow: &Flow, segment: &Segment) -> Soc
             },
             state::TIME_WAIT if waits_for_client(socket) => Socket::Connected,
             state::TIME_WAIT => Socket::TimeWait,
-            state::LISTEN if is_cookie(socket, flow, segment) => Socket::Connected,
+            state::LISTEN if is_cookie(socket, packet) => Socket::Connected,
             _ => Socket::None,
         }
     }
@@ -144,7 +225,12 @@ unsafe fn waits_for_client(socket: *mut bpf_sock) -> bool {
 /// Whether a segment acknowledges a SYN cookie of this listener: a request that was answered without being written
 /// down. The kernel wants the headers; only what the cookie is made of has to be in them.
 #[inline(always)]
-unsafe fn is_cookie(listener: *mut bpf_sock, flow: &Flow, segment: &Segment) -> bool {
+unsafe fn is_cookie(listener: *mut bpf_sock, packet: &TcpPacket) -> bool {
+    let TcpPacket {
+        client,
+        service,
+        segment,
+    } = packet;
     const LENGTH_AND_ACK: [u8; 4] = [0x50, 0x10, 0, 0];
     let mut tcp = [
         ports(segment.ports),
@@ -155,21 +241,21 @@ unsafe fn is_cookie(listener: *mut bpf_sock, flow: &Flow, segment: &Segment) -> 
     ];
     // SAFETY: the headers are as long as is said.
     let result = unsafe {
-        match (flow.source.as_v4(), flow.destination.as_v4()) {
-            (Some(source), Some(destination)) => {
+        match (client.as_v4(), service.as_v4()) {
+            (Some(client), Some(service)) => {
                 let mut ip = [
                     u32::from_ne_bytes([0x45, 0, 0, 0]),
                     0,
                     0,
-                    u32::from_ne_bytes(source),
-                    u32::from_ne_bytes(destination),
+                    u32::from_ne_bytes(client),
+                    u32::from_ne_bytes(service),
                 ];
                 let ip: *mut [u32; 5] = &raw mut ip;
                 bpf_tcp_check_syncookie(listener.cast(), ip.cast(), 20, tcp.as_mut_ptr().cast(), 20)
             }
             _ => {
-                let [a, b] = flow.source.words();
-                let [c, d] = flow.destination.words();
+                let [a, b] = client.words();
+                let [c, d] = service.words();
                 let mut ip = [u64::from_ne_bytes([0x60, 0, 0, 0, 0, 0, 0, 0]), a, b, c, d];
                 let ip: *mut [u64; 5] = &raw mut ip;
                 bpf_tcp_check_syncookie(listener.cast(), ip.cast(), 40, tcp.as_mut_ptr().cast(), 20)
@@ -181,19 +267,19 @@ unsafe fn is_cookie(listener: *mut bpf_sock, flow: &Flow, segment: &Segment) -> 
 
 /// The key of the socket table, a `bpf_sock_tuple`, and its length, which tells the family: addresses, then ports.
 #[inline(always)]
-fn tuple(flow: &Flow, segment_ports: Ports) -> ([u64; 5], u32) {
-    let ports = u64::from_ne_bytes(halves(ports(segment_ports), 0));
-    match (flow.source.as_v4(), flow.destination.as_v4()) {
-        (Some(source), Some(destination)) => {
+fn tuple(packet: &TcpPacket) -> ([u64; 5], u32) {
+    let ports = u64::from_ne_bytes(halves(ports(packet.segment.ports), 0));
+    match (packet.client.as_v4(), packet.service.as_v4()) {
+        (Some(client), Some(service)) => {
             let addresses = u64::from_ne_bytes(halves(
-                u32::from_ne_bytes(source),
-                u32::from_ne_bytes(destination),
+                u32::from_ne_bytes(client),
+                u32::from_ne_bytes(service),
             ));
             ([addresses, ports, 0, 0, 0], 12)
         }
         _ => {
-            let [a, b] = flow.source.words();
-            let [c, d] = flow.destination.words();
+            let [a, b] = packet.client.words();
+            let [c, d] = packet.service.words();
             ([a, b, c, d, ports], 36)
         }
     }

@@ -23,7 +23,7 @@ struct Mutant {
     new: &'static str,
 }
 
-const MUTANTS: [Mutant; 10] = [
+const MUTANTS: [Mutant; 11] = [
     Mutant {
         name: "renew the lease on sending alone",
         file: "crates/proto/src/cluster/lease.rs",
@@ -64,14 +64,20 @@ const MUTANTS: [Mutant; 10] = [
     Mutant {
         name: "clear a bucket after the first of two lingerers",
         file: "crates/proto/src/cluster/lingering.rs",
-        old: "Some((_, set)) => shared = shared.union(set),",
-        new: "Some((_, set)) => shared = **set,",
+        old: "shared.union(&self.told_by(host).unwrap_or(BucketSet::ALL))",
+        new: "let _ = shared;\n            self.told_by(host).unwrap_or(BucketSet::ALL)",
     },
     Mutant {
         name: "count TIME_WAIT as a connection",
         file: "crates/filter/src/table.rs",
-        old: "Self::None | Self::TimeWait => false,\n        }\n    }\n}",
-        new: "Self::TimeWait => true,\n            Self::None => false,\n        }\n    }\n}",
+        old: "            Self::None | Self::TimeWait => false,",
+        new: "            Self::TimeWait => true,\n            Self::None => false,",
+    },
+    Mutant {
+        name: "reset under the next map what nobody had under the last",
+        file: "crates/filter/src/ends.rs",
+        old: "self.epoch == epoch && now_ns < self.until_ns",
+        new: "self.epoch <= epoch && now_ns < self.until_ns",
     },
     Mutant {
         name: "the sender flips before the others hear of the commit",
@@ -95,12 +101,16 @@ const MUTANTS: [Mutant; 10] = [
 pub(crate) fn run(only: Option<&str>) -> Result<bool> {
     let tree = PathBuf::from("target/mutants/tree");
     let mut noticed = true;
+    // All of them at once, before anything takes long.
+    for mutant in &MUTANTS {
+        mutant.changed(Path::new("."))?;
+    }
     for mutant in MUTANTS
         .iter()
         .filter(|mutant| only.is_none_or(|part| mutant.name.contains(part)))
     {
         copy_sources(&tree)?;
-        mutant.apply(&tree)?;
+        fs::write(tree.join(mutant.file), mutant.changed(&tree)?)?;
         step::run(&format!("build: {}", mutant.name), || build(&tree))?;
         let began = Instant::now();
         match hunt()? {
@@ -119,7 +129,8 @@ pub(crate) fn run(only: Option<&str>) -> Result<bool> {
 }
 
 impl Mutant {
-    fn apply(&self, tree: &Path) -> Result<()> {
+    /// Its file's text, changed.
+    fn changed(&self, tree: &Path) -> Result<String> {
         let path = tree.join(self.file);
         let source = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         ensure!(
@@ -128,8 +139,7 @@ impl Mutant {
             self.name,
             self.file
         );
-        fs::write(&path, source.replace(self.old, self.new))?;
-        Ok(())
+        Ok(source.replace(self.old, self.new))
     }
 }
 

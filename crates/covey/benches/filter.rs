@@ -18,8 +18,8 @@ use covey::datapath::Programs;
 use covey_filter::Reason;
 use covey_proto::datapath::Image;
 use frames::{
-    ACK, BROADCAST, CLIENT_MAC, ICMP, ICMPV6, Mac, TCP, UDP, arp, ethernet, icmp, ipv4, ipv6,
-    ports, segment, to_ipv4, to_ipv6,
+    ACK, BROADCAST, CLIENT_MAC, ICMP, ICMPV6, Mac, TCP, UDP, arp, ethernet, fragment, icmp, ipv4,
+    ipv4_with, ipv6, ports, quote, segment, to_ipv4, to_ipv6,
 };
 use std::rc::Rc;
 
@@ -41,7 +41,8 @@ const LARGEST: Size = Size {
 /// Packets that the filter treats alike.
 struct Case {
     name: &'static str,
-    reason: Reason,
+    /// How the filter may see them: what it is to do about them.
+    reasons: &'static [Reason],
     /// Whether every bucket may have connections elsewhere.
     overlap: bool,
     draw: fn(&mut Random) -> Vec<u8>,
@@ -49,10 +50,14 @@ struct Case {
     target: Option<f64>,
 }
 
-const fn case(name: &'static str, reason: Reason, draw: fn(&mut Random) -> Vec<u8>) -> Case {
+const fn case(
+    name: &'static str,
+    reasons: &'static [Reason],
+    draw: fn(&mut Random) -> Vec<u8>,
+) -> Case {
     Case {
         name,
-        reason,
+        reasons,
         overlap: false,
         draw,
         target: None,
@@ -73,47 +78,54 @@ const fn overlapping(case: Case) -> Case {
     }
 }
 
-const CASES: [Case; 20] = [
-    case("to another machine", Reason::OtherMac, |random| {
+const MINE: &[Reason] = &[Reason::Mine];
+const NOT_MINE: &[Reason] = &[Reason::NotMine];
+const UNCLAIMED: &[Reason] = &[Reason::Unclaimed];
+const PARTS_MINE: &[Reason] = &[Reason::Mine, Reason::FragmentMine];
+const PARTS_NOT_MINE: &[Reason] = &[Reason::NotMine, Reason::FragmentNotMine];
+
+const CASES: [Case; 25] = [
+    case("to another machine", &[Reason::OtherMac], |random| {
         tcp4([2, 0, 0, 0, 0, 1], random)
     }),
-    case("to this host alone", Reason::OwnMac, |random| {
+    case("to this host alone", &[Reason::OwnMac], |random| {
         tcp4(HOST_MAC, random)
     }),
-    wanted(20.0, case("IPv4 TCP, not mine", Reason::NotMine, to_us)),
-    wanted(20.0, case("IPv4 UDP, not mine", Reason::NotMine, udp4)),
-    case("IPv4 ICMP echo, not mine", Reason::NotMine, echo4),
-    wanted(35.0, case("IPv6 TCP, not mine", Reason::NotMine, tcp6)),
-    wanted(35.0, case("IPv6 UDP, not mine", Reason::NotMine, udp6)),
-    case("IPv6 ICMP echo, not mine", Reason::NotMine, echo6),
-    wanted(50.0, case("IPv4 TCP, mine", Reason::Mine, to_us)),
-    wanted(50.0, case("IPv4 UDP, mine", Reason::Mine, udp4)),
-    case("IPv4 ICMP echo, mine", Reason::Mine, echo4),
-    wanted(65.0, case("IPv6 TCP, mine", Reason::Mine, tcp6)),
-    wanted(65.0, case("IPv6 UDP, mine", Reason::Mine, udp6)),
-    case("IPv6 ICMP echo, mine", Reason::Mine, echo6),
-    case("ARP question, not mine", Reason::QuestionNotMine, question),
-    case("ARP question, mine", Reason::QuestionMine, question),
-    overlapping(case(
-        "IPv4 TCP, lingering, no such socket",
-        Reason::NotMine,
-        to_us,
-    )),
-    overlapping(case(
-        "IPv4 TCP, shared, no such socket",
-        Reason::Unclaimed,
-        to_us,
-    )),
-    overlapping(case(
-        "IPv6 TCP, lingering, no such socket",
-        Reason::NotMine,
-        tcp6,
-    )),
-    overlapping(case(
-        "IPv6 TCP, shared, no such socket",
-        Reason::Unclaimed,
-        tcp6,
-    )),
+    wanted(20.0, case("IPv4 TCP, not mine", NOT_MINE, to_us)),
+    wanted(20.0, case("IPv4 UDP, not mine", NOT_MINE, udp4)),
+    wanted(35.0, case("IPv6 TCP, not mine", NOT_MINE, tcp6)),
+    wanted(35.0, case("IPv6 UDP, not mine", NOT_MINE, udp6)),
+    wanted(50.0, case("IPv4 TCP, mine", MINE, to_us)),
+    wanted(50.0, case("IPv4 UDP, mine", MINE, udp4)),
+    wanted(65.0, case("IPv6 TCP, mine", MINE, tcp6)),
+    wanted(65.0, case("IPv6 UDP, mine", MINE, udp6)),
+    overlapping(case("IPv4 TCP, lingering, no such socket", NOT_MINE, to_us)),
+    overlapping(case("IPv4 TCP, shared, no such socket", UNCLAIMED, to_us)),
+    overlapping(case("IPv6 TCP, lingering, no such socket", NOT_MINE, tcp6)),
+    overlapping(case("IPv6 TCP, shared, no such socket", UNCLAIMED, tcp6)),
+    case("IPv4 ICMP echo, not mine", NOT_MINE, echo4),
+    case("IPv4 ICMP echo, mine", MINE, echo4),
+    case("IPv6 ICMP echo, not mine", NOT_MINE, echo6),
+    case("IPv6 ICMP echo, mine", MINE, echo6),
+    case("IPv4 ICMP error, not mine", NOT_MINE, error4),
+    case("IPv4 ESP, not mine", NOT_MINE, esp4),
+    case(
+        "IPv4 UDP in two fragments, not mine",
+        PARTS_NOT_MINE,
+        parts4,
+    ),
+    case(
+        "IPv6 UDP in two fragments, not mine",
+        PARTS_NOT_MINE,
+        parts6,
+    ),
+    case("IPv4 UDP in two fragments, mine", PARTS_MINE, parts4),
+    case(
+        "ARP question, not mine",
+        &[Reason::QuestionNotMine],
+        question,
+    ),
+    case("ARP question, mine", &[Reason::QuestionMine], question),
 ];
 
 fn tcp4(to: Mac, random: &mut Random) -> Vec<u8> {
@@ -156,6 +168,43 @@ fn echo6(random: &mut Random) -> Vec<u8> {
     to_ipv6(CLUSTER_MAC, &ipv6(from, vip, ICMPV6, &icmp(128)[..8]))
 }
 
+/// A router says that it cannot pass on what a virtual IP has sent.
+fn error4(random: &mut Random) -> Vec<u8> {
+    let ((client, vip), (from, port)) = (random.ipv4(), random.ports());
+    let sent = ipv4(vip, client, TCP, &ports(port, from)[..8]);
+    to_ipv4(CLUSTER_MAC, &ipv4(client, vip, ICMP, &quote(3, &sent)))
+}
+
+fn esp4(random: &mut Random) -> Vec<u8> {
+    const ESP: u8 = 50;
+    let (from, vip) = random.ipv4();
+    to_ipv4(CLUSTER_MAC, &ipv4(from, vip, ESP, &[0; 16]))
+}
+
+/// The two fragments of a packet, one after the other.
+fn parts4(random: &mut Random) -> Vec<u8> {
+    const MORE: u16 = 0x2000;
+    random.two_by_two(|random| {
+        let ((from, vip), (client, port)) = (random.ipv4(), random.ports());
+        let payload = ports(client, port);
+        [(MORE, &payload[..16]), (2, &payload[16..])].map(|(fragment, part)| {
+            to_ipv4(CLUSTER_MAC, &ipv4_with(from, vip, UDP, fragment, &[], part))
+        })
+    })
+}
+
+fn parts6(random: &mut Random) -> Vec<u8> {
+    const FRAGMENT: u8 = 44;
+    random.two_by_two(|random| {
+        let ((from, vip), (client, port)) = (random.ipv6(), random.ports());
+        let payload = ports(client, port);
+        [(0, true, &payload[..16]), (2, false, &payload[16..])].map(|(offset, more, part)| {
+            let part = fragment(UDP, offset, more, part);
+            to_ipv6(CLUSTER_MAC, &ipv6(from, vip, FRAGMENT, &part))
+        })
+    })
+}
+
 fn question(random: &mut Random) -> Vec<u8> {
     let (from, vip) = random.ipv4();
     let packet = arp(1, (CLIENT_MAC, from), ([0; 6], vip));
@@ -189,17 +238,17 @@ impl Rig {
     fn measure(&mut self, case: &Case, size: Size) -> [f64; 2] {
         let image = size.image(case.overlap);
         let mut random = Random::new(size);
-        let frames = frames_that_are(case.reason, &image, || (case.draw)(&mut random));
+        let frames = frames_that_are(case.reasons, &image, || (case.draw)(&mut random));
         self.programs.program(&image);
         self.generator.set_frames(&frames);
         let frame = &frames[0];
-        let before = self.counted(case.reason);
+        let before = self.counted(case.reasons);
         let (floor, filter) = (self.floor.clone(), self.filter.clone());
         let rounds: Vec<[f64; 2]> = (0..ROUNDS)
             .map(|_| [&floor, &filter].map(|program| self.run(program, frame)))
             .collect();
         // They went through the filter, and it saw in them what it was to see.
-        let seen = self.counted(case.reason) - before;
+        let seen = self.counted(case.reasons) - before;
         assert_eq!(seen, u64::from(REPEAT) * ROUNDS as u64, "{}", case.name);
         let floor: Vec<f64> = rounds.iter().map(|[floor, _]| *floor).collect();
         let over: Vec<f64> = rounds
@@ -223,11 +272,11 @@ impl Rig {
         (cpu::of_this_thread() - start).as_nanos() as f64 / f64::from(REPEAT)
     }
 
-    fn counted(&self, reason: Reason) -> u64 {
+    fn counted(&self, reasons: &[Reason]) -> u64 {
         let counters = self.programs.counters().expect("they can be read");
         counters
-            .into_iter()
-            .map(|(of, count)| u64::from(of == reason) * count)
+            .by_reason()
+            .map(|(of, count)| u64::from(reasons.contains(&of)) * count)
             .sum()
     }
 
@@ -272,7 +321,7 @@ fn main() {
             name: case.name.to_owned(),
             value: over,
             label: format!("{over:.1}"),
-            group: usize::from(case.reason == Reason::Mine),
+            group: usize::from(case.reasons == MINE),
         });
     }
     println!();

@@ -303,7 +303,7 @@ fn take_down(running: Running) -> Option<u64> {
             let counters = path.counters().expect("they can be read");
             path.close().expect("what was attached can be detached");
             let not_mine = |(reason, count)| (reason == Reason::NotMine).then_some(count);
-            counters.into_iter().find_map(not_mine)
+            counters.by_reason().find_map(not_mine)
         }
         Running::Xdp(programs) => {
             drop(programs);
@@ -338,7 +338,7 @@ fn frames(contender: Contender) -> Vec<Vec<u8>> {
         )
     };
     if contender.mac() == CLUSTER_MAC {
-        frames_that_are(Reason::NotMine, &SIZE.image(false), || draw().1)
+        frames_that_are(&[Reason::NotMine], &SIZE.image(false), || draw().1)
     } else {
         std::iter::repeat_with(draw)
             .filter(|(from, _)| netfilter_node(*from, 3) != 0)

@@ -15,3 +15,4 @@ pub mod host;
 pub mod lab;
 pub mod sockets;
 pub mod status;
+pub mod why;

@@ -5,6 +5,7 @@
 //! ```text
 //!   request   family u8, protocol u8, extensions u8, pad u8, states u32, id          inet_diag_req_v2
 //!   answer    family u8, state u8, timer u8, retries u8, id, 20 bytes more           inet_diag_msg
+//!             and attributes, one of them INET_DIAG_INFO                             tcp_info
 //!   id        ports u16 x 2, addresses 16 bytes x 2, interface u32, cookie u64: this end first, network order
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 use covey_filter::Socket as Found;
 use covey_proto::Connection;
+use covey_proto::wire::heartbeat::Ends;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable,
@@ -23,10 +25,18 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Once;
+use std::time::Duration;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const ID: usize = 48;
+/// What the kernel says of every connection, in bytes; then come attributes.
+const MESSAGE: usize = 72;
+/// The attribute that holds `tcp_info`.
+const INET_DIAG_INFO: u16 = 2;
+/// Where in it stands how long ago this host sent data, and how long ago it received some, in milliseconds.
+const LAST_SENT: usize = 44;
+const LAST_RECEIVED: usize = 52;
 /// The most that the kernel puts into one datagram.
 const PIECE: usize = 32 * 1024;
 
@@ -42,6 +52,15 @@ const STATES: u32 = 1 << 1 // established
     | 1 << 11; // closing
 const SYN_RECV: u8 = 3;
 const TIME_WAIT: u8 = 6;
+
+/// Whether to ask how long connections have been idle. The kernel says more than 200 bytes of each then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Tell it.
+    Tell,
+    /// All of them are said to be busy.
+    Skip,
+}
 
 /// Why the kernel does not do with its sockets what it is asked for.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +83,9 @@ pub enum SocketsError {
 ///
 /// # Errors
 /// [`SocketsError::List`].
-pub fn connections(vips: &[IpAddr]) -> Result<Vec<Connection>, SocketsError> {
+pub fn connections(vips: &[IpAddr], idle: Idle) -> Result<Vec<Connection>, SocketsError> {
     let mut found = Vec::new();
-    list(|entry| {
+    list(idle, |entry| {
         let connection = entry.connection();
         if vips.contains(&connection.service.ip()) {
             found.push(connection);
@@ -86,7 +105,7 @@ pub fn destroy(connections: &[Connection]) -> Result<usize, SocketsError> {
     let wanted: HashSet<_> = connections.iter().map(ends).collect();
     let mut entries = Vec::new();
     // The kernel takes a listener for a connection that is gone, unless the request has the connection's cookie.
-    list(|entry| {
+    list(Idle::Skip, |entry| {
         if entry.state != TIME_WAIT && wanted.contains(&ends(&entry.connection())) {
             entries.push(*entry);
         }
@@ -98,6 +117,7 @@ pub fn destroy(connections: &[Connection]) -> Result<usize, SocketsError> {
         let question = Question {
             action: SOCK_DESTROY,
             family: entry.family,
+            idle: Idle::Skip,
             states: STATES,
             id: entry.id,
         };
@@ -117,6 +137,58 @@ pub fn destroy(connections: &[Connection]) -> Result<usize, SocketsError> {
     Ok(ended)
 }
 
+/// Those of these connections that this thread's network namespace does not have; one that is over and waiting is not
+/// had.
+///
+/// # Errors
+/// [`SocketsError::List`].
+pub fn missing(connections: &[Ends]) -> Result<Vec<Ends>, SocketsError> {
+    let kernel = open().map_err(SocketsError::List)?;
+    let mut missing = Vec::new();
+    for ends in connections {
+        let mut state = None;
+        let question = Question {
+            action: SOCK_DIAG_BY_FAMILY,
+            family: if ends.service.is_ipv4() {
+                libc::AF_INET as u8
+            } else {
+                libc::AF_INET6 as u8
+            },
+            idle: Idle::Skip,
+            states: STATES,
+            id: id_of(ends),
+        };
+        let answer = ask(&kernel, question, NLM_F_ACK, |entry| {
+            state = Some(entry.state)
+        });
+        match answer {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(SocketsError::List(error)),
+        }
+        // Where there is no connection the kernel shows the listener.
+        let open = state.is_some_and(|state| state != TIME_WAIT && STATES & 1 << state != 0);
+        if !open {
+            missing.push(*ends);
+        }
+    }
+    Ok(missing)
+}
+
+/// The ID under which the kernel looks for one connection, whatever its cookie.
+fn id_of(ends: &Ends) -> [u8; ID] {
+    let mut id = [0; ID];
+    for (end, port_at, address_at) in [(ends.service, 0, 4), (ends.client, 2, 20)] {
+        id[port_at..port_at + 2].copy_from_slice(&end.port().to_be_bytes());
+        match end.ip() {
+            IpAddr::V4(v4) => id[address_at..address_at + 4].copy_from_slice(&v4.octets()),
+            IpAddr::V6(v6) => id[address_at..address_at + 16].copy_from_slice(&v6.octets()),
+        }
+    }
+    id[ID - 8..].fill(0xFF);
+    id
+}
+
 fn ends(connection: &Connection) -> (SocketAddr, SocketAddr) {
     (connection.client, connection.service)
 }
@@ -132,12 +204,13 @@ fn say_unsupported() {
 }
 
 /// Shows every connection of the host.
-fn list(mut each: impl FnMut(&Entry)) -> io::Result<()> {
+fn list(idle: Idle, mut each: impl FnMut(&Entry)) -> io::Result<()> {
     let kernel = open()?;
     for family in [libc::AF_INET, libc::AF_INET6] {
         let question = Question {
             action: SOCK_DIAG_BY_FAMILY,
             family: family as u8,
+            idle,
             states: STATES,
             id: [0; ID],
         };
@@ -196,6 +269,7 @@ fn ask(
 struct Question {
     action: u16,
     family: u8,
+    idle: Idle,
     states: u32,
     id: [u8; ID],
 }
@@ -210,7 +284,11 @@ impl NetlinkSerializable for Question {
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        buffer[..4].copy_from_slice(&[self.family, libc::IPPROTO_TCP as u8, 0, 0]);
+        let extensions = match self.idle {
+            Idle::Tell => 1 << (INET_DIAG_INFO - 1),
+            Idle::Skip => 0,
+        };
+        buffer[..4].copy_from_slice(&[self.family, libc::IPPROTO_TCP as u8, extensions, 0]);
         buffer[4..8].copy_from_slice(&self.states.to_ne_bytes());
         buffer[8..].copy_from_slice(&self.id);
     }
@@ -222,6 +300,7 @@ struct Entry {
     family: u8,
     state: u8,
     id: [u8; ID],
+    idle: Duration,
 }
 
 impl Entry {
@@ -234,6 +313,7 @@ impl Entry {
                 TIME_WAIT => Found::TimeWait,
                 _ => Found::Connected,
             },
+            idle: self.idle,
         }
     }
 
@@ -256,6 +336,28 @@ impl Entry {
     }
 }
 
+/// How long neither end has sent data, from the attributes of an answer: length u16, type u16, content, each at a
+/// multiple of four bytes.
+fn idle(mut attributes: &[u8]) -> Option<Duration> {
+    loop {
+        let [l0, l1, t0, t1, ..] = *attributes else {
+            return None;
+        };
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let info = attributes.get(4..length)?;
+        if u16::from_ne_bytes([t0, t1]) == INET_DIAG_INFO {
+            let ago = |at: usize| {
+                info.get(at..)?
+                    .first_chunk()
+                    .map(|ms| u32::from_ne_bytes(*ms))
+            };
+            let idle = ago(LAST_SENT)?.min(ago(LAST_RECEIVED)?);
+            return Some(Duration::from_millis(idle.into()));
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
 /// The kernel's answer is shorter than a connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer is too short for a connection")]
@@ -272,6 +374,7 @@ impl NetlinkDeserializable for Entry {
             family: *family,
             state: *state,
             id: *rest.first_chunk().ok_or(Short)?,
+            idle: payload.get(MESSAGE..).and_then(idle).unwrap_or_default(),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Version of the read model.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// NLB's host states (KB242242), in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,8 @@ pub struct ClusterStatus {
     pub period_ms: f64,
     /// Heartbeat tolerance, periods.
     pub tolerance: u16,
+    /// The lowest protocol version among the live hosts: what all of them understand.
+    pub feature_level: u16,
     /// Whether heartbeats are authenticated.
     pub authenticated: bool,
 }
@@ -129,6 +131,9 @@ pub struct HostStatus {
     pub pid: u32,
     /// Version of the program.
     pub version: String,
+    /// How often its daemon has been replaced in place since it started.
+    #[serde(default)]
+    pub upgrades: u32,
 }
 
 /// One host of the cluster, as the host that speaks sees it.
@@ -142,6 +147,8 @@ pub struct MemberStatus {
     pub dip: IpAddr,
     /// Its NIC's MAC.
     pub mac: String,
+    /// The highest protocol version that it speaks.
+    pub protocol_version: u16,
     /// The state it tells of itself; a host that is overdue is still listed with its last word.
     pub state: HostState,
     /// Time since its last heartbeat, ms; 0 for the host that speaks.
@@ -187,6 +194,10 @@ pub struct RuleStatus {
     pub map: usize,
     /// Buckets owned, by host ID.
     pub share: BTreeMap<u8, usize>,
+    /// Packets under the rule that this host has taken since the rules came into force.
+    pub packets_accepted: u64,
+    /// Packets under the rule that it has dropped since; nearly all of them are other hosts'.
+    pub packets_dropped: u64,
 }
 
 /// What the kernel's side does.
@@ -218,7 +229,7 @@ pub struct ConvergenceRecord {
 /// One entry of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventRecord {
-    /// Counts up from 1 for each daemon start.
+    /// Counts up from 1 for each start of the daemon, and on when it is replaced in place.
     pub number: u64,
     /// Wall-clock time, RFC 3339, UTC, milliseconds.
     pub time: String,

@@ -4,17 +4,20 @@
 
 #[path = "cluster/mod.rs"]
 mod cluster;
+#[path = "../../filter/tests/frames/mod.rs"]
+mod frames;
 #[path = "segment/mod.rs"]
 mod segment;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use cluster::*;
-use covey::datapath::{Attach, DataPath, DataPathError};
+use covey::datapath::{Attach, DataPath, DataPathError, Tally};
 use covey_filter::{Reason, Row};
+use frames::{BROADCAST, CLIENT_MAC, Mac, arp, ethernet};
 use segment::*;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// Long enough for a handshake on a busy machine, short enough for a test that wants none.
@@ -50,7 +53,8 @@ fn reachable(segment: &Segment, vip: impl Into<IpAddr>) -> bool {
 
 fn count(path: &DataPath, reason: Reason) -> u64 {
     let counters = path.counters().expect("counters can be read");
-    counters[reason as usize].1
+    let found = counters.by_reason().find(|(of, _)| *of == reason);
+    found.map_or(0, |(_, count)| count)
 }
 
 /// Link and program behind a pin.
@@ -183,6 +187,41 @@ fn the_next_daemon_takes_over_and_close_removes_everything() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
+fn a_prepared_filter_goes_on_where_the_first_one_was() {
+    let (segment, first) = serving(Attach::Native);
+    assert!(reachable(&segment, VIP4));
+    let prepare = || {
+        let go_on = [Tally::Counters, Tally::Seen];
+        let prepared = segment.on_host(|| DataPath::prepare(&segment.pins, &go_on));
+        prepared.expect("the kernel takes the filter");
+    };
+    prepare();
+    assert!(reachable(&segment, VIP4), "the first one is still there");
+    let counted = count(&first, Reason::Mine);
+    assert!(counted > 0);
+    drop(first);
+
+    let image = image(1, HOST_MAC, |_| 1);
+    let prepared = || segment.on_host(|| DataPath::prepared(INTERFACE, &segment.pins, &image));
+    let mut second = prepared().expect("it has been prepared");
+    assert!(prepared().is_err(), "it is there once");
+    second.fill(&image, u64::MAX);
+    let second = segment.on_host(|| second.attach(Attach::Native));
+    let mut second = second.expect("it takes the first one's place");
+    assert_eq!(count(&second, Reason::Mine), counted);
+    assert!(reachable(&segment, VIP4));
+    assert!(count(&second, Reason::Mine) > counted);
+
+    // What has been given away, and what nobody came for, is removed too.
+    let _given_away = second.take_unclaimed().expect("it can be mapped");
+    prepare();
+    second.close().expect("the data path closes");
+    assert!(!xdp_attached(&segment));
+    assert!(!segment.pins.exists());
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
 fn a_change_of_mode_leaves_one_program() {
     let (segment, native) = serving(Attach::Native);
     drop(native);
@@ -235,4 +274,121 @@ fn a_program_of_somebody_else_is_left_alone() {
     );
     assert!(reachable(&segment, VIP4));
     drop(theirs);
+}
+
+/// A datagram of this size from a client to a virtual IP, as it arrives at the host.
+fn datagram(segment: &Segment, vip: IpAddr, size: usize) -> Vec<u8> {
+    let service = SocketAddr::new(vip, 7);
+    let server = segment.on_host(|| UdpSocket::bind(service).expect("the virtual IP is local"));
+    server
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a time is a time");
+    segment.on_client(|| {
+        let own: IpAddr = match vip {
+            IpAddr::V4(_) => CLIENT4.into(),
+            IpAddr::V6(_) => CLIENT6.into(),
+        };
+        let client = UdpSocket::bind((own, 0)).expect("the address is the client's");
+        let sent = client.send_to(&pattern(size), service);
+        assert_eq!(sent.expect("it goes out"), size);
+    });
+    let mut heard = vec![0; 65536];
+    let length = server.recv(&mut heard).expect("the datagram arrives");
+    heard.truncate(length);
+    heard
+}
+
+fn pattern(size: usize) -> Vec<u8> {
+    (0..size).map(|at| (at % 251) as u8).collect()
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn large_frames_in_several_buffers_are_judged_as_small_ones() {
+    let segment = Segment::new();
+    segment.host_ip("link set eth0 mtu 9000");
+    segment.client_ip("link set eth0 mtu 9000");
+    let path = open(&segment, Attach::Native).expect("the data path opens");
+    path.set_lease(u64::MAX);
+    assert_eq!(path.attach(), Attach::Native);
+    for vip in [IpAddr::from(VIP4), VIP6.into()] {
+        assert!(reachable(&segment, vip), "{vip}");
+        // One large frame, or three, of which the first is taken as a whole packet would be.
+        for (size, reason, frames) in [(8930, Reason::Mine, 1), (20_000, Reason::FragmentMine, 2)] {
+            let before = count(&path, reason);
+            assert_eq!(datagram(&segment, vip, size), pattern(size), "{vip}");
+            let counted = count(&path, reason) - before;
+            assert_eq!(counted, frames, "{size} bytes to {vip}");
+        }
+    }
+    path.close().expect("the data path closes");
+}
+
+/// A frame as spanning tree speaks: a length where others have their EtherType, then LLC.
+fn llc(source: Mac) -> Vec<u8> {
+    const LENGTH: u16 = 46;
+    let mut payload = [0; LENGTH as usize];
+    payload[..3].copy_from_slice(&[0x42, 0x42, 0x03]);
+    ethernet(BROADCAST, source, LENGTH, &payload)
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn what_a_packet_socket_sends_does_not_escape_the_guard() {
+    const ELSEWHERE: Mac = [0x02, 0, 0, 0, 0x99, 0x99];
+    let (segment, path) = serving(Attach::Native);
+    let client = segment.on_client(packet_socket);
+    client
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a time is a time");
+    let reply = |mac| arp(2, (mac, VIP4), (CLIENT_MAC, CLIENT4));
+    let announcement = |mac| arp(1, (mac, VIP4), ([0; 6], VIP4));
+    let own = arp(
+        2,
+        (HOST_MAC, "10.77.0.1".parse().expect("it is an address")),
+        (CLIENT_MAC, CLIENT4),
+    );
+    let answer = |payload: &[u8]| ethernet(CLIENT_MAC, HOST_MAC, 0x0806, payload);
+    let to_all = |payload: &[u8]| ethernet(BROADCAST, HOST_MAC, 0x0806, payload);
+    segment.on_host(|| {
+        let host = packet_socket();
+        for frame in [
+            llc(CLUSTER_MAC),
+            to_all(&announcement(ELSEWHERE)),
+            answer(&reply(ELSEWHERE)),
+            ethernet(CLIENT_MAC, CLUSTER_MAC, 0x0806, &reply(CLUSTER_MAC)),
+            answer(&own),
+            llc(HOST_MAC),
+        ] {
+            let sent = host.send(&frame).map_err(|error| error.raw_os_error());
+            // The sender hears of it, if only in these words.
+            let expected = if frame[6..12] == CLUSTER_MAC {
+                Err(Some(libc::ENOBUFS))
+            } else {
+                Ok(frame.len())
+            };
+            assert_eq!(sent, expected);
+        }
+    });
+    // The last one that was sent is one that arrives, so what has not come before has been dropped.
+    let mut heard = Vec::new();
+    while heard.last() != Some(&llc(HOST_MAC)) {
+        let mut frame = [0; 2048];
+        let length = (&client).read(&mut frame).expect("the last frame arrives");
+        let kind = u16::from_be_bytes([frame[12], frame[13]]);
+        // The kernels have a word of their own to say about IPv6.
+        if kind != 0x86DD {
+            heard.push(frame[..length].to_vec());
+        }
+    }
+    let expected = [
+        to_all(&announcement(CLUSTER_MAC)),
+        answer(&reply(CLUSTER_MAC)),
+        answer(&own),
+        llc(HOST_MAC),
+    ];
+    assert_eq!(heard, expected);
+    assert_eq!(count(&path, Reason::SourceMac), 2);
+    assert_eq!(count(&path, Reason::Advertised), 2);
+    path.close().expect("the data path closes");
 }

@@ -13,12 +13,12 @@ mod segment;
 
 use cluster::*;
 use connections::Stage;
-use covey::sockets;
+use covey::sockets::{self, Idle};
 use covey_filter::Socket;
 use covey_proto::Connection;
 use segment::Segment;
 use socket2::{Domain, Type};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ fn pair(segment: &Segment, listener: &TcpListener, to: SocketAddr) -> (TcpStream
 
 fn listed(segment: &Segment) -> Vec<Connection> {
     segment
-        .on_host(|| sockets::connections(&VIPS))
+        .on_host(|| sockets::connections(&VIPS, Idle::Skip))
         .expect("the kernel lists them")
 }
 
@@ -59,6 +59,7 @@ fn every_connection_to_a_virtual_ip_is_listed_and_nothing_else() {
         client: client.local_addr().expect("it is connected"),
         service: mapped,
         socket: Socket::Connected,
+        idle: Duration::ZERO,
     }];
     expected.extend(made.iter().filter_map(|it| {
         let socket = match it.stage {
@@ -77,9 +78,43 @@ fn every_connection_to_a_virtual_ip_is_listed_and_nothing_else() {
             client: it.client,
             service: it.service,
             socket,
+            idle: Duration::ZERO,
         })
     }));
     assert_eq!(sorted(listed(&segment)), sorted(expected));
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn the_kernel_tells_for_how_long_a_connection_has_been_idle() {
+    const A_WHILE: Duration = Duration::from_millis(200);
+    // The kernel counts in ticks of up to 10 ms.
+    const TICKS: Duration = Duration::from_millis(20);
+    let segment = Segment::new();
+    let any = (Ipv6Addr::UNSPECIFIED, 81);
+    let listener = segment.on_host(|| TcpListener::bind(any).expect("the port is free"));
+    for vip in VIPS {
+        let (client, server) = pair(&segment, &listener, SocketAddr::new(vip, 81));
+        let ours = client.local_addr().expect("it is connected");
+        let idle = || {
+            let all = segment.on_host(|| sockets::connections(&VIPS, Idle::Tell));
+            let mut all = all.expect("the kernel lists them").into_iter();
+            all.find(|it| it.client == ours).expect("it is there").idle
+        };
+        for mut end in [&client, &server] {
+            let began = Instant::now();
+            while idle() < A_WHILE {
+                assert!(began.elapsed() < Duration::from_secs(5), "{:?}", idle());
+                std::thread::yield_now();
+            }
+            let spoke = Instant::now();
+            end.write_all(b"x").expect("it is connected");
+            let told = idle();
+            assert!(told <= spoke.elapsed() + TICKS, "{vip}: {told:?}");
+        }
+        let skipped = listed(&segment);
+        assert!(skipped.iter().all(|it| it.idle == Duration::ZERO));
+    }
 }
 
 #[test]

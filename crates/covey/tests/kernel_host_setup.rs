@@ -8,7 +8,7 @@
 
 use covey::host::{HostSetup, Interface, Plan};
 use covey_proto::ids::Mac;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -74,11 +74,20 @@ impl Machine {
 
     /// Everything that a setup may touch, as the kernel tells it.
     fn state(&self) -> String {
-        let addresses = self.ip("-brief -4 address show");
+        let addresses = self.ip("-brief -4 address show") + &self.ipv6();
         let fdb = run("bridge", &["-n", &self.name, "fdb", "show", "dev", "eth0"]);
+        // Their order is that in which they came.
+        let mut fdb: Vec<&str> = fdb.lines().collect();
+        fdb.sort_unstable();
+        let fdb = fdb.join("\n");
         let announce = self.sysctl("eth0/arp_announce");
         let ignore = self.sysctl("eth0/arp_ignore");
-        format!("{addresses}{fdb}arp_announce {announce}, arp_ignore {ignore}")
+        format!("{addresses}\n{fdb}\narp_announce {announce}, arp_ignore {ignore}")
+    }
+
+    /// The NIC's IPv6 addresses but for link-local ones, which the kernel makes when it likes.
+    fn ipv6(&self) -> String {
+        self.ip("-oneline -6 address show dev eth0 scope global")
     }
 
     fn note(&self) -> PathBuf {
@@ -126,9 +135,16 @@ fn run(program: &str, arguments: &[&str]) -> String {
 fn plan(vips: &[[u8; 4]]) -> Plan {
     Plan {
         interface: "eth0".to_owned(),
-        vips: vips.iter().copied().map(Ipv4Addr::from).collect(),
+        vips: vips.iter().copied().map(IpAddr::from).collect(),
         cluster_mac: CLUSTER_MAC,
     }
+}
+
+/// As [`plan`], with fd77::100 too.
+fn plan_with_ipv6() -> Plan {
+    let mut plan = plan(&[[10, 77, 0, 100]]);
+    plan.vips.push("fd77::100".parse().unwrap());
+    plan
 }
 
 /// The planned state, seen from outside.
@@ -294,6 +310,82 @@ fn what_somebody_should_change_is_said() {
     assert!(findings.contains("ip link set lo up"), "{findings}");
     machine.undo(setup);
     assert_eq!(machine.sysctl("all/arp_ignore"), "1");
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn an_ipv6_address_is_on_the_nic_and_nobodys_source() {
+    let machine = Machine::new();
+    machine.ip("address add fd77::1/64 dev eth0 nodad");
+    let before = machine.state();
+    let setup = machine.apply(&plan_with_ipv6());
+    assert_set_up(&machine, &["10.77.0.100"]);
+    assert_eq!(setup.findings(), <[String; 0]>::default());
+    let addresses = machine.ipv6();
+    let vip = addresses.lines().find(|line| line.contains("fd77::100"));
+    let vip = vip.unwrap_or_else(|| panic!("{addresses}"));
+    for word in ["fd77::100/128", "nodad", "deprecated", "noprefixroute"] {
+        assert!(vip.contains(word), "{word}: {vip}");
+    }
+    assert!(!vip.contains("tentative"), "{vip}");
+    let groups = machine.ip("maddress show dev eth0");
+    assert!(groups.contains("33:33:ff:00:01:00"), "{groups}");
+    let route = machine.ip("route get fd77::c8");
+    assert!(route.contains("src fd77::1 "), "{route}");
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_nic_that_was_switched_off_gets_its_addresses_back() {
+    let machine = Machine::new();
+    machine.ip("address add fd77::1/64 dev eth0 nodad");
+    let before = machine.state();
+    let setup = machine.apply(&plan_with_ipv6());
+    machine.inside(|| setup.renew());
+    machine.ip("link set eth0 down");
+    machine.ip("link set eth0 up");
+    assert_eq!(machine.ipv6(), "", "the kernel takes them all");
+    machine.inside(|| setup.renew());
+    let after = machine.ipv6();
+    assert!(after.contains("fd77::100/128"), "{after}");
+    machine.ip("address add fd77::1/64 dev eth0 nodad");
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_dead_daemons_ipv6_address_is_adopted() {
+    let machine = Machine::new();
+    let before = machine.state();
+    drop(machine.apply(&plan_with_ipv6()));
+    let setup = machine.apply(&plan_with_ipv6());
+    assert!(machine.ipv6().contains("fd77::100/128"));
+    let findings = setup.findings().join("\n");
+    assert!(
+        findings.contains("eth0 has no IPv6 address of its own"),
+        "{findings}"
+    );
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn where_ipv6_is_switched_off_nothing_is_changed() {
+    let machine = Machine::new();
+    machine.inside(|| std::fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1").unwrap());
+    let before = machine.state();
+    let applied = machine.inside(|| HostSetup::apply_noting(&plan_with_ipv6(), machine.note()));
+    let error = applied.map(drop).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "IPv6 is switched off on eth0, and the cluster has IPv6 virtual IPs: \
+         switch it on (sysctl -w net.ipv6.conf.eth0.disable_ipv6=0)"
+    );
+    assert_eq!(machine.state(), before);
 }
 
 #[test]

@@ -14,8 +14,9 @@ mod test_run;
 
 use cluster::*;
 use connections::*;
-use covey_filter::{BUCKETS, RULE_SLOTS, Reason, Row};
+use covey_filter::{Address, BUCKETS, Disowned, Ends, Ports, RULE_SLOTS, Reason, Row};
 use covey_proto::datapath::Image;
+use covey_proto::ids::Epoch;
 use frames::{ACK, RST, SYN};
 use segment::{Segment, monotonic_ns};
 use test_run::{Bench, HOST_MAC, counts};
@@ -28,6 +29,17 @@ fn all(row: u8) -> Image {
     let mut image = image(2, HOST_MAC, |_| 2);
     image.rows.iter_mut().for_each(|rows| rows.fill(row));
     image
+}
+
+/// A connection as the filter names it.
+fn ends(connection: &Connection) -> Ends {
+    let [client, service] =
+        [connection.client, connection.service].map(|end| Address::from(end.ip()));
+    let ports = Ports {
+        source: connection.client.port(),
+        destination: connection.service.port(),
+    };
+    Ends::new(client, service, ports)
 }
 
 /// What each row makes of the acknowledgement that completes a handshake or goes on with a connection, and of the
@@ -130,6 +142,67 @@ fn the_last_traffic_of_a_bucket_is_known_if_its_rule_is_sticky() {
                 ),
             }
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn what_is_met_with_silence_is_told_and_let_through_once_it_is_disowned() {
+    const EPOCH: u64 = 7;
+    const HOUR: u64 = 3_600_000_000_000;
+    let network = Segment::new();
+    network.on_host(|| {
+        let made = in_every_stage(&network);
+        let mut bench = Bench::new(all(0));
+        bench.program(all(Row::MINE | Row::SHARED).of_epoch(Epoch(EPOCH)));
+        let told = bench.programs.take_unclaimed().expect("a ring");
+        let mut told = told.expect("nobody else reads it");
+        let now = monotonic_ns();
+        let known = |until_ns, epoch| Disowned { until_ns, epoch };
+        for (known, holds) in [
+            (known(0, 0), false),
+            (known(now + HOUR, EPOCH - 1), false),
+            (known(now + HOUR, EPOCH + 1), false),
+            (known(now - 1, EPOCH), false),
+            (known(now + HOUR, EPOCH), true),
+        ] {
+            for connection in &made {
+                let ends = ends(connection);
+                bench.programs.disown(&[ends], known).expect("room");
+                let (_, keeps) = ACKNOWLEDGEMENTS
+                    .into_iter()
+                    .find(|(stage, _)| *stage == connection.stage)
+                    .expect("every stage is in the table");
+                for (shift, keeps) in std::iter::zip([0, WRONG], keeps) {
+                    let nothing_here = match connection.stage {
+                        Stage::Nothing | Stage::Listener | Stage::TimeWait => true,
+                        Stage::Cookie => shift == WRONG,
+                        _ => false,
+                    };
+                    let passes = keeps || (holds && nothing_here);
+                    let before = counts(&bench.programs);
+                    test_run::run(bench.programs.ingress(), &connection.frame(ACK, shift, b""));
+                    let after = counts(&bench.programs);
+                    let reason = if passes {
+                        Reason::Mine
+                    } else {
+                        Reason::Unclaimed
+                    };
+                    let what = format!("{:?}, {shift} past, {known:?}", connection.stage);
+                    let count = reason as usize;
+                    assert_eq!(after[count], before[count] + 1, "{what}: not {reason:?}");
+                    let report = told.next().map(|report| report.to_vec());
+                    let words = ends.0.iter().flat_map(|word| word.to_ne_bytes());
+                    assert_eq!(report, (!passes).then(|| words.collect()), "{what}");
+                }
+            }
+        }
+        // Without a lease this host has no right to ask.
+        bench.lease(false);
+        for connection in &made {
+            test_run::run(bench.programs.ingress(), &connection.frame(ACK, WRONG, b""));
+        }
+        assert!(told.next().is_none());
     });
 }
 

@@ -47,6 +47,12 @@ impl Address {
         }
     }
 
+    /// From the two halves, as [`Self::words`] gives them.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self { words }
+    }
+
     /// The two halves, as they lie in memory.
     #[inline(always)]
     pub const fn words(self) -> [u64; 2] {

@@ -12,12 +12,15 @@
 //!
 //! The socket table is asked only where a bucket has just changed hands, and the lease last, because it reads the
 //! clock; most packets are somebody else's.
+//!
+//! Nearly all frames are TCP and UDP, or not for the cluster at all: [`quick`] knows those alone. The kernel's
+//! program leaves the others to [`thorough`] (`thorough.rs`) in a function of its own, so that the many do not pay
+//! for what the few need.
 
-use crate::flow::{Flow, Frame, Packet, Segment, Transport, ether_type};
-use crate::table::{
-    DEFAULT_RULE, NEIGHBOUR_RULE, Row, RuleEntry, Settings, Tables, VipSlot, vip_slot,
-};
-use crate::{Address, Bucket, bucket};
+use crate::flow::{Flow, Frame, Packet, Ports, Segment, Transport, ether_type, protocol};
+use crate::table::{DEFAULT_RULE, Row, RuleEntry, Settings, Tables, VipSlot, vip_slot};
+use crate::thorough::thorough;
+use crate::{Address, Affinity, Bucket, bucket};
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,12 +106,12 @@ reasons! {
     /// The answer to a question that some host asked in the name of a virtual IP.
     Answer = 10, "answer",
         "Somebody answers a question asked in the name of a virtual IP; any host may have asked it.";
-    /// An ICMP error.
+    /// An ICMP error about a flow of this host, or about one that cannot be told.
     IcmpError = 11, "icmp_error",
-        "The packet is an ICMP error; every host takes it, and the one with the connection heeds it.";
-    /// A fragment that carries no ports.
+        "The packet is an ICMP error about a packet that this host has sent, or may have sent.";
+    /// A fragment that carries no ports, and whose first has not been seen.
     Fragment = 12, "fragment",
-        "The packet is a later fragment without ports; every host takes it, and the one with the first completes it.";
+        "The packet is a later fragment that came before the first; every host takes it, and the one with the first completes it.";
     /// The rule's filtering mode is disabled.
     Disabled = 13, "disabled",
         "The port rule that covers the packet is disabled, so every host drops it.";
@@ -136,11 +139,23 @@ reasons! {
     /// Egress: a virtual IP was advertised with the NIC's own MAC; the frame now says the cluster MAC.
     Advertised = 21, "advertised",
         "This host told somebody its own MAC for a virtual IP; the filter wrote the cluster MAC over it.";
+    /// A fragment of a packet that this host takes.
+    FragmentMine = 22, "fragment_mine",
+        "The packet is a later fragment, and this host has taken the first.";
+    /// A fragment of a packet that this host does not take.
+    FragmentNotMine = 23, "fragment_not_mine",
+        "The packet is a later fragment, and this host has dropped the first.";
+    /// An ICMP error about nobody's packet.
+    BadQuote = 24, "bad_quote",
+        "The packet is an ICMP error that quotes no packet of a virtual IP, so every host drops it.";
+    /// ICMP that every host takes.
+    Icmp = 25, "icmp",
+        "The packet is ICMP and filter_icmp is false, so every host takes it.";
 }
 
 impl Decision {
     #[inline(always)]
-    const fn new(verdict: Verdict, reason: Reason) -> Self {
+    pub(crate) const fn new(verdict: Verdict, reason: Reason) -> Self {
         Self {
             verdict,
             reason,
@@ -150,12 +165,12 @@ impl Decision {
     }
 
     #[inline(always)]
-    const fn pass(reason: Reason) -> Self {
+    pub(crate) const fn pass(reason: Reason) -> Self {
         Self::new(Verdict::Pass, reason)
     }
 
     #[inline(always)]
-    const fn drop(reason: Reason) -> Self {
+    pub(crate) const fn drop(reason: Reason) -> Self {
         Self::new(Verdict::Drop, reason)
     }
 }
@@ -163,100 +178,102 @@ impl Decision {
 /// Decides about one received frame.
 #[inline(always)]
 pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decision {
-    let Some(settings) = tables.settings() else {
-        return Decision::drop(Reason::BrokenTables);
-    };
-    let Some(kind) = packet.read(12).map(u16::from_be_bytes) else {
-        return Decision::drop(Reason::Malformed);
-    };
-    let Some(destination) = packet.read::<6>(0) else {
-        return Decision::drop(Reason::Malformed);
-    };
+    match quick(packet, tables) {
+        Some(decision) => decision,
+        None => thorough(packet, tables),
+    }
+}
+
+/// Decides about a frame of the common kinds: whole TCP and UDP packets, and what is not for the cluster. `None` of
+/// all others; [`thorough`] then says what [`decide`] would.
+#[inline(always)]
+pub fn quick<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<Decision> {
+    let settings = tables.settings()?;
+    let kind = packet.read(12).map(u16::from_be_bytes)?;
+    let destination = packet.read::<6>(0)?;
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
-        Decision::pass(Reason::Heartbeat)
+        Some(Decision::pass(Reason::Heartbeat))
     } else if destination == settings.cluster_mac {
-        to_cluster(packet, tables, settings)
+        if settings.serving == 0 {
+            return Some(Decision::drop(Reason::Fenced));
+        }
+        match Frame::parse(packet) {
+            Ok(Frame::Ip(flow)) => match flow.transport {
+                Transport::Tcp(_) | Transport::Udp(_) => {
+                    let vip = vip(tables, settings, flow.destination)?;
+                    shared(tables, settings, vip, &flow)
+                }
+                Transport::IcmpError(_) | Transport::Icmp | Transport::Other(_) => None,
+            },
+            Ok(
+                Frame::Question { .. } | Frame::Answer { .. } | Frame::Fragment(_) | Frame::Other,
+            )
+            | Err(_) => None,
+        }
     } else if destination == settings.host_mac {
-        Decision::pass(Reason::OwnMac)
-    } else if destination[0] & 1 != 0 {
-        to_group(packet, tables, settings)
+        Some(Decision::pass(Reason::OwnMac))
+    } else if destination[0] & 1 == 0 {
+        Some(Decision::pass(Reason::OtherMac))
     } else {
-        Decision::pass(Reason::OtherMac)
+        None
     }
 }
 
-/// Broadcast and multicast: the kernel's, except a question for a virtual IP.
+/// A packet to a virtual IP, of any protocol but an ICMP error. `None` if the tables are broken.
 #[inline(always)]
-fn to_group<P: Packet + ?Sized, T: Tables>(
-    packet: &P,
+pub(crate) fn shared<T: Tables>(
     tables: &T,
     settings: &Settings,
-) -> Decision {
-    match Frame::parse(packet) {
-        Ok(Frame::Question { asker, target }) if vip(tables, settings, target).is_some() => {
-            question(tables, settings, asker, Verdict::Pass)
-        }
-        Ok(_) | Err(_) => Decision::pass(Reason::Group),
-    }
-}
-
-#[inline(always)]
-fn to_cluster<P: Packet + ?Sized, T: Tables>(
-    packet: &P,
-    tables: &T,
-    settings: &Settings,
-) -> Decision {
-    if settings.serving == 0 {
-        return Decision::drop(Reason::Fenced);
-    }
-    match Frame::parse(packet) {
-        Ok(Frame::Ip(flow)) => match vip(tables, settings, flow.destination) {
-            Some(vip) => shared(tables, settings, vip, &flow),
-            None => Decision::drop(Reason::Foreign),
-        },
-        Ok(Frame::Question { asker, target }) => match vip(tables, settings, target) {
-            Some(_) => question(tables, settings, asker, Verdict::Accept),
-            None => Decision::drop(Reason::Foreign),
-        },
-        Ok(Frame::Answer { asker }) => match vip(tables, settings, asker) {
-            Some(_) => everyone(tables, Reason::Answer),
-            None => Decision::drop(Reason::Foreign),
-        },
-        Ok(Frame::Other) => Decision::drop(Reason::NotIp),
-        Err(_) => Decision::drop(Reason::Malformed),
-    }
-}
-
-/// An IP packet to a virtual IP.
-#[inline(always)]
-fn shared<T: Tables>(tables: &T, settings: &Settings, vip: &VipSlot, flow: &Flow) -> Decision {
+    vip: &VipSlot,
+    flow: &Flow,
+) -> Option<Decision> {
     let (rule, port) = match flow.transport {
-        Transport::Tcp(Segment { ports, .. }) => {
-            (tables.rule_at(vip.tcp, ports.destination), ports.source)
-        }
-        Transport::Udp(ports) => (tables.rule_at(vip.udp, ports.destination), ports.source),
-        Transport::Other => (Some(DEFAULT_RULE), 0),
-        Transport::IcmpError => return everyone(tables, Reason::IcmpError),
-        Transport::LaterFragment => return everyone(tables, Reason::Fragment),
+        Transport::Tcp(Segment { ports, .. }) => covering(tables, vip, protocol::TCP, ports),
+        Transport::Udp(ports) => covering(tables, vip, protocol::UDP, ports),
+        Transport::Other(protocol) => covering(tables, vip, protocol, Ports::NONE),
+        Transport::Icmp | Transport::IcmpError(_) => (Some(DEFAULT_RULE), None),
     };
-    let Some(case) = rule.and_then(|rule| Case::find(tables, settings, rule, flow.source, port))
-    else {
-        return Decision::drop(Reason::BrokenTables);
-    };
+    let case = Case::find(tables, settings, rule?, flow.source, port)?;
     let (verdict, reason) = if case.entry.disabled != 0 {
         (Verdict::Drop, Reason::Disabled)
     } else if !case.row.is_mine() {
-        if case.row.is_lingering() && case.entry.cut == 0 && has_connection(tables, flow) {
+        if case.lingers() && has_connection(tables, flow) {
             leased(tables, Verdict::Accept, Reason::Lingering)
         } else {
             (Verdict::Drop, Reason::NotMine)
         }
     } else if case.row.is_shared() && goes_on(flow) && !has_connection(tables, flow) {
-        (Verdict::Drop, Reason::Unclaimed)
+        // Said as the owner of the bucket, so the lease must hold.
+        leased(tables, Verdict::Drop, Reason::Unclaimed)
     } else {
         leased(tables, Verdict::Accept, Reason::Mine)
     };
-    case.decision(verdict, reason)
+    Some(case.decision(verdict, reason))
+}
+
+/// The rule that covers a packet, and the client's port if it counts. Protocols without ports go with the client: a
+/// tunnel must be where its control connection is, so GRE follows the rule of PPTP, and ESP and AH that of IKE.
+#[inline(always)]
+pub(crate) fn covering<T: Tables>(
+    tables: &T,
+    vip: &VipSlot,
+    protocol: u8,
+    ports: Ports,
+) -> (Option<u8>, Option<u16>) {
+    match protocol {
+        protocol::TCP => (
+            tables.rule_at(vip.tcp, ports.destination),
+            Some(ports.source),
+        ),
+        protocol::UDP => (
+            tables.rule_at(vip.udp, ports.destination),
+            Some(ports.source),
+        ),
+        protocol::GRE => (tables.rule_at(vip.tcp, PPTP), None),
+        protocol::ESP | protocol::AH => (tables.rule_at(vip.udp, IKE), None),
+        // SCTP too: port rules are about TCP and UDP, and a client may use several addresses at a time.
+        _ => (Some(DEFAULT_RULE), None),
+    }
 }
 
 /// Whether a packet is part of a connection that has been opened before.
@@ -265,51 +282,24 @@ const fn goes_on(flow: &Flow) -> bool {
     matches!(flow.transport, Transport::Tcp(Segment { opens: false, .. }))
 }
 
-/// Whether a packet is part of a connection that this host has.
+/// Whether a packet is part of a connection that this host has, or may have: no port tells GRE's, but the kernel
+/// ignores what belongs to no tunnel.
 #[inline(always)]
 fn has_connection<T: Tables>(tables: &T, flow: &Flow) -> bool {
     match &flow.transport {
         Transport::Tcp(segment) if !segment.opens => tables.socket(flow, segment).takes(segment),
+        Transport::Other(protocol::GRE) => true,
         Transport::Tcp(_)
         | Transport::Udp(_)
-        | Transport::IcmpError
-        | Transport::LaterFragment
-        | Transport::Other => false,
+        | Transport::IcmpError(_)
+        | Transport::Icmp
+        | Transport::Other(_) => false,
     }
-}
-
-/// A question for a virtual IP; `verdict` is how it gets to the kernel if this host answers.
-#[inline(always)]
-fn question<T: Tables>(
-    tables: &T,
-    settings: &Settings,
-    asker: Address,
-    verdict: Verdict,
-) -> Decision {
-    if settings.serving == 0 {
-        return Decision::drop(Reason::Fenced);
-    }
-    let Some(case) = Case::find(tables, settings, NEIGHBOUR_RULE, asker, 0) else {
-        return Decision::drop(Reason::BrokenTables);
-    };
-    let (verdict, reason) = if case.row.answers() {
-        leased(tables, verdict, Reason::QuestionMine)
-    } else {
-        (Verdict::Drop, Reason::QuestionNotMine)
-    };
-    case.decision(verdict, reason)
-}
-
-/// Something that each serving host takes, because which of them it concerns cannot be told.
-#[inline(always)]
-fn everyone<T: Tables>(tables: &T, reason: Reason) -> Decision {
-    let (verdict, reason) = leased(tables, Verdict::Accept, reason);
-    Decision::new(verdict, reason)
 }
 
 /// The last rung: what this host would take, it takes only under its lease.
 #[inline(always)]
-fn leased<T: Tables>(tables: &T, verdict: Verdict, reason: Reason) -> (Verdict, Reason) {
+pub(crate) fn leased<T: Tables>(tables: &T, verdict: Verdict, reason: Reason) -> (Verdict, Reason) {
     if tables.lease_holds() {
         (verdict, reason)
     } else {
@@ -317,25 +307,35 @@ fn leased<T: Tables>(tables: &T, verdict: Verdict, reason: Reason) -> (Verdict, 
     }
 }
 
+/// The control connection of PPTP, whose tunnels are GRE: a TCP port.
+pub const PPTP: u16 = 1723;
+/// The control connection of IPsec, whose tunnels are ESP and AH: a UDP port.
+pub const IKE: u16 = 500;
+
 /// What the tables say about a client under a rule.
-struct Case {
+pub(crate) struct Case {
     rule: u8,
     bucket: Bucket,
-    row: Row,
-    entry: RuleEntry,
+    pub(crate) row: Row,
+    pub(crate) entry: RuleEntry,
 }
 
 impl Case {
+    /// `port`: the client's; without it, affinity none goes by the address too.
     #[inline(always)]
-    fn find<T: Tables>(
+    pub(crate) fn find<T: Tables>(
         tables: &T,
         settings: &Settings,
         rule: u8,
         client: Address,
-        port: u16,
+        port: Option<u16>,
     ) -> Option<Self> {
         let entry = tables.rule(rule)?;
-        let bucket = bucket(settings.hash_key, entry.affinity()?, client, port);
+        let (affinity, port) = match (entry.affinity()?, port) {
+            (Affinity::None, None) => (Affinity::Single, 0),
+            (affinity, port) => (affinity, port.unwrap_or(0)),
+        };
+        let bucket = bucket(settings.hash_key, affinity, client, port);
         Some(Self {
             rule,
             bucket,
@@ -344,8 +344,14 @@ impl Case {
         })
     }
 
+    /// Whether the bucket is another host's, but this one may have connections in it.
     #[inline(always)]
-    const fn decision(&self, verdict: Verdict, reason: Reason) -> Decision {
+    pub(crate) const fn lingers(&self) -> bool {
+        self.row.is_lingering() && self.entry.cut == 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn decision(&self, verdict: Verdict, reason: Reason) -> Decision {
         Decision {
             verdict,
             reason,

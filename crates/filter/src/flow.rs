@@ -6,15 +6,17 @@
 //!
 //! ```text
 //!   Ethernet II (two VLAN tags at most) +-- ARP ------------------------------> Question, Answer
-//!                                       +-- IPv4 (options) -------+
-//!                                       +-- IPv6 (six extensions)-+-- TCP, UDP, other --> Flow
-//!                                                                 +-- ICMPv6 ND --> Question, Answer
+//!                                       +-- IPv4 (options) -------+-- TCP, UDP, other --> Flow
+//!                                       +-- IPv6 (six extensions)-+-- ICMP error -------> Flow, quotation
+//!                                                                 +-- fragment ---------> Fragment
+//!                                                                 +-- ICMPv6 ND --------> Question, Answer
 //! ```
 //!
 //! Nothing is trusted: a length that the bytes do not bear out is [`Malformed`], never a panic. Checksums and
 //! what the kernel checks anyway are left to the kernel.
 
 use crate::Address;
+use crate::quote::Quotation;
 
 /// Bytes of a frame, from its Ethernet header on.
 pub trait Packet {
@@ -37,7 +39,7 @@ pub struct Malformed;
 pub enum Frame {
     /// "Who has `target`?": an ARP request or a neighbour solicitation.
     Question {
-        /// Protocol address of the one who asks.
+        /// Protocol address of the one who asks; unspecified for a probe whether the address is free.
         asker: Address,
         /// Protocol address asked for.
         target: Address,
@@ -47,8 +49,10 @@ pub enum Frame {
         /// Protocol address of the one who had asked.
         asker: Address,
     },
-    /// An IP packet.
+    /// A whole IP packet.
     Ip(Flow),
+    /// A part of an IP packet.
+    Fragment(Fragment),
     /// Any other EtherType or ARP operation.
     Other,
 }
@@ -64,6 +68,29 @@ pub struct Flow {
     pub transport: Transport,
 }
 
+/// A part of an IP packet that was cut up on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// The packet that it is a part of.
+    pub datagram: Datagram,
+    /// What is inside the packet, which only its first fragment says.
+    pub first: Option<Transport>,
+}
+
+/// What the fragments of a packet have in common (RFC 791, RFC 8200). It lies in the BPF map as it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Datagram {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// The sender's number for it, in host order: 16 bits in IPv4, 32 in IPv6.
+    pub identification: u32,
+    /// The protocol inside; 0 in IPv6, where fragments of one packet may name different ones.
+    pub protocol: u32,
+}
+
 /// What an IP packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -71,12 +98,12 @@ pub enum Transport {
     Tcp(Segment),
     /// UDP.
     Udp(Ports),
-    /// An ICMP or ICMPv6 error about a packet sent earlier.
-    IcmpError,
-    /// A fragment other than the first: it has no ports.
-    LaterFragment,
-    /// Echo requests and all other protocols.
-    Other,
+    /// An ICMP or ICMPv6 message about a packet that was sent earlier, and where it quotes that.
+    IcmpError(Quotation),
+    /// Other ICMP and ICMPv6: echo requests above all.
+    Icmp,
+    /// Another protocol, by its number.
+    Other(u8),
 }
 
 /// Ports in host order.
@@ -86,6 +113,14 @@ pub struct Ports {
     pub source: u16,
     /// The service's.
     pub destination: u16,
+}
+
+impl Ports {
+    /// Of a protocol without ports.
+    pub(crate) const NONE: Self = Self {
+        source: 0,
+        destination: 0,
+    };
 }
 
 /// What the filter reads of a TCP header.
@@ -111,16 +146,29 @@ pub(crate) mod ether_type {
     pub(crate) const OLD_HEARTBEAT: u16 = 0xBF01;
 }
 
+/// Numbers of protocols (IANA).
+pub(crate) mod protocol {
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const GRE: u8 = 47;
+    pub(crate) const ESP: u8 = 50;
+    pub(crate) const AH: u8 = 51;
+    pub(crate) const ICMPV6: u8 = 58;
+}
+
+/// Types of ICMPv6 messages.
+pub(crate) mod discovery {
+    pub(crate) const ROUTER_SOLICITATION: u8 = 133;
+    pub(crate) const SOLICITATION: u8 = 135;
+    pub(crate) const ADVERTISEMENT: u8 = 136;
+}
+
 const MAX_VLAN_TAGS: usize = 2;
+/// Extension headers of a packet.
 const MAX_EXTENSIONS: usize = 6;
-
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
-
-pub(crate) const SOLICITATION: u8 = 135;
-pub(crate) const ADVERTISEMENT: u8 = 136;
+/// Extension headers behind a fragment header: destination options, as a rule none.
+const MAX_EXTENSIONS_OF_FRAGMENT: usize = 1;
 
 impl Frame {
     /// Parses a whole frame.
@@ -169,84 +217,208 @@ fn arp<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     }
 }
 
+/// An IPv4 header.
+pub(crate) struct Ipv4 {
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    pub(crate) protocol: u8,
+    /// Flags and offset.
+    fragment: u16,
+    /// Where the payload starts.
+    pub(crate) body: usize,
+}
+
+impl Ipv4 {
+    const MORE: u16 = 0x2000;
+    const OFFSET: u16 = 0x1FFF;
+
+    #[inline(always)]
+    pub(crate) fn read<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Self, Malformed> {
+        let [version_length, _service] = read(packet, at)?;
+        let header = usize::from(version_length & 0x0F) * 4;
+        if version_length >> 4 != 4 || header < 20 {
+            return Err(Malformed);
+        }
+        Ok(Self {
+            fragment: big_endian(packet, at + 6)?,
+            protocol: read(packet, at + 9).map(|[protocol]| protocol)?,
+            source: Address::v4(read(packet, at + 12)?),
+            destination: Address::v4(read(packet, at + 16)?),
+            body: at + header,
+        })
+    }
+
+    /// Whether it is a fragment other than the first.
+    #[inline(always)]
+    pub(crate) const fn is_later(&self) -> bool {
+        self.fragment & Self::OFFSET != 0
+    }
+}
+
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
-    let [version_length] = read(packet, at)?;
-    let header = usize::from(version_length & 0x0F) * 4;
-    if version_length >> 4 != 4 || header < 20 {
-        return Err(Malformed);
+    let header = Ipv4::read(packet, at)?;
+    if header.fragment & (Ipv4::MORE | Ipv4::OFFSET) == 0 {
+        return Ok(Frame::Ip(Flow {
+            source: header.source,
+            destination: header.destination,
+            transport: transport_in_ipv4(packet, &header)?,
+        }));
     }
-    let fragment = big_endian(packet, at + 6)?;
-    let [protocol] = read(packet, at + 9)?;
-    let source = Address::v4(read(packet, at + 12)?);
-    let destination = Address::v4(read(packet, at + 16)?);
-    let transport = if fragment & 0x1FFF != 0 {
-        Transport::LaterFragment
+    let first = if header.is_later() {
+        None
     } else {
-        match protocol {
-            TCP => Transport::Tcp(segment(packet, at + header)?),
-            UDP => Transport::Udp(ports(packet, at + header)?),
-            ICMP => match read(packet, at + header)? {
-                // Destination unreachable, time exceeded, parameter problem.
-                [3 | 11 | 12] => Transport::IcmpError,
-                _ => Transport::Other,
-            },
-            _ => Transport::Other,
-        }
+        let end = at + usize::from(big_endian(packet, at + 2)?);
+        holds_header(header.protocol, header.body, end)?;
+        Some(transport_in_ipv4(packet, &header)?)
     };
-    Ok(Frame::Ip(Flow {
-        source,
-        destination,
-        transport,
+    Ok(Frame::Fragment(Fragment {
+        datagram: Datagram {
+            source: header.source,
+            destination: header.destination,
+            identification: big_endian(packet, at + 4)?.into(),
+            protocol: header.protocol.into(),
+        },
+        first,
     }))
+}
+
+#[inline(always)]
+fn transport_in_ipv4<P: Packet + ?Sized>(
+    packet: &P,
+    header: &Ipv4,
+) -> Result<Transport, Malformed> {
+    match header.protocol {
+        protocol::TCP => segment(packet, header.body).map(Transport::Tcp),
+        protocol::UDP => ports(packet, header.body).map(Transport::Udp),
+        protocol::ICMP => match icmp_kind(packet, header.body)? {
+            // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
+            3 | 4 | 5 | 11 | 12 => Ok(Transport::IcmpError(Quotation::Ipv4(header.body + 8))),
+            _ => Ok(Transport::Icmp),
+        },
+        other => Ok(Transport::Other(other)),
+    }
+}
+
+/// An IPv6 header.
+pub(crate) struct Ipv6 {
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    /// The protocol of what starts at `body`.
+    pub(crate) next: u8,
+    pub(crate) body: usize,
+}
+
+impl Ipv6 {
+    #[inline(always)]
+    pub(crate) fn read<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Self, Malformed> {
+        let [version, _class] = read(packet, at)?;
+        if version >> 4 != 6 {
+            return Err(Malformed);
+        }
+        Ok(Self {
+            source: Address::v6(read(packet, at + 8)?),
+            destination: Address::v6(read(packet, at + 24)?),
+            next: read(packet, at + 6).map(|[next]| next)?,
+            body: at + 40,
+        })
+    }
 }
 
 #[inline(always)]
 fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
-    let [version] = read(packet, at)?;
-    if version >> 4 != 6 {
-        return Err(Malformed);
-    }
-    let source = Address::v6(read(packet, at + 8)?);
-    let destination = Address::v6(read(packet, at + 24)?);
-    let transport = match upper_layer(packet, at)? {
-        UpperLayer::LaterFragment => Transport::LaterFragment,
-        UpperLayer::At(TCP, body) => Transport::Tcp(segment(packet, body)?),
-        UpperLayer::At(UDP, body) => Transport::Udp(ports(packet, body)?),
-        UpperLayer::At(ICMPV6, body) => match read(packet, body)? {
-            // Destination unreachable, packet too big, time exceeded, parameter problem.
-            [1..=4] => Transport::IcmpError,
-            [SOLICITATION] => {
-                return Ok(Frame::Question {
-                    asker: source,
-                    target: Address::v6(read(packet, body + 8)?),
-                });
-            }
-            [ADVERTISEMENT] => return Ok(Frame::Answer { asker: destination }),
-            _ => Transport::Other,
-        },
-        UpperLayer::At(..) => Transport::Other,
-    };
-    Ok(Frame::Ip(Flow {
-        source,
-        destination,
+    let header = Ipv6::read(packet, at)?;
+    let flow = |transport| Flow {
+        source: header.source,
+        destination: header.destination,
         transport,
-    }))
-}
-
-/// What lies behind the extension headers of an IPv6 packet.
-enum UpperLayer {
-    /// A protocol, and where its header starts.
-    At(u8, usize),
-    /// A fragment other than the first.
-    LaterFragment,
+    };
+    match upper_layer(packet, header.next, header.body, MAX_EXTENSIONS)? {
+        UpperLayer::At(protocol::ICMPV6, body) => match icmp_kind(packet, body)? {
+            discovery::SOLICITATION => Ok(Frame::Question {
+                asker: header.source,
+                target: Address::v6(read(packet, body + 8)?),
+            }),
+            discovery::ADVERTISEMENT => Ok(Frame::Answer {
+                asker: header.destination,
+            }),
+            _ => transport_in_ipv6(packet, protocol::ICMPV6, body)
+                .map(|transport| Frame::Ip(flow(transport))),
+        },
+        UpperLayer::At(protocol, body) => {
+            transport_in_ipv6(packet, protocol, body).map(|transport| Frame::Ip(flow(transport)))
+        }
+        UpperLayer::Fragment(part) => {
+            let first = if part.is_later {
+                None
+            } else {
+                let end = at + 40 + usize::from(big_endian(packet, at + 4)?);
+                match upper_layer(packet, part.next, part.body, MAX_EXTENSIONS_OF_FRAGMENT)? {
+                    UpperLayer::At(protocol, body) => {
+                        holds_header(protocol, body, end)?;
+                        Some(transport_in_ipv6(packet, protocol, body)?)
+                    }
+                    UpperLayer::Fragment(_) => return Err(Malformed),
+                }
+            };
+            Ok(Frame::Fragment(Fragment {
+                datagram: Datagram {
+                    source: header.source,
+                    destination: header.destination,
+                    identification: part.identification,
+                    protocol: 0,
+                },
+                first,
+            }))
+        }
+    }
 }
 
 #[inline(always)]
-fn upper_layer<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<UpperLayer, Malformed> {
-    let [mut next] = read(packet, at + 6)?;
-    let mut body = at + 40;
-    for _ in 0..=MAX_EXTENSIONS {
+fn transport_in_ipv6<P: Packet + ?Sized>(
+    packet: &P,
+    protocol: u8,
+    body: usize,
+) -> Result<Transport, Malformed> {
+    match protocol {
+        protocol::TCP => segment(packet, body).map(Transport::Tcp),
+        protocol::UDP => ports(packet, body).map(Transport::Udp),
+        protocol::ICMPV6 => match icmp_kind(packet, body)? {
+            // Destination unreachable, packet too big, time exceeded, parameter problem.
+            1..=4 => Ok(Transport::IcmpError(Quotation::Ipv6(body + 8))),
+            _ => Ok(Transport::Icmp),
+        },
+        other => Ok(Transport::Other(other)),
+    }
+}
+
+/// What lies behind the extension headers of an IPv6 packet.
+pub(crate) enum UpperLayer {
+    /// A protocol, and where its header starts.
+    At(u8, usize),
+    /// A part of a packet.
+    Fragment(Part),
+}
+
+/// An IPv6 fragment header.
+pub(crate) struct Part {
+    /// Whether it is another than the first.
+    pub(crate) is_later: bool,
+    identification: u32,
+    /// The protocol of what starts at `body`; only the first fragment's counts.
+    pub(crate) next: u8,
+    pub(crate) body: usize,
+}
+
+/// Follows the extension headers from `next` at `body`, `most` of them at most.
+#[inline(always)]
+pub(crate) fn upper_layer<P: Packet + ?Sized>(
+    packet: &P,
+    mut next: u8,
+    mut body: usize,
+    most: usize,
+) -> Result<UpperLayer, Malformed> {
+    for _ in 0..=most {
         match next {
             // Hop-by-hop options, routing, destination options.
             0 | 43 | 60 => {
@@ -254,14 +426,20 @@ fn upper_layer<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<UpperLayer, 
                 next = following;
                 body += 8 * (usize::from(length) + 1);
             }
-            // Fragment.
             44 => {
-                let [following, _, high, low] = read(packet, body)?;
-                if u16::from_be_bytes([high, low]) & 0xFFF8 != 0 {
-                    return Ok(UpperLayer::LaterFragment);
-                }
+                let [following, _, high, low, a, b, c, d] = read(packet, body)?;
+                let place = u16::from_be_bytes([high, low]);
                 next = following;
                 body += 8;
+                // Neither an offset nor more to come: an atomic fragment, the whole packet (RFC 6946).
+                if place & 0xFFF9 != 0 {
+                    return Ok(UpperLayer::Fragment(Part {
+                        is_later: place & 0xFFF8 != 0,
+                        identification: u32::from_be_bytes([a, b, c, d]),
+                        next,
+                        body,
+                    }));
+                }
             }
             protocol => return Ok(UpperLayer::At(protocol, body)),
         }
@@ -269,8 +447,32 @@ fn upper_layer<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<UpperLayer, 
     Err(Malformed)
 }
 
+/// Whether a first fragment that ends at `end` holds what the filter reads of the header at `body`. What follows an IP
+/// packet in its frame is padding, in which an attacker may write other ports than the later fragments bring.
 #[inline(always)]
-fn ports<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Ports, Malformed> {
+fn holds_header(protocol: u8, body: usize, end: usize) -> Result<(), Malformed> {
+    let header = match protocol {
+        protocol::TCP => SEGMENT,
+        protocol::UDP | protocol::ICMP | protocol::ICMPV6 => 8,
+        _ => 0,
+    };
+    if body + header <= end {
+        Ok(())
+    } else {
+        Err(Malformed)
+    }
+}
+
+/// The type of an ICMP or ICMPv6 message. (Its code is read with it: the verifier does not follow a comparison that
+/// guards one byte at an offset that it does not know.)
+#[inline(always)]
+pub(crate) fn icmp_kind<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<u8, Malformed> {
+    let [kind, _code] = read(packet, at)?;
+    Ok(kind)
+}
+
+#[inline(always)]
+pub(crate) fn ports<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Ports, Malformed> {
     let [a, b, c, d] = read(packet, at)?;
     Ok(Ports {
         source: u16::from_be_bytes([a, b]),
@@ -278,12 +480,14 @@ fn ports<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Ports, Malformed> 
     })
 }
 
-/// The first 14 bytes of a TCP header: a shorter one could hide what it does.
+/// How much of a TCP header is read: a shorter one could hide what it does.
+const SEGMENT: usize = 14;
+
 #[inline(always)]
 fn segment<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Segment, Malformed> {
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
-    let [a, b, c, d, s, t, u, v, e, f, g, h, _, flags] = read(packet, at)?;
+    let [a, b, c, d, s, t, u, v, e, f, g, h, _, flags]: [u8; SEGMENT] = read(packet, at)?;
     Ok(Segment {
         ports: Ports {
             source: u16::from_be_bytes([a, b]),

@@ -10,6 +10,8 @@
 //!         (flow.rs)          (table.rs)         (hash.rs)        (table.rs)
 //! ```
 //!
+//! [`decide`] is [`quick`], which knows the many, and after it [`thorough`], which knows the rest.
+//!
 //! It is `no_std`, allocates nothing, depends on nothing and has no unbounded loop, because the kernel's
 //! verifier must be able to follow it. The cost does not depend on the number of rules, addresses or hosts:
 //! one keyed hash and a handful of array loads. Specification: docs/design.md, "Data path".
@@ -19,22 +21,28 @@
 mod address;
 mod commit;
 mod decide;
+mod ends;
 mod flow;
 mod guard;
 mod hash;
+mod quote;
 mod table;
+mod thorough;
 
 pub use address::Address;
 pub use commit::{COMMIT_RECORD, Control, Token, Word, token};
-pub use decide::{Decision, Reason, Verdict, decide};
-pub use flow::{Flow, Frame, Malformed, Packet, Ports, Segment, Transport};
-pub use guard::{Correction, Egress, guard};
+pub use decide::{Decision, IKE, PPTP, Reason, Verdict, decide, quick};
+pub use ends::{Disowned, Ends};
+pub use flow::{Datagram, Flow, Fragment, Frame, Malformed, Packet, Ports, Segment, Transport};
+pub use guard::{Changes, Correction, Egress, guard};
 pub use hash::{Bucket, bucket};
+pub use quote::{Quotation, Quote, Quoted};
 pub use table::{
-    Affinity, BUCKETS, DEFAULT_RULE, Generation, MAPS, MAX_VIPS, NEIGHBOUR_RULE, PORT_CLASSES,
-    PORT_TABLES, PORTS, RULE_SLOTS, Row, RuleEntry, Settings, Socket, Tables, USER_RULES,
-    VIP_SLOTS, VipSlot, vip_slot,
+    Affinity, BUCKETS, DEFAULT_RULE, Generation, MAPS, MAX_VIPS, NEIGHBOUR_RULE, NO_RULE,
+    PORT_CLASSES, PORT_TABLES, PORTS, RULE_SLOTS, Row, RuleEntry, Settings, Socket, Tables,
+    USER_RULES, VIP_SLOTS, VipSlot, vip_slot,
 };
+pub use thorough::thorough;
 
 /// An Ethernet address, in wire order.
 pub type MacBytes = [u8; 6];

@@ -12,10 +12,10 @@
 //!   map, bucket    --rows--> Row { mine / not mine, shared / lingering, answers ARP }          4096 bytes per map
 //! ```
 //!
-//! Port classes keep the tables small: 64 rules cut the ports into at most 129 ranges, so one table of 64 KiB
+//! Port classes keep the tables small: 64 rules cut the ports into at most 131 ranges, so one table of 64 KiB
 //! serves all addresses and protocols, instead of one for each.
 
-use crate::{Address, Flow, MacBytes, Segment};
+use crate::{Address, Datagram, Flow, MacBytes, Segment};
 
 /// Buckets in each map. A bucket is 1/4096 of the traffic of a rule.
 pub const BUCKETS: usize = 4096;
@@ -27,13 +27,15 @@ pub const DEFAULT_RULE: u8 = 0;
 pub const NEIGHBOUR_RULE: u8 = 65;
 /// Entries in the rule table: default rule, port rules, neighbour rule.
 pub const RULE_SLOTS: usize = 66;
+/// Where frames are counted that meet no rule: behind the rules.
+pub const NO_RULE: u8 = RULE_SLOTS as u8;
 /// Virtual IP addresses that a configuration may hold.
 pub const MAX_VIPS: usize = 64;
 /// Slots of the perfect-hash table of virtual IPs (a power of two, well above `MAX_VIPS`).
 pub const VIP_SLOTS: usize = 1024;
 /// TCP or UDP ports.
 pub const PORTS: usize = 65536;
-/// Classes of ports that all rules treat alike: above the 129 ranges that 64 rules can make, and a byte.
+/// Classes of ports that all rules treat alike: above the 131 ranges that 64 rules can make, and a byte.
 pub const PORT_CLASSES: usize = 256;
 /// Distinct port tables: at most one for TCP and one for UDP per virtual IP.
 pub const PORT_TABLES: usize = 2 * MAX_VIPS;
@@ -60,14 +62,21 @@ pub struct Settings {
     pub hash_key: [u64; 2],
     /// Seed under which no two virtual IPs share a slot.
     pub vip_seed: u64,
+    /// Which map this is, a number that only grows on a host; 0 before the first. What is known of connections under
+    /// one map says nothing about the next.
+    pub epoch: u64,
     /// The MAC that all hosts of the cluster share.
     pub cluster_mac: MacBytes,
     /// This NIC's own MAC, written over the destination of accepted packets.
     pub host_mac: MacBytes,
+    /// The MAC under which frames of a virtual IP leave: this NIC's own unless masked, or the cluster MAC.
+    pub source_mac: MacBytes,
     /// 0: this host takes nothing (fenced). Otherwise the host serves as the rows say.
     pub serving: u8,
+    /// 1: every host takes ICMP, not the default host alone. (Errors follow their flow.)
+    pub icmp_to_all: u8,
     /// Explicit padding, zero: the kernel copies every byte.
-    pub pad: [u8; 3],
+    pub pad: [u8; 4],
 }
 
 /// One slot of the virtual IP table. An unused slot has the unspecified address.
@@ -218,6 +227,8 @@ pub enum Socket {
     },
     /// A connection that is over and only waits for stragglers.
     TimeWait,
+    /// Nothing of that connection, and no other host has it either: the kernel resets it.
+    Orphan,
 }
 
 impl Socket {
@@ -226,7 +237,22 @@ impl Socket {
     pub const fn is_open(self) -> bool {
         match self {
             Self::Connected | Self::HalfOpen { .. } => true,
-            Self::None | Self::TimeWait => false,
+            Self::None | Self::TimeWait | Self::Orphan => false,
+        }
+    }
+
+    /// The same, where nothing is found: whether some other host may still have the connection.
+    #[inline(always)]
+    pub fn or_orphan(self, is_orphan: impl FnOnce() -> bool) -> Self {
+        match self {
+            Self::None | Self::TimeWait => {
+                if is_orphan() {
+                    Self::Orphan
+                } else {
+                    self
+                }
+            }
+            Self::Connected | Self::HalfOpen { .. } | Self::Orphan => self,
         }
     }
 
@@ -238,7 +264,7 @@ impl Socket {
     #[inline(always)]
     pub const fn takes(self, segment: &Segment) -> bool {
         match self {
-            Self::Connected => true,
+            Self::Connected | Self::Orphan => true,
             Self::HalfOpen {
                 awaits: Some(awaits),
             } => segment.acknowledgement == awaits,
@@ -264,6 +290,11 @@ pub trait Tables {
     /// What this host's socket table holds for the connection of a segment. Called only for shared and lingering
     /// buckets, because it searches the kernel's tables.
     fn socket(&self, flow: &Flow, segment: &Segment) -> Socket;
+    /// Whether this host took the first fragment of a packet, if that came lately: so lately that the sender cannot have
+    /// used the number again. To have forgotten it costs little, as every host takes a fragment whose first is unknown.
+    fn took_first(&self, datagram: &Datagram) -> Option<bool>;
+    /// Notes whether this host takes the first fragment of a packet.
+    fn note_first(&self, datagram: &Datagram, taken: bool);
     /// Whether this host's lease still runs. Called only for packets this host would take, because it
     /// reads the clock.
     fn lease_holds(&self) -> bool;

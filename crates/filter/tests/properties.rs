@@ -5,7 +5,7 @@ mod cluster;
 mod frames;
 
 use cluster::*;
-use covey_filter::{Egress, Reason, Verdict, decide, guard};
+use covey_filter::{Changes, Egress, Reason, Verdict, decide, guard, quick, thorough};
 use frames::*;
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -63,10 +63,19 @@ proptest! {
         guard(&bytes[..], &hosts(1)[0]);
     }
 
+    /// The two ways to decide agree wherever both do.
+    #[test]
+    fn quick_says_what_thorough_says(frame in prop_oneof![frame(), flow()]) {
+        let host = &hosts(3)[0];
+        if let Some(decision) = quick(&frame[..], host) {
+            prop_assert_eq!(decision, thorough(&frame[..], host));
+        }
+    }
+
     #[test]
     fn no_frame_panics(frame in frame()) {
         decide(&frame[..], &hosts(1)[0]);
-        if let Egress::Correct(correction) = guard(&frame[..], &hosts(1)[0]) {
+        if let Egress::Change(Changes { advertised: Some(correction), .. }) = guard(&frame[..], &hosts(1)[0]) {
             prop_assert_eq!(&frame[correction.at..correction.at + 6], &correction.old);
         }
     }

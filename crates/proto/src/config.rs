@@ -28,6 +28,17 @@ impl std::fmt::Display for ClusterMode {
     }
 }
 
+/// The Ethernet source of frames that leave for a virtual IP (NLB: MaskSourceMAC).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceMac {
+    /// The NIC's own.
+    Host,
+    /// One of this host that no NIC has, as NLB's: [`masked_mac`].
+    Masked,
+    /// The cluster MAC. Only where no switch can learn it: all hosts on one hub.
+    Cluster,
+}
+
 /// Heartbeat period and tolerance (NLB: AliveMsgPeriod, AliveMsgTolerance).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -140,6 +151,12 @@ pub struct ClusterConfig {
     pub version: u16,
     /// Whether hosts that cannot broadcast to each other go on by unicast.
     pub unicast_fallback: bool,
+    /// After how long without data a connection is reset whose bucket has moved on.
+    pub max_linger: Option<Duration>,
+    /// What the frames of virtual IPs have as their Ethernet source.
+    pub source_mac: SourceMac,
+    /// Whether the default host alone takes ICMP that is no error; else every host does.
+    pub filter_icmp: bool,
     /// How late the clock that the data path reads may be (the tick of CLOCK_MONOTONIC_COARSE).
     pub clock_granularity: Duration,
     /// Drawn at random by the caller, once per daemon start.
@@ -154,6 +171,12 @@ pub fn cluster_mac(mode: ClusterMode, primary: IpAddr) -> Mac {
         ClusterMode::Multicast => Mac([0x03, 0xBF, w, x, y, z]),
         ClusterMode::Igmp => Mac([0x01, 0x00, 0x5E, 0x7F, y, z]),
     }
+}
+
+/// The MAC with which NLB masks a host's frames: 02, the host ID, and the rest of the cluster MAC (NLB facts §2.1).
+pub fn masked_mac(host: HostId, cluster_mac: Mac) -> Mac {
+    let Mac([_, _, w, x, y, z]) = cluster_mac;
+    Mac([0x02, host.get(), w, x, y, z])
 }
 
 /// The four bytes of an address that go into MACs and heartbeat headers: IPv4 as it is, IPv6 folded by XOR of
@@ -189,6 +212,10 @@ mod tests {
             cluster_mac(ClusterMode::Igmp, ip).to_string(),
             "01:00:5e:7f:02:13"
         );
+        // Seen in the public capture: host 2 of 192.168.100.80.
+        let shown = cluster_mac(ClusterMode::Unicast, "192.168.100.80".parse().unwrap());
+        let masked = masked_mac(HostId::new(2).unwrap(), shown);
+        assert_eq!(masked.to_string(), "02:02:c0:a8:64:50");
         // The one public sample for IPv6, NLB facts §2.2.
         let v6 = "2001:4898:e8:3018:bd82:dde1:6615:7b0".parse().unwrap();
         assert_eq!(

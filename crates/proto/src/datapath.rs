@@ -5,13 +5,15 @@
 //! each packet*, in the layout of [`covey_filter`]. Specification: docs/design.md, "Data path".
 
 use crate::buckets::BucketSet;
-use crate::config::ClusterConfig;
-use crate::ids::{HostId, HostSet, Mac};
+use crate::config::{ClusterConfig, SourceMac, masked_mac};
+use crate::fragments::Fragments;
+use crate::ids::{Epoch, HostId, HostSet, Mac};
 use crate::placement::{Map, Placement};
 use crate::rules::{FilterMode, PortRule, Protocol, RuleSet};
 use covey_filter::{
-    Address, Affinity, BUCKETS, DEFAULT_RULE, Flow, NEIGHBOUR_RULE, PORT_CLASSES, PORTS,
-    RULE_SLOTS, Row, RuleEntry, Segment, Settings, Socket, Tables, VIP_SLOTS, VipSlot, vip_slot,
+    Address, Affinity, BUCKETS, DEFAULT_RULE, Datagram, Flow, IKE, NEIGHBOUR_RULE, PORT_CLASSES,
+    PORTS, RULE_SLOTS, Row, RuleEntry, Segment, Settings, Socket, Tables, VIP_SLOTS, VipSlot,
+    vip_slot,
 };
 use std::net::IpAddr;
 
@@ -56,6 +58,12 @@ impl Image {
         Self::build(identity, rules, placement, view, Some(overlap))
     }
 
+    /// The same tables, as those of a map.
+    pub const fn of_epoch(mut self, epoch: Epoch) -> Self {
+        self.settings.epoch = epoch.0;
+        self
+    }
+
     fn build(
         identity: &Identity,
         rules: &RuleSet,
@@ -83,10 +91,13 @@ impl Image {
             settings: Settings {
                 hash_key: identity.hash_key,
                 vip_seed,
+                epoch: 0,
                 cluster_mac: identity.cluster_mac.0,
                 host_mac: identity.mac.0,
+                source_mac: identity.source_mac.0,
                 serving: u8::from(serving),
-                pad: [0; 3],
+                icmp_to_all: u8::from(!identity.filter_icmp),
+                pad: [0; 4],
             },
             vips,
             port_classes,
@@ -130,6 +141,10 @@ pub struct Identity {
     pub mac: Mac,
     /// The shared MAC.
     pub cluster_mac: Mac,
+    /// The Ethernet source of frames that leave for a virtual IP.
+    pub source_mac: Mac,
+    /// Whether the default host alone takes ICMP that is no error.
+    pub filter_icmp: bool,
     /// Key of the bucket hash, the same on all hosts.
     pub hash_key: [u64; 2],
 }
@@ -140,15 +155,25 @@ impl From<&ClusterConfig> for Identity {
             host: config.host,
             mac: config.mac,
             cluster_mac: config.cluster_mac,
+            source_mac: match config.source_mac {
+                SourceMac::Host => config.mac,
+                SourceMac::Masked => masked_mac(config.host, config.cluster_mac),
+                SourceMac::Cluster => config.cluster_mac,
+            },
+            filter_icmp: config.filter_icmp,
             hash_key: config.auth.hash_key(&config.rules),
         }
     }
 }
 
-/// Cuts the ports where some rule starts or ends. Returns the first port of each range and the class (number
+/// IKE and ESP in UDP, behind an address translator (RFC 3947).
+const NAT_TRAVERSAL: u16 = 4500;
+
+/// Cuts the ports where some rule starts or ends, and round that of NAT traversal. Returns the first port of each range and the class (number
 /// of the range) of each port. Between two cuts, every rule covers either all ports or none.
 fn port_classes(rules: &[PortRule]) -> (Vec<u16>, Vec<u8>) {
-    let mut first: Vec<u16> = std::iter::once(0)
+    let mut first: Vec<u16> = [0, NAT_TRAVERSAL, NAT_TRAVERSAL + 1]
+        .into_iter()
         .chain(rules.iter().map(|rule| rule.start))
         .chain(rules.iter().filter_map(|rule| rule.end.checked_add(1)))
         .collect();
@@ -173,7 +198,8 @@ fn intern(tables: &mut Vec<[u8; PORT_CLASSES]>, table: [u8; PORT_CLASSES]) -> u1
     u16::try_from(index).expect("at most two tables per virtual IP")
 }
 
-/// Rule index by port class: rules for this address win over rules for all.
+/// Rule index by port class: rules for this address win over rules for all. NAT traversal goes on with what IKE began,
+/// so a rule that covers IKE covers it too, and a tunnel is where its negotiation was.
 fn port_table(
     rules: &[PortRule],
     first: &[u16],
@@ -190,6 +216,13 @@ fn port_table(
                     }
                 }
             }
+        }
+    }
+    if protocol == Protocol::Udp {
+        let class_of = |port| first.partition_point(|start| *start <= port) - 1;
+        match table[class_of(IKE)] {
+            DEFAULT_RULE => {}
+            rule => table[class_of(NAT_TRAVERSAL)] = rule,
         }
     }
     table
@@ -288,7 +321,7 @@ fn rows(map: &Map, me: HostId, view: HostSet, overlap: &Overlap<'_>) -> Vec<u8> 
         .collect()
 }
 
-/// An image, the state of the lease and the sockets: all that [`covey_filter::decide()`] needs.
+/// An image, the state of the lease, the sockets and the fragments: all that [`covey_filter::decide()`] needs.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// The tables.
@@ -297,6 +330,8 @@ pub struct View<'a> {
     pub lease_holds: bool,
     /// The host's socket table; [`no_sockets`] if it has none.
     pub sockets: &'a dyn Fn(&Flow, &Segment) -> Socket,
+    /// The first fragments that it has met; none if it has no memory of them.
+    pub fragments: Option<&'a Fragments>,
 }
 
 /// The socket table of a host without connections.
@@ -330,7 +365,89 @@ impl Tables for View<'_> {
     fn socket(&self, flow: &Flow, segment: &Segment) -> Socket {
         (self.sockets)(flow, segment)
     }
+    fn took_first(&self, datagram: &Datagram) -> Option<bool> {
+        self.fragments?.took_first(datagram)
+    }
+    fn note_first(&self, datagram: &Datagram, taken: bool) {
+        if let Some(fragments) = self.fragments {
+            fragments.note_first(datagram, taken);
+        }
+    }
     fn lease_holds(&self) -> bool {
         self.lease_holds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClusterMode;
+    use crate::config::cluster_mac;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 3]);
+
+    fn rule(protocol: Protocol, start: u16, end: u16) -> PortRule {
+        PortRule {
+            vip: None,
+            start,
+            end,
+            protocol,
+            mode: FilterMode::Multiple {
+                affinity: crate::rules::Affinity::Single,
+            },
+            sticky: None,
+        }
+    }
+
+    fn image(rules: Vec<PortRule>) -> (IpAddr, Image) {
+        let vip = "10.77.0.100".parse().unwrap();
+        let rules = RuleSet::new(vec![vip], rules).unwrap();
+        let identity = Identity {
+            host: HostId::new(3).unwrap(),
+            mac: MAC,
+            cluster_mac: cluster_mac(ClusterMode::Unicast, vip),
+            source_mac: MAC,
+            filter_icmp: false,
+            hash_key: [1, 2],
+        };
+        (vip, Image::fenced(&identity, &rules))
+    }
+
+    /// The rule that covers a port.
+    fn covering(rules: Vec<PortRule>, protocol: Protocol, port: u16) -> u8 {
+        let (vip, image) = image(rules);
+        let slot = image.vips[vip_slot(image.settings.vip_seed, vip.into())];
+        let table = match protocol {
+            Protocol::Udp => slot.udp,
+            Protocol::Tcp | Protocol::Both => slot.tcp,
+        };
+        image.port_tables[usize::from(table)][usize::from(image.port_classes[usize::from(port)])]
+    }
+
+    #[test]
+    fn nat_traversal_goes_with_ike_if_a_rule_covers_that() {
+        use Protocol::{Both, Tcp, Udp};
+        for (rules, expected) in [
+            (vec![rule(Udp, 500, 500)], [0, 1, 0]),
+            (vec![rule(Udp, 500, 500), rule(Both, 4000, 5000)], [2, 1, 2]),
+            (vec![rule(Udp, 4500, 4500)], [0, 1, 0]),
+            (vec![rule(Tcp, 500, 500)], [0, 0, 0]),
+            (vec![rule(Both, 0, 65535)], [1, 1, 1]),
+            (vec![], [0, 0, 0]),
+        ] {
+            let of = |protocol, port| covering(rules.clone(), protocol, port);
+            assert_eq!([of(Udp, 4499), of(Udp, 4500), of(Udp, 4501)], expected);
+            let tcp = rules
+                .iter()
+                .position(|rule| rule.overlaps(&self::rule(Tcp, 4500, 4500)));
+            assert_eq!(usize::from(of(Tcp, 4500)), tcp.map_or(0, |index| index + 1));
+        }
+    }
+
+    #[test]
+    fn settings_say_what_was_configured() {
+        let (_, image) = image(Vec::new());
+        assert_eq!(image.settings.icmp_to_all, 1);
+        assert_eq!(image.settings.source_mac, MAC.0);
     }
 }

@@ -6,7 +6,7 @@
 //! which is why thousands of simulated hours can be checked in seconds. This is the whole loop:
 //!
 //! ```
-//! use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
+//! use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, SourceMac, Timing, cluster_mac};
 //! use covey_proto::ids::{HostId, Incarnation, Mac};
 //! use covey_proto::rules::RuleSet;
 //! use covey_proto::time::Time;
@@ -31,6 +31,9 @@
 //!     legacy: false,
 //!     version: PROTOCOL_VERSION,
 //!     unicast_fallback: true,
+//!     max_linger: None,
+//!     source_mac: SourceMac::Host,
+//!     filter_icmp: true,
 //!     clock_granularity: Duration::from_millis(4),
 //!     incarnation: Incarnation(7),
 //! });
@@ -48,6 +51,8 @@
 //!             Output::Fence => { /* take nothing */ }
 //!             Output::Lease(until) => serving_until = until,
 //!             Output::CountConnections => { /* look for sockets, and hand them in */ }
+//!             Output::Search(_connections) => { /* look for them, and say which are missing */ }
+//!             Output::Disown(_epoch, _connections) => { /* let their segments through */ }
 //!             Output::Cut(_connections) => { /* reset them */ }
 //!             Output::Event(event) => println!("{now:?} {event}"),
 //!             Output::Wait(deadline) => break deadline,
@@ -66,7 +71,7 @@
 //! | [`wire`] | what do the bytes of a frame say |
 //! | [`cluster`] | who is alive, who may serve, and what is the next map |
 //! | [`allotment`], [`placement`] | who should own which bucket |
-//! | [`datapath`] | what follows for each packet on this host |
+//! | [`datapath`], [`fragments`] | what follows for each packet on this host |
 //! | [`event`] | what should people know |
 //!
 //! Specification: docs/design.md.
@@ -78,6 +83,7 @@ pub mod cluster;
 pub mod config;
 pub mod datapath;
 pub mod event;
+pub mod fragments;
 pub mod ids;
 pub mod placement;
 pub mod rules;

@@ -27,6 +27,11 @@ impl Time {
         self.0
     }
 
+    /// Nanoseconds since the start of the clock.
+    pub const fn as_nanos(self) -> u64 {
+        self.0.saturating_mul(1000)
+    }
+
     /// How long after `earlier` this is; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
@@ -98,6 +103,11 @@ impl TimerTable {
             self.stop(timer);
         }
         due
+    }
+
+    /// Whether a timer is set.
+    pub const fn is_set(&self, timer: Timer) -> bool {
+        self.0[timer as usize].is_some()
     }
 
     /// The earliest deadline.

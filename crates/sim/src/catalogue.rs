@@ -16,7 +16,6 @@ catalogue! {
     GAPS in "gaps/":
     "newcomer-believes-the-twin",
     "newcomers-beside-a-stranger",
-    "silence-in-a-shared-bucket",
 }
 
 catalogue! {
@@ -33,6 +32,7 @@ catalogue! {
     "crash-of-the-first",
     "crash-of-the-second",
     "crash-of-the-third",
+    "crash-under-a-lingering-host",
     "deaf",
     "drainstop",
     "duplicate-id-with-newer-incarnation",
@@ -43,6 +43,7 @@ catalogue! {
     "killed-daemon",
     "last-heartbeat-lost-then-stall",
     "leave",
+    "leave-just-after-a-join",
     "legacy-ethertype",
     "mixed-versions",
     "mute",
@@ -50,6 +51,7 @@ catalogue! {
     "one-way-cut",
     "partition-and-heal",
     "quorum-majority",
+    "quorum-needs-a-flapping-host",
     "replay-after-reboot",
     "returning-host-with-idle-connections",
     "rolling-restart",
@@ -57,6 +59,7 @@ catalogue! {
     "single-host-rule",
     "stall-timers-first",
     "sticky-clients",
+    "survivors-of-a-flapping-cluster",
     "syn-repeated-across-a-commit",
     "twin-after-a-split",
     "twin-takes-over",

@@ -62,11 +62,6 @@ pub(crate) enum Happening {
     /// Repeats are not answered as they should be. `stale`: a host may have kept an earlier connection of these ends, and
     /// answers for that one.
     Hung { key: Key, stale: bool },
-    /// Something is repeated that was not answered.
-    Again(Key),
-    /// Likewise, while the owner of the bucket shares it and leaves the connection to whoever has it. (The world turns
-    /// [`Happening::Again`] into this one.)
-    Unclaimed(Key),
     /// Another host than the one that accepted it says something in a connection.
     OtherVoice { key: Key, mac: Mac },
     /// A datagram was answered so often.

@@ -9,9 +9,10 @@ use crate::scenario::{Moment, Step};
 use crate::tcp::{Effects, Tuple};
 use crate::world::{COUNTING, Next, World};
 use covey_proto::event::Event;
+use covey_proto::ids::Epoch;
 use covey_proto::time::Time;
 use covey_proto::wire::ethernet::{self, Ethernet};
-use covey_proto::wire::heartbeat::{Body, Message};
+use covey_proto::wire::heartbeat::{Body, Ends, Message};
 use covey_proto::{Connection, Input, Output};
 
 /// Heartbeats that are kept for replaying.
@@ -130,6 +131,8 @@ impl World {
                         Next::Count(index, self.machines[index].config.incarnation),
                     );
                 }
+                Output::Search(connections) => self.search(index, &connections),
+                Output::Disown(epoch, connections) => self.disown(index, epoch, &connections),
                 Output::Cut(connections) => self.cut(index, &connections),
                 Output::Event(event) => self.note_event(index, &event),
             }
@@ -189,10 +192,49 @@ impl World {
         self.send(index, frame);
     }
 
+    /// Tells a daemon which connections its host does not have.
+    fn search(&mut self, index: usize, connections: &[Ends]) {
+        let Machine {
+            clock,
+            kernel,
+            daemon: Some(daemon),
+            ..
+        } = &mut self.machines[index]
+        else {
+            return;
+        };
+        let has = |ends: &Ends| {
+            Tuple::of(ends.client, ends.service)
+                .is_some_and(|tuple| kernel.stack.kind(&tuple).is_open())
+        };
+        let missing: Vec<Ends> = connections
+            .iter()
+            .copied()
+            .filter(|ends| !has(ends))
+            .collect();
+        let local = clock.local(self.now);
+        daemon.cluster.handle_input(local, Input::Missing(&missing));
+    }
+
+    /// The filter learns of connections that nobody has.
+    fn disown(&mut self, index: usize, epoch: Epoch, connections: &[Ends]) {
+        let Machine { clock, kernel, .. } = &mut self.machines[index];
+        let coarse = clock.coarse(self.now);
+        for tuple in connections
+            .iter()
+            .filter_map(|ends| Tuple::of(ends.client, ends.service))
+        {
+            kernel.disown(coarse, epoch, tuple);
+        }
+    }
+
     /// Resets connections of a host.
     fn cut(&mut self, index: usize, connections: &[Connection]) {
         let mut effects = Effects::default();
-        for tuple in connections.iter().filter_map(Tuple::of) {
+        for tuple in connections
+            .iter()
+            .filter_map(|connection| Tuple::of(connection.client, connection.service))
+        {
             self.watch.cut(tuple);
             self.machines[index].kernel.stack.cut(tuple, &mut effects);
         }
@@ -225,7 +267,7 @@ impl World {
             .ok()
             .and_then(|message| match message.body {
                 Body::Heartbeat(heartbeat) => Some(heartbeat),
-                Body::Chunk(_) | Body::Commit(_) => None,
+                Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => None,
             });
         let Some(heartbeat) = heartbeat else {
             return;

@@ -36,8 +36,8 @@ type Taker = u128;
 /// All that is expected of a run.
 pub(crate) struct Expectations {
     pending: Vec<Pending>,
-    /// Connections that have broken, and those of them without a reset, if there are new ones.
-    broken: Option<(u64, u64)>,
+    /// How many connections have broken, if there are new ones.
+    broken: Option<u64>,
     /// A request for a web connection from each client.
     requests: Vec<Vec<u8>>,
 }
@@ -85,15 +85,14 @@ impl Expectations {
                 | What::Moves {}
                 | What::Dark { .. }
                 | What::Broken { .. }
-                | What::Unclaimed { .. }
                 | What::Rejected { .. } => {}
             }
         }
     }
 
-    /// So many connections have broken, and so many of these got no reset.
-    pub(crate) const fn broken(&mut self, count: u64, unclaimed: u64) {
-        self.broken = Some((count, unclaimed));
+    /// So many connections have broken.
+    pub(crate) const fn broken(&mut self, count: u64) {
+        self.broken = Some(count);
     }
 
     /// Looks at everything that is still open.
@@ -148,10 +147,7 @@ impl Expectations {
                 }
                 What::Dark { most } => in_time && dark_for > most.0 && now - dark_for >= *from,
                 What::Broken { most } => {
-                    in_time && broken.is_some_and(|(count, _)| count > u64::from(*most))
-                }
-                What::Unclaimed { most } => {
-                    in_time && broken.is_some_and(|(_, count)| count > u64::from(*most))
+                    in_time && broken.is_some_and(|count| count > u64::from(*most))
                 }
                 What::Rejected { .. } => false,
             };
@@ -181,8 +177,7 @@ impl Expectations {
                 | What::Stays { .. }
                 | What::Silent { .. }
                 | What::Dark { .. }
-                | What::Broken { .. }
-                | What::Unclaimed { .. } => false,
+                | What::Broken { .. } => false,
             };
             if missing {
                 return Err(format!("the run is over and this has not come: {what:?}"));

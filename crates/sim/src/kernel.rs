@@ -9,14 +9,24 @@ use crate::datapath::DataPath;
 use crate::packet::{IPV4, Packet, Transport, arp_reply};
 use crate::site;
 use crate::tcp::{Effects, Stack, Tuple};
-use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
+use covey_filter::{
+    self as filter, Decision, Disowned, Egress, Flow, Reason, Segment, Socket, Verdict, decide,
+    guard,
+};
 use covey_proto::datapath::{View, no_sockets};
-use covey_proto::ids::Mac;
+use covey_proto::fragments::Fragments;
+use covey_proto::ids::{Epoch, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::arp::{Arp, Operation};
 use covey_proto::wire::ethernet::{self, Ethernet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+/// For how long segments of a connection that nobody has get to the stack.
+const DISOWNED: Duration = Duration::from_secs(3);
+/// Connections that the daemon may be told of at a time.
+const REPORTS: usize = 1024;
 
 /// The second of this host's clock in which a bucket of a sticky rule last had traffic that the host took, by rule
 /// and bucket.
@@ -31,7 +41,13 @@ pub(crate) struct Kernel {
     /// False plants a bug: the filter goes on without a lease.
     pub(crate) heeds_lease: bool,
     pub(crate) stack: Stack,
+    /// The first fragments that the filter has met.
+    fragments: Fragments,
     pub(crate) seen: Seen,
+    /// What the filter was silent to, until the daemon reads it.
+    unclaimed: BTreeSet<Tuple>,
+    /// Connections that nobody has, by the coarse clock.
+    orphans: BTreeMap<Tuple, Disowned>,
 }
 
 impl Kernel {
@@ -42,7 +58,10 @@ impl Kernel {
             data_path: DataPath::detached(),
             heeds_lease: true,
             stack: Stack::new(mac),
+            fragments: Fragments::default(),
             seen: Seen::new(),
+            unclaimed: BTreeSet::new(),
+            orphans: BTreeMap::new(),
         }
     }
 
@@ -53,19 +72,15 @@ impl Kernel {
 
     /// What the filter says to a frame; nothing if it is not attached.
     fn decide(&self, coarse: Time, frame: &[u8]) -> Option<Decision> {
-        let sockets = |flow: &Flow, segment: &Segment| self.socket(flow, segment);
+        let sockets = |flow: &Flow, segment: &Segment| self.socket(coarse, flow, segment);
         let image = self.data_path.image()?;
         let view = View {
             image,
             lease_holds: self.lease_holds(coarse),
             sockets: &sockets,
+            fragments: Some(&self.fragments),
         };
         Some(decide(frame, &view))
-    }
-
-    /// Why the filter takes a frame or not.
-    pub(crate) fn reason(&self, coarse: Time, frame: &[u8]) -> Option<Reason> {
-        self.decide(coarse, frame).map(|decision| decision.reason)
     }
 
     /// Whether the filter would take this frame if the lease held, by its tables alone.
@@ -75,21 +90,51 @@ impl Kernel {
                 image,
                 lease_holds: true,
                 sockets: &no_sockets,
+                fragments: None,
             };
             decide(frame, &view).verdict == Verdict::Accept
         })
     }
 
-    fn socket(&self, flow: &Flow, segment: &Segment) -> Socket {
-        let end = |address, port| match SocketAddr::new(IpAddr::from(address), port) {
-            SocketAddr::V4(end) => Some(end),
-            SocketAddr::V6(_) => None,
+    fn socket(&self, coarse: Time, flow: &Flow, segment: &Segment) -> Socket {
+        let Some(tuple) = tuple(flow, segment) else {
+            return Socket::None;
         };
-        let client = end(flow.source, segment.ports.source);
-        let service = end(flow.destination, segment.ports.destination);
-        match (client, service) {
-            (Some(client), Some(service)) => self.stack.kind(&Tuple { client, service }),
-            (Some(_) | None, _) => Socket::None,
+        let settings = self.data_path.image().map(|image| &image.settings);
+        let epoch = settings.map_or(0, |settings| settings.epoch);
+        let holds = |known: &Disowned| known.holds(coarse.as_nanos(), epoch);
+        self.stack
+            .kind(&tuple)
+            .or_orphan(|| self.orphans.get(&tuple).is_some_and(holds))
+    }
+
+    /// The connections that the filter was silent to since this was asked.
+    pub(crate) fn take_unclaimed(&mut self) -> BTreeSet<Tuple> {
+        std::mem::take(&mut self.unclaimed)
+    }
+
+    /// Nobody has this connection: for a while its segments get to the stack, which resets them.
+    pub(crate) fn disown(&mut self, coarse: Time, under: Epoch, tuple: Tuple) {
+        let now = coarse.as_nanos();
+        self.orphans.retain(|_, known| now < known.until_ns);
+        let known = Disowned {
+            until_ns: (coarse + DISOWNED).as_nanos(),
+            epoch: under.0,
+        };
+        self.orphans.insert(tuple, known);
+    }
+
+    /// Notes a segment that the filter was silent to, if it was, for the daemon.
+    fn note_unclaimed(&mut self, decision: &Decision, frame: &[u8], effects: &mut Effects) {
+        if decision.reason != Reason::Unclaimed || self.unclaimed.len() >= REPORTS {
+            return;
+        }
+        if let Ok(filter::Frame::Ip(flow)) = filter::Frame::parse(frame)
+            && let filter::Transport::Tcp(segment) = flow.transport
+            && let Some(tuple) = tuple(&flow, &segment)
+        {
+            effects.unclaimed |= self.unclaimed.is_empty();
+            self.unclaimed.insert(tuple);
         }
     }
 
@@ -101,6 +146,7 @@ impl Kernel {
         let decision = self.decide(coarse, frame);
         if let Some(decision) = &decision {
             self.note_seen(coarse, decision);
+            self.note_unclaimed(decision, frame, effects);
         }
         let verdict = decision.map_or(Verdict::Pass, |decision| decision.verdict);
         let for_kernel = match verdict {
@@ -188,16 +234,28 @@ impl Kernel {
                 image,
                 lease_holds: true,
                 sockets: &no_sockets,
+                fragments: None,
             },
         ) {
             Egress::Pass => Some(frame),
             Egress::Drop => None,
-            Egress::Correct(correction) => {
-                frame[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+            Egress::Change(changes) => {
+                frame[6..12].copy_from_slice(&changes.source);
+                // What is simulated says its addresses by ARP, which has no checksum.
+                if let Some(correction) = changes.advertised {
+                    frame[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+                }
                 Some(frame)
             }
         }
     }
+}
+
+/// The ends of a connection, as the stack names them.
+fn tuple(flow: &Flow, segment: &Segment) -> Option<Tuple> {
+    let client = SocketAddr::new(IpAddr::from(flow.source), segment.ports.source);
+    let service = SocketAddr::new(IpAddr::from(flow.destination), segment.ports.destination);
+    Tuple::of(client, service)
 }
 
 const fn answer<'a>(from: SocketAddrV4, to: SocketAddrV4, data: &'a [u8]) -> Packet<'a> {

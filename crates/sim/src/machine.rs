@@ -16,6 +16,7 @@ use covey_proto::datapath::{Identity, Image};
 use covey_proto::ids::{Digest, Incarnation};
 use covey_proto::rules::{Claim, RuleSet};
 use covey_proto::time::Time;
+use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Cluster, Command, Connection, HostState, Input};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(crate) enum Inbound {
     Link(bool),
     /// Sockets that were counted for the daemon with this incarnation.
     Counted(Incarnation, Vec<Connection>),
+    /// Connections that the filter was silent to.
+    Unclaimed(Vec<Ends>),
 }
 
 /// A daemon that does not run.
@@ -188,6 +191,11 @@ impl Machine {
                     .handle_input(local, Input::Connections(&connections));
             }
             Inbound::Counted(..) => {}
+            Inbound::Unclaimed(unclaimed) => {
+                daemon
+                    .cluster
+                    .handle_input(local, Input::Unclaimed(&unclaimed));
+            }
         }
     }
 

@@ -23,8 +23,6 @@ pub struct Counts {
     pub finished: u64,
     /// Established connections that were reset or never answered again.
     pub broken: u64,
-    /// Broken ones that got no reset, because other hosts had connections in the same bucket.
-    pub unclaimed: u64,
     /// Datagrams sent.
     pub datagrams: u64,
     /// Datagrams answered, once or more.
@@ -56,7 +54,6 @@ impl Counts {
         self.established += other.established;
         self.finished += other.finished;
         self.broken += other.broken;
-        self.unclaimed += other.unclaimed;
         self.datagrams += other.datagrams;
         self.answered += other.answered;
         self.commits += other.commits;
@@ -85,7 +82,6 @@ impl fmt::Display for Counts {
         row("connections established", self.established.to_string())?;
         row("connections finished", self.finished.to_string())?;
         row("connections broken", self.broken.to_string())?;
-        row("of these, without a reset", self.unclaimed.to_string())?;
         row("datagrams", self.datagrams.to_string())?;
         row("datagrams answered", self.answered.to_string())?;
         row("maps put in force", self.commits.to_string())?;

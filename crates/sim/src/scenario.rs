@@ -373,11 +373,6 @@ pub enum What {
         /// How many.
         most: u32,
     },
-    /// So many of them got no reset, at most.
-    Unclaimed {
-        /// How many.
-        most: u32,
-    },
     /// A host refuses frames for this reason, at least once.
     Rejected {
         /// Which host.
@@ -461,11 +456,9 @@ impl What {
             }
             Self::Share { host, .. } | Self::Rejected { host, .. } => vec![*host],
             Self::Event { host, .. } | Self::NoEvent { host, .. } => host.iter().copied().collect(),
-            Self::Sticks {}
-            | Self::Moves {}
-            | Self::Dark { .. }
-            | Self::Broken { .. }
-            | Self::Unclaimed { .. } => Vec::new(),
+            Self::Sticks {} | Self::Moves {} | Self::Dark { .. } | Self::Broken { .. } => {
+                Vec::new()
+            }
         }
     }
 }

@@ -4,7 +4,9 @@
 //! invariants (`invariant/coverage.rs`), which must be of traffic that some host takes under every rule set.
 
 use crate::scenario::Scenario;
-use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
+use covey_proto::config::{
+    Auth, ClusterConfig, ClusterMode, Key, Quorum, SourceMac, Timing, cluster_mac,
+};
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
 use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
@@ -133,6 +135,9 @@ pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
             Quorum::Majority(scenario.quorum)
         },
         unicast_fallback: scenario.unicast_fallback,
+        max_linger: None,
+        source_mac: SourceMac::Host,
+        filter_icmp: true,
         clock_granularity: crate::clock::TICK,
         port_states: Vec::new(),
         legacy: scenario.legacy.contains(&machine),

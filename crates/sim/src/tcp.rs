@@ -11,6 +11,7 @@ use covey_filter::Socket as Kind;
 use covey_proto::Connection;
 use covey_proto::ids::Mac;
 use covey_proto::time::Time;
+use covey_proto::wire::heartbeat::Ends;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -24,10 +25,19 @@ pub(crate) struct Tuple {
 
 impl Tuple {
     /// The ends of a connection; none if it is not IPv4.
-    pub(crate) fn of(connection: &Connection) -> Option<Self> {
-        match (connection.client, connection.service) {
+    pub(crate) fn of(client: SocketAddr, service: SocketAddr) -> Option<Self> {
+        match (client, service) {
             (SocketAddr::V4(client), SocketAddr::V4(service)) => Some(Self { client, service }),
             (SocketAddr::V4(_) | SocketAddr::V6(_), _) => None,
+        }
+    }
+}
+
+impl From<Tuple> for Ends {
+    fn from(Tuple { client, service }: Tuple) -> Self {
+        Self {
+            client: client.into(),
+            service: service.into(),
         }
     }
 }
@@ -77,6 +87,8 @@ pub(crate) struct Effects {
     pub(crate) timers: Vec<(Time, Tuple)>,
     /// Connections whose handshake is complete, with the client's initial sequence number.
     pub(crate) established: Vec<(Tuple, u32)>,
+    /// The filter has something to tell the daemon, and had nothing before.
+    pub(crate) unclaimed: bool,
 }
 
 /// The sockets of one host.
@@ -118,6 +130,7 @@ impl Stack {
             client: tuple.client.into(),
             service: tuple.service.into(),
             socket: self.kind(tuple),
+            idle: Duration::ZERO,
         };
         self.sockets.keys().map(connection).collect()
     }

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::invariant::{Disturbance, Watch};
 use crate::log::Log;
 use crate::machine::{Inbound, Machine};
-use crate::packet::{self, Packet, Tcp, Transport};
+use crate::packet;
 use crate::pcap::Pcap;
 use crate::report::Counts;
 use crate::rng::{Rng, Stream};
@@ -18,16 +18,18 @@ use crate::scenario::{Action, Scenario, Step};
 use crate::segment::{Delivery, Frame, Segment};
 use crate::site;
 use crate::tcp::{Effects, Tuple};
-use covey_filter::Reason;
 use covey_proto::ids::{Incarnation, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::ethernet::{self, Ethernet};
+use covey_proto::wire::heartbeat::Ends;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
 /// How long it may take until connections are being counted, and then until the daemon hears of it.
 pub(crate) const COUNTING: Duration = Duration::from_millis(5);
+/// How long a daemon gathers what its filter tells.
+const REPORTED: Duration = Duration::from_millis(2);
 
 /// Something that will happen.
 pub(crate) enum Next {
@@ -53,6 +55,8 @@ pub(crate) enum Next {
     Count(usize, Incarnation),
     /// The daemon hears how many there are.
     Counted(usize, Box<Inbound>),
+    /// The daemon reads what the filter was silent to.
+    Report(usize),
 }
 
 struct Entry {
@@ -260,6 +264,11 @@ impl World {
                 self.push(later, Next::Counted(machine, Box::new(counted)));
             }
             Next::Counted(machine, counted) => self.deliver(machine, *counted),
+            Next::Report(machine) => {
+                let unclaimed = self.machines[machine].kernel.take_unclaimed();
+                let unclaimed = unclaimed.into_iter().map(Ends::from).collect();
+                self.deliver(machine, Inbound::Unclaimed(unclaimed));
+            }
             Next::Replay(frame) => {
                 self.counts.fault(crate::faults::Kind::Replay);
                 let intruder = self.machines.len() + self.clients.len();
@@ -331,6 +340,9 @@ impl World {
         for (at, tuple) in effects.timers {
             self.push(at, Next::Socket(machine, tuple));
         }
+        if effects.unclaimed {
+            self.push(self.now + REPORTED, Next::Report(machine));
+        }
         for frame in effects.frames {
             self.send(machine, frame);
         }
@@ -349,35 +361,7 @@ impl World {
         }
     }
 
-    /// Whether some host would take a connection if it had it, but leaves it to others that may.
-    fn is_unclaimed(&self, tuple: Tuple) -> bool {
-        let goes_on = Tcp {
-            sequence: 0,
-            acknowledgement: 0,
-            flags: packet::ACK,
-            payload: &[],
-        };
-        let packet = Packet {
-            from: tuple.client,
-            to: tuple.service,
-            transport: Transport::Tcp(goes_on),
-        };
-        let frame = packet.emit(site::client(0).1, site::cluster());
-        let unclaimed = |machine: &Machine| {
-            machine
-                .kernel
-                .reason(machine.clock.coarse(self.now), &frame)
-                == Some(Reason::Unclaimed)
-        };
-        self.machines.iter().any(unclaimed)
-    }
-
-    fn note_happening(&mut self, mut happening: Happening) {
-        if let Happening::Again(key) = happening
-            && self.is_unclaimed(key.0)
-        {
-            happening = Happening::Unclaimed(key);
-        }
+    fn note_happening(&mut self, happening: Happening) {
         let trouble = matches!(
             happening,
             Happening::Reset(..)

@@ -8,6 +8,7 @@ use aya::{Ebpf, EbpfLoader};
 use covey_filter::{BUCKETS, Reason, decide};
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image, Overlap, View, no_sockets};
+use covey_proto::fragments::Fragments;
 use covey_proto::ids::{self, HostId, HostSet};
 use covey_proto::placement::{Map, Placement};
 use covey_proto::rules::{Affinity, FilterMode, PortRule, Protocol, RuleSet};
@@ -66,6 +67,8 @@ impl Size {
             host: ids[0],
             mac: ids::Mac(HOST_MAC),
             cluster_mac: ids::Mac(CLUSTER_MAC),
+            source_mac: ids::Mac(HOST_MAC),
+            filter_icmp: true,
             hash_key: [1, 2],
         };
         let view: HostSet = ids.into_iter().collect();
@@ -99,11 +102,26 @@ fn port(rule: usize) -> u16 {
 pub struct Random {
     state: u64,
     size: Size,
+    /// The second of two that belong together.
+    second: Option<Vec<u8>>,
 }
 
 impl Random {
     pub fn new(size: Size) -> Self {
-        Self { state: 1, size }
+        Self {
+            state: 1,
+            size,
+            second: None,
+        }
+    }
+
+    /// Frames one by one that are drawn in pairs.
+    pub fn two_by_two(&mut self, draw: impl FnOnce(&mut Self) -> [Vec<u8>; 2]) -> Vec<u8> {
+        self.second.take().unwrap_or_else(|| {
+            let [first, second] = draw(self);
+            self.second = Some(second);
+            first
+        })
     }
 
     /// SplitMix64.
@@ -145,21 +163,23 @@ impl Random {
     }
 }
 
-/// As many random frames as the table holds, of those for which the filter has this reason.
+/// As many random frames as the table holds, of those for which the filter has one of these reasons.
 pub fn frames_that_are(
-    reason: Reason,
+    reasons: &[Reason],
     image: &Image,
     mut draw: impl FnMut() -> Vec<u8>,
 ) -> Vec<Vec<u8>> {
+    let fragments = Fragments::default();
     let view = View {
         image,
         lease_holds: true,
         sockets: &no_sockets,
+        fragments: Some(&fragments),
     };
     std::iter::repeat_with(|| draw())
         // Something is wrong if not even one in a thousand is such a frame.
         .take(1000 * FRAMES)
-        .filter(|frame| decide(&frame[..], &view).reason == reason)
+        .filter(|frame| reasons.contains(&decide(&frame[..], &view).reason))
         .take(FRAMES)
         .collect()
 }

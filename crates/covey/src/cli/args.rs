@@ -4,8 +4,10 @@
 
 use crate::control::Ports;
 use crate::lab::LabArgs;
+use crate::why::{Protocol, Question};
 use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -41,6 +43,21 @@ pub(super) enum Command {
     Run {
         #[command(flatten)]
         config: ConfigFile,
+        /// Go on where the program was that this one has replaced, which has left its state under this descriptor
+        #[arg(long, value_name = "DESCRIPTOR", hide = true)]
+        take_over: Option<RawFd>,
+    },
+    /// Say whether this program can take the place of the daemon that runs, and have its filter ready
+    #[command(hide = true)]
+    Prepare {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The format of the state that the daemon would leave
+        #[arg(long)]
+        state: u16,
+        /// What its packet counters count, in their order
+        #[arg(long, value_delimiter = ',')]
+        counters: Vec<String>,
     },
     /// Check the configuration against this machine, and show what it means
     Check {
@@ -78,6 +95,21 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Say which host takes a client's packet, and why
+    #[command(
+        after_help = "Bucket, owner and rule are the same on every host of the cluster; the verdict is this host's. Of TCP, \
+                      the packet is one that opens a connection. An IPv6 address before a port stands in brackets."
+    )]
+    Why {
+        /// The client's address; its port too, if the rule's affinity is none
+        #[arg(value_name = "SRC[:PORT]")]
+        client: Endpoint,
+        /// The virtual IP, the port there, and tcp (the default), udp or icmp
+        #[arg(value_name = "VIP[:PORT][/PROTOCOL]")]
+        service: Service,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Let this host join its cluster, and wait until it has
     Start {
         #[command(flatten)]
@@ -112,6 +144,18 @@ pub(super) enum Command {
     },
     /// Let the daemon read its configuration again
     Reload {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Put this program in the place of the daemon that runs; the host stays in its cluster and loses no packet
+    #[command(
+        after_help = "After an update of the package, or to start the daemon again. What takes a restart of the daemon in \
+                      the configuration takes one here too."
+    )]
+    Upgrade {
+        /// Another program than this one
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
         #[command(flatten)]
         format: Format,
     },
@@ -189,6 +233,87 @@ impl FromStr for PortOrAll {
         let port = text.parse();
         port.map(|port| Self(Some(port)))
             .map_err(|_| format!("\"{text}\" is no port: write a number from 0 to 65535, or all"))
+    }
+}
+
+/// An address, and perhaps a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) address: IpAddr,
+    pub(super) port: Option<u16>,
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bare = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        if let Ok(address) = bare.unwrap_or(text).parse() {
+            return Ok(Self {
+                address,
+                port: None,
+            });
+        }
+        let (address, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| format!("\"{text}\" is no IP address"))?;
+        let inner = match address.strip_prefix('[') {
+            Some(bracketed) => bracketed.strip_suffix(']').filter(|it| it.contains(':')),
+            None => Some(address).filter(|it| !it.contains(':')),
+        };
+        let address = inner
+            .and_then(|inner| inner.parse().ok())
+            .ok_or_else(|| format!("\"{address}\" is no IP address"))?;
+        match port.parse() {
+            Ok(port @ 1..) => Ok(Self {
+                address,
+                port: Some(port),
+            }),
+            Ok(0) | Err(_) => Err(format!(
+                "\"{port}\" is no port: write a number from 1 to 65535"
+            )),
+        }
+    }
+}
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) endpoint: Endpoint,
+    pub(super) protocol: Protocol,
+}
+
+impl FromStr for Service {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (endpoint, protocol) = match text.split_once('/') {
+            Some((endpoint, protocol)) => (endpoint, protocol_named(protocol)?),
+            None => (text, Protocol::Tcp),
+        };
+        Ok(Self {
+            endpoint: endpoint.parse()?,
+            protocol,
+        })
+    }
+}
+
+/// The protocol with this name.
+pub(super) fn protocol_named(name: &str) -> Result<Protocol, String> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Icmp]
+        .into_iter()
+        .find(|protocol| protocol.name() == name.to_ascii_lowercase())
+        .ok_or_else(|| format!("\"{name}\" is no protocol that is known here: tcp, udp or icmp"))
+}
+
+/// The packet of this client that asks for this service.
+pub(super) fn question(client: Endpoint, service: Service) -> Question {
+    Question {
+        client: client.address,
+        client_port: client.port,
+        vip: service.endpoint.address,
+        port: service.endpoint.port,
+        protocol: service.protocol,
     }
 }
 

@@ -7,18 +7,23 @@ use super::args::Format;
 use super::output::{print, print_json};
 use super::render::connections;
 use super::run::connect;
-use crate::control::client::Client;
+use crate::control::client::{Client, ClientError};
 use crate::control::{Outcome, Request};
-use crate::status::HostState;
-use std::path::Path;
+use crate::status::{HostState, HostStatus};
+use anyhow::{Context, ensure};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// NLB's event for a drainstop that was interrupted.
 const INTERRUPTED: u16 = 45;
 /// Time between two looks at a host that drains.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the next daemon may take until it answers.
+const NEXT_DAEMON: Duration = Duration::from_secs(10);
+/// Time between two attempts to reach it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Gives a command and tells what came of it.
 pub(super) fn command(
@@ -70,6 +75,56 @@ pub(super) fn drainstop(
         })?;
     }
     tell(&outcome, &command, format)
+}
+
+/// Puts a program in the place of the daemon, and waits until that serves.
+pub(super) fn upgrade(
+    socket: Option<&Path>,
+    program: Option<PathBuf>,
+    format: &Format,
+) -> anyhow::Result<ExitCode> {
+    let program = match program {
+        Some(program) => program.canonicalize(),
+        None => std::env::current_exe(),
+    };
+    let program = program.context("the program cannot be found")?;
+    let command = Request::Upgrade { program };
+    let mut client = connect(socket)?;
+    let before = client.status()?.host;
+    let outcome = match client.command(&command) {
+        Ok(outcome) => outcome,
+        // The daemon that was asked is no more.
+        Err(ClientError::Broken(_)) => await_next(socket, &before)?,
+        Err(error) => return Err(error.into()),
+    };
+    tell(&outcome, &command, format)
+}
+
+/// Waits for the daemon that takes the place of the one that said this.
+fn await_next(socket: Option<&Path>, before: &HostStatus) -> anyhow::Result<Outcome> {
+    let deadline = Instant::now() + NEXT_DAEMON;
+    let status = loop {
+        let status = connect(socket).and_then(|mut client| Ok(client.status()?));
+        match status {
+            Ok(status) => break status,
+            Err(error) if Instant::now() >= deadline => {
+                return Err(
+                    error.context("the daemon was replaced, and the next one does not answer")
+                );
+            }
+            Err(_) => thread::sleep(LOOK_AGAIN),
+        }
+    };
+    let (id, host) = (status.host.id, status.host);
+    ensure!(
+        host.upgrades == before.upgrades + 1,
+        "the daemon of host {id} was replaced, but the next one could not go on where it was and begins anew: \
+         \"covey events\" says why"
+    );
+    Ok(Outcome::ok(format!(
+        "the daemon of host {id} is covey {} now (it was {})",
+        host.version, before.version
+    )))
 }
 
 /// Waits until the host does not drain any more, and tells `show` how many connections are left when that changes.

@@ -2,8 +2,8 @@
 //!
 //! Called by [`super::main`] with parsed arguments. Specification: docs/design.md, "Command line".
 
-use super::args::{Cli, Command, Format};
-use super::operate::{command, drainstop};
+use super::args::{Cli, Command, Format, question};
+use super::operate::{command, drainstop, upgrade};
 use super::output::{print, print_json, print_json_line, wants_colours};
 use super::render::{self, CheckSummary, ClusterMacs, Paint, QuerySummary};
 use crate::config::{Config, Machine};
@@ -12,6 +12,7 @@ use crate::control::{Request, default_socket};
 use crate::status::EventRecord;
 use anyhow::Context;
 use std::io::{self, IsTerminal};
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -19,7 +20,15 @@ use tracing_subscriber::EnvFilter;
 pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let socket = cli.socket.as_deref();
     match cli.command {
-        Command::Run { config } => run_daemon(&config.path, socket),
+        Command::Run { config, take_over } => run_daemon(&config.path, socket, take_over),
+        Command::Prepare {
+            config,
+            state,
+            counters,
+        } => {
+            let config = Config::load(&config.path, &Machine)?;
+            crate::daemon::prepare(&config, state, &counters)
+        }
         Command::Check { config, format } => {
             let summary = CheckSummary::of(&Config::load(&config.path, &Machine)?);
             report(&format, &summary, |_| render::check(&summary))
@@ -45,6 +54,16 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 render::rules(&status, paint)
             })
         }
+        Command::Why {
+            client,
+            service,
+            format,
+        } => {
+            let explanation = connect(socket)?.why(question(client, service))?;
+            report(&format, &explanation, |paint| {
+                render::why(&explanation, paint)
+            })
+        }
         Command::Start { format } => return command(socket, &Request::Start {}, &format),
         Command::Stop { format } => return command(socket, &Request::Stop {}, &format),
         Command::Drainstop {
@@ -55,6 +74,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Suspend { format } => return command(socket, &Request::Suspend {}, &format),
         Command::Resume { format } => return command(socket, &Request::Resume {}, &format),
         Command::Reload { format } => return command(socket, &Request::Reload {}, &format),
+        Command::Upgrade { program, format } => return upgrade(socket, program, &format),
         Command::Enable { ports, format } => {
             return command(socket, &Request::Enable(ports.ports()), &format);
         }
@@ -74,7 +94,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
+fn run_daemon(path: &Path, socket: Option<&Path>, take_over: Option<RawFd>) -> anyhow::Result<()> {
     let mut config = Config::load(path, &Machine)?;
     if let Some(socket) = socket {
         config.daemon.socket = socket.to_owned();
@@ -87,7 +107,7 @@ fn run_daemon(path: &Path, socket: Option<&Path>) -> anyhow::Result<()> {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
-    crate::daemon::run(path, config)
+    crate::daemon::run(path, config, take_over)
 }
 
 pub(super) fn connect(socket: Option<&Path>) -> anyhow::Result<Client> {

@@ -1,15 +1,16 @@
 //! Golden tests: every character of what the commands print, from hand-made values, and every help text.
 
-use super::args::Cli;
+use super::args::{Cli, Endpoint, question};
 use super::as_covey;
 use super::render::{
     CheckSummary, ClusterMacs, Paint, QuerySummary, Wlbs, check, event, ip2mac, query, rules,
-    status,
+    status, why,
 };
 use crate::config::{Config, System, TextFile};
 use crate::control::Ports;
 use crate::host::Interface;
 use crate::status::*;
+use crate::why::*;
 use clap::CommandFactory;
 use covey_proto::ids::Mac;
 use insta::assert_snapshot;
@@ -25,6 +26,7 @@ fn member(id: u8, state: HostState) -> MemberStatus {
         name: format!("h{id}"),
         dip: [10, 77, 0, id].into(),
         mac: format!("02:00:00:00:00:{id:02x}"),
+        protocol_version: 1,
         state,
         last_heartbeat_ms: f64::from(id - 1) * 137.25,
         alive: true,
@@ -50,6 +52,8 @@ fn rule(index: u8, ports: Option<(u16, u16)>, mode: &str, share: &[(u8, usize)])
         handling_priority: (mode == "single").then_some(2),
         map: usize::from(index != 0),
         share: share.iter().copied().collect(),
+        packets_accepted: 1234 * u64::from(index),
+        packets_dropped: 98_765 * u64::from(index),
     }
 }
 
@@ -70,6 +74,7 @@ pub(super) fn converged() -> Status {
             default_host: Some(1),
             period_ms: 1000.0,
             tolerance: 5,
+            feature_level: 1,
             authenticated: true,
         },
         host: HostStatus {
@@ -89,6 +94,7 @@ pub(super) fn converged() -> Status {
             lease_ms: 4180.5,
             pid: 4242,
             version: "0.1.0".to_owned(),
+            upgrades: 0,
         },
         hosts: [1, 2, 3]
             .map(|id| member(id, HostState::Converged))
@@ -208,6 +214,14 @@ fn alone() -> Status {
     status
 }
 
+/// Three hosts of which two have the next version already.
+fn half_upgraded() -> Status {
+    let mut status = converged();
+    status.hosts[0].protocol_version = 2;
+    status.hosts[2].protocol_version = 2;
+    status
+}
+
 fn answer(status: &Status) -> String {
     query(&QuerySummary::of(status), PLAIN)
 }
@@ -230,6 +244,22 @@ fn status_of_a_converging_host() {
 #[test]
 fn status_of_a_stopped_host() {
     assert_snapshot!(status(&stopped(), false, PLAIN));
+}
+
+#[test]
+fn status_during_a_rolling_upgrade() {
+    let mut upgraded = half_upgraded();
+    assert_snapshot!(status(&upgraded, false, PLAIN));
+    let level = |status: &Status| {
+        let text = super::render::status(status, false, PLAIN);
+        let line = text.lines().find(|line| line.starts_with("Heartbeat"));
+        line.unwrap().rsplit_once(", feature").unwrap().1.to_owned()
+    };
+    upgraded.hosts[2].protocol_version = 1;
+    assert_eq!(level(&upgraded), " level 1 (host 1 speaks 2)");
+    // A host that is gone holds nobody up, and what it could speak does not matter.
+    upgraded.hosts[0].alive = false;
+    assert_eq!(level(&upgraded), " level 1");
 }
 
 #[test]
@@ -376,10 +406,160 @@ fn macs_of_an_address() {
     assert_snapshot!(ip2mac(&macs) + &serde_json::to_string_pretty(&macs).unwrap());
 }
 
-/// A machine whose only file is the configuration.
-struct Bench(&'static str);
+#[test]
+fn why_in_every_form() {
+    let judged = |verdict: &str, reason: &str| Judgement {
+        verdict: verdict.to_owned(),
+        reason: reason.to_owned(),
+        explanation: format!("This is what {reason} means."),
+    };
+    let host = |id: u8| Named {
+        id,
+        name: format!("h{id}"),
+    };
+    let other = |id, verdict, reason| Other {
+        host: host(id),
+        judgement: judged(verdict, reason),
+    };
+    let place = Place {
+        bucket: 815,
+        owner: Some(host(2)),
+        row: RowState {
+            mine: false,
+            shared: false,
+            lingering: true,
+        },
+        judgement: judged("drop", "not_mine"),
+        established: Some(Established {
+            here: judged("accept", "lingering"),
+            elsewhere: judged("drop", "not_mine"),
+        }),
+        others: vec![other(2, "accept", "mine"), other(13, "drop", "not_mine")],
+    };
+    let moved = Explanation {
+        question: Question {
+            client: "192.0.2.7".parse().unwrap(),
+            client_port: Some(40_000),
+            vip: "10.77.0.100".parse().unwrap(),
+            port: Some(80),
+            protocol: Protocol::Tcp,
+        },
+        host: host(1),
+        epoch: 12,
+        rule: Covering {
+            index: 1,
+            vip: None,
+            start: Some(80),
+            end: Some(80),
+            mode: "multiple".to_owned(),
+            affinity: "none".to_owned(),
+        },
+        place: Some(place.clone()),
+        ports_by_owner: BTreeMap::new(),
+    };
+    let mut open = moved.clone();
+    open.question.client_port = None;
+    open.place = None;
+    open.ports_by_owner = [(1, 21_845), (2, 43_690)].into();
+    let mut fenced = moved.clone();
+    fenced.question = Question {
+        client: "2001:db8::7".parse().unwrap(),
+        client_port: None,
+        vip: "fd77::100".parse().unwrap(),
+        port: None,
+        protocol: Protocol::Icmp,
+    };
+    fenced.rule = Covering {
+        index: 0,
+        vip: None,
+        start: None,
+        end: None,
+        mode: "default".to_owned(),
+        affinity: "single".to_owned(),
+    };
+    fenced.epoch = 0;
+    fenced.place = Some(Place {
+        owner: None,
+        row: RowState {
+            mine: false,
+            shared: false,
+            lingering: false,
+        },
+        judgement: judged("drop", "fenced"),
+        established: None,
+        others: Vec::new(),
+        ..place
+    });
+    let texts = [&moved, &open, &fenced].map(|it| why(it, PLAIN));
+    assert_snapshot!("why_text", texts.join("---\n"));
+    assert_snapshot!("why_json", serde_json::to_string_pretty(&moved).unwrap());
+    assert_snapshot!("wlbs_filter", Wlbs::new(&converged()).filter(&moved));
+}
 
-impl System for Bench {
+#[test]
+fn ends_of_packets_are_read() {
+    let read = |client: &str, service: &str| {
+        Ok::<_, String>(question(client.parse::<Endpoint>()?, service.parse()?))
+    };
+    let asked = read("[2001:db8::7]:40000", "[fd77::100]:53/UDP").unwrap();
+    assert_eq!(asked.client_port.zip(asked.port), Some((40_000, 53)));
+    assert_eq!(asked.protocol, Protocol::Udp);
+    let asked = read("2001:db8::7", "fd77::100/icmp").unwrap();
+    assert_eq!((asked.client_port, asked.port), (None, None));
+    assert_eq!(
+        read("10.0.0.1:9", "10.0.0.2:80").unwrap().protocol,
+        Protocol::Tcp
+    );
+    for (client, service, sentence) in [
+        (
+            "10.0.0.1:0",
+            "10.0.0.2:80",
+            "\"0\" is no port: write a number from 1 to 65535",
+        ),
+        (
+            "10.0.0.1",
+            "10.0.0.2:65536",
+            "\"65536\" is no port: write a number from 1 to 65535",
+        ),
+        (
+            "10.0.0.1",
+            "10.0.0.2:http",
+            "\"http\" is no port: write a number from 1 to 65535",
+        ),
+        (
+            "10.0.0.300",
+            "10.0.0.2:80",
+            "\"10.0.0.300\" is no IP address",
+        ),
+        (
+            "[10.0.0.1]:9",
+            "10.0.0.2:80",
+            "\"[10.0.0.1]\" is no IP address",
+        ),
+        (
+            "[2001:db8::7:9",
+            "10.0.0.2:80",
+            "\"[2001:db8::7\" is no IP address",
+        ),
+        (
+            "10.0.0.1",
+            "www.example.com",
+            "\"www.example.com\" is no IP address",
+        ),
+        (
+            "10.0.0.1",
+            "10.0.0.2:80/sctp",
+            "\"sctp\" is no protocol that is known here: tcp, udp or icmp",
+        ),
+    ] {
+        assert_eq!(read(client, service).unwrap_err(), sentence);
+    }
+}
+
+/// A machine whose only file is the configuration.
+struct Bench<'a>(&'a str);
+
+impl System for Bench<'_> {
     fn read(&self, _: &Path) -> io::Result<TextFile> {
         Ok(TextFile {
             mode: 0o600,
@@ -452,6 +632,48 @@ fn a_good_configuration_in_summary() {
         "check_json",
         serde_json::to_string_pretty(&summary).unwrap()
     );
+}
+
+#[test]
+fn rules_that_part_tunnels_from_their_control_are_named() {
+    let noted = |rule: &str| {
+        let file = format!(
+            r#"
+            [cluster]
+            name = "vpn"
+            vips = ["10.77.0.100/24"]
+            auth = "none"
+            [host]
+            id = 1
+            interface = "eth0"
+            [[rule]]
+            {rule}
+            "#
+        );
+        let config = Config::load(Path::new("covey.toml"), &Bench(&file)).unwrap();
+        let text = check(&CheckSummary::of(&config));
+        text.lines()
+            .filter_map(|line| line.strip_prefix("Note: "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let note = noted("ports = 1723\nprotocol = \"tcp\"\naffinity = \"none\"");
+    assert_eq!(
+        note,
+        [
+            "rule 1 has affinity none: GRE of PPTP (TCP 1723) will not be where their control connection is; \
+          if there are such tunnels, use affinity single"
+        ]
+    );
+    for harmless in [
+        "ports = 1723\naffinity = \"single\"",
+        "ports = 1723\nprotocol = \"udp\"\naffinity = \"none\"",
+        "ports = 500\nmode = \"disabled\"",
+        "ports = 80\naffinity = \"none\"",
+    ] {
+        assert!(noted(harmless).is_empty(), "{harmless}");
+    }
+    assert_eq!(noted("ports = \"0-65535\"\naffinity = \"none\"").len(), 1);
 }
 
 #[test]

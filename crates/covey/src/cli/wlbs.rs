@@ -5,12 +5,13 @@
 //! whoever names one is told so. Called by [`super::run`]. Answers: [`super::render::Wlbs`].
 
 use super::BAD_USAGE;
-use super::args::PortOrAll;
+use super::args::{PortOrAll, Service, protocol_named, question};
 use super::output::print;
 use super::render::Wlbs;
 use super::run::connect;
 use crate::control::{Outcome, Ports, Request};
 use crate::status::{HostStatus, Status};
+use crate::why::Question;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ Usage: wlbs <verb> [<what>] [<target>]
   ip2mac <cluster>              the MACs that belong to a cluster IP
   query                         state of this host and members of its cluster
   queryport [<vip>:]<port>      state of the port rule that holds the port
+  filter <protocol> <client>[:<port>] <vip>[:<port>]
+                                whether this host takes such a packet, and why
   params                        the parameters in force
   display                       parameters, state, recent events and port rules
   start, stop                   join the cluster, leave it
@@ -44,6 +47,7 @@ enum Verb {
     Query,
     Queryport(Ports),
     Params,
+    Filter(Question),
     Display,
     Command(Request),
 }
@@ -75,7 +79,12 @@ pub(super) fn run(words: &[String], socket: Option<&Path>) -> anyhow::Result<Exi
             print(&Wlbs::ip2mac(ip))?;
             return Ok(ExitCode::SUCCESS);
         }
-        Verb::Query | Verb::Queryport(_) | Verb::Params | Verb::Display | Verb::Command(_) => {}
+        Verb::Query
+        | Verb::Queryport(_)
+        | Verb::Params
+        | Verb::Filter(_)
+        | Verb::Display
+        | Verb::Command(_) => {}
     }
     let mut client = connect(socket)?;
     let status = client.status()?;
@@ -90,6 +99,7 @@ pub(super) fn run(words: &[String], socket: Option<&Path>) -> anyhow::Result<Exi
     let (text, done) = match &verb {
         Verb::Queryport(ports) => wlbs.queryport(ports),
         Verb::Params => (wlbs.params(), true),
+        Verb::Filter(question) => (wlbs.filter(&client.why(*question)?), true),
         Verb::Display => (wlbs.display(&client.events(0, false)?), true),
         Verb::Command(command) => {
             let outcome: Outcome = client.command(command)?;
@@ -155,6 +165,14 @@ fn parse(words: &[String]) -> Result<(Verb, Target), String> {
                 words = &[];
             }
             Verb::Display
+        }
+        "filter" => {
+            let mut next =
+                |what| take(&mut words).ok_or_else(|| format!("filter needs to know which {what}"));
+            let protocol = protocol_named(next("protocol")?)?;
+            let client = next("client")?.parse()?;
+            let endpoint = next("virtual IP")?.parse()?;
+            Verb::Filter(question(client, Service { endpoint, protocol }))
         }
         "ip2mac" => {
             let word = take(&mut words).ok_or("ip2mac needs the IP of a cluster")?;
@@ -349,6 +367,16 @@ mod tests {
                 Verb::Command(Request::Enable(ports(Some("fd77::100"), Some(80)))),
             ),
             ("queryport 80", Verb::Queryport(ports(None, Some(80)))),
+            (
+                "filter TCP 192.0.2.7:40000 10.77.0.100:80",
+                Verb::Filter(Question {
+                    client: "192.0.2.7".parse().unwrap(),
+                    client_port: Some(40_000),
+                    vip: "10.77.0.100".parse().unwrap(),
+                    port: Some(80),
+                    protocol: crate::why::Protocol::Tcp,
+                }),
+            ),
         ] {
             assert_eq!(read(line), Ok((verb, here.clone())), "{line}");
         }
@@ -394,6 +422,9 @@ mod tests {
             "enable [fd77::100]80",
             "enable 10.0.0.300:80",
             "queryport",
+            "filter",
+            "filter gre 192.0.2.7 10.77.0.100",
+            "filter tcp 192.0.2.7",
             "ip2mac",
             "ip2mac www.example.com",
             "stop /passw secret",

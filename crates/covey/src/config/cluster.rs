@@ -9,15 +9,17 @@ use super::system::System;
 use super::{Cluster, Vip};
 use crate::duration;
 use covey_filter::MAX_VIPS;
-use covey_proto::config::{Auth, ClusterMode, Key, Quorum, Timing};
+use covey_proto::config::{Auth, ClusterMode, Key, Quorum, SourceMac, Timing};
 use covey_proto::ids::MAX_HOSTS;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 use toml::Spanned;
 
 /// NLB's AliveMsgPeriod and AliveMsgTolerance.
+/// Beyond that it is no bound any more.
+const LONGEST_LINGER: Duration = Duration::from_secs(720 * 60 * 60);
 const DEFAULT_TIMING: Timing = Timing {
     period: Duration::from_secs(1),
     tolerance: 5,
@@ -86,6 +88,20 @@ pub(super) fn read(
     );
     let auth = read_auth(spanned, directory, system, problems);
     let quorum = read_quorum(section, problems);
+    let source_mac = problems.read_or(section.source_mac.as_ref(), SourceMac::Host, |word| {
+        choice(
+            "source_mac",
+            word,
+            &[
+                ("host", SourceMac::Host),
+                ("masked", SourceMac::Masked),
+                ("cluster", SourceMac::Cluster),
+            ],
+        )
+    });
+    let max_linger = problems.read_or(section.max_linger.as_ref(), None, |text| {
+        max_linger(text).map(Some)
+    });
     Some(Cluster {
         name: name?,
         vips: vips?,
@@ -97,6 +113,9 @@ pub(super) fn read(
         auth: auth?,
         quorum: quorum?,
         unicast_fallback: section.unicast_fallback.unwrap_or(true),
+        max_linger: max_linger?,
+        source_mac: source_mac?,
+        filter_icmp: section.filter_icmp.unwrap_or(true),
     })
 }
 
@@ -109,6 +128,17 @@ where
         .ok()
         .filter(|value| (&least..=&most).contains(&value))
         .ok_or_else(|| format!("{key} {number} is not possible: it runs from {least} to {most}"))
+}
+
+fn max_linger(text: &str) -> Result<Duration, String> {
+    let time = duration::parse(text).map_err(|reason| format!("max_linger {reason}"))?;
+    if (Duration::from_secs(1)..=LONGEST_LINGER).contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!(
+            "max_linger \"{text}\" is not possible: it runs from 1s to 720h; leave it out for no limit"
+        ))
+    }
 }
 
 fn period(text: &str) -> Result<Duration, String> {
@@ -124,7 +154,8 @@ fn period(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// All virtual IPs, or `None` if something is wrong with one of them.
+/// All virtual IPs, or `None` if something is wrong with one of them. The primary comes first: it is the first that is
+/// IPv4, as NLB's, so that a cluster that takes up IPv6 keeps its MAC; or the first of all.
 fn read_vips(
     vips: &Spanned<Vec<Spanned<String>>>,
     problems: &mut Problems<'_>,
@@ -156,30 +187,50 @@ fn read_vips(
             );
         }
     }
-    read.into_iter().collect()
+    let mut vips: Vec<Vip> = read.into_iter().collect::<Option<_>>()?;
+    if let Some(primary) = vips.iter().position(|vip| vip.address.is_ipv4()) {
+        vips[..=primary].rotate_right(1);
+    }
+    Some(vips)
 }
 
 fn vip(text: &str) -> Result<Vip, String> {
     let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
-    if address.parse::<Ipv6Addr>().is_ok() {
-        return Err("IPv6 virtual IPs are not supported by this version".to_owned());
-    }
-    let address: Ipv4Addr = address
+    let address: IpAddr = address
         .parse()
-        .map_err(|_| format!("\"{address}\" is not an IPv4 address"))?;
+        .map_err(|_| format!("\"{address}\" is not an IP address"))?;
+    let (usual, longest) = if address.is_ipv4() {
+        (24, 32)
+    } else {
+        (64, 128)
+    };
     if prefix.is_empty() {
         return Err(format!(
-            "virtual IP {address} has no prefix length: write it with its network's, like \"{address}/24\""
+            "virtual IP {address} has no prefix length: write it with its network's, like \"{address}/{usual}\""
         ));
     }
     let prefix = prefix
         .parse::<u8>()
         .ok()
-        .filter(|prefix| (1..=32).contains(prefix))
+        .filter(|prefix| (1..=longest).contains(prefix))
         .ok_or_else(|| {
-            format!("prefix length \"{prefix}\" is not possible: it runs from 1 to 32")
+            format!("prefix length \"{prefix}\" is not possible: it runs from 1 to {longest}")
         })?;
-    let useless = if address.is_multicast() {
+    let useless = match address {
+        IpAddr::V4(address) => useless_v4(address, prefix),
+        IpAddr::V6(address) => useless_v6(address, prefix),
+    };
+    match useless {
+        Some(what) => Err(format!(
+            "{address}/{prefix} is {what}: a virtual IP is an unused address of the hosts' network"
+        )),
+        None => Ok(Vip { address, prefix }),
+    }
+}
+
+/// What an address is that no host can have on such a network.
+fn useless_v4(address: Ipv4Addr, prefix: u8) -> Option<&'static str> {
+    if address.is_multicast() {
         Some("a multicast address")
     } else if address.is_loopback() {
         Some("a loopback address")
@@ -191,12 +242,26 @@ fn vip(text: &str) -> Result<Vip, String> {
         Some("the broadcast address of its network")
     } else {
         None
-    };
-    match useless {
-        Some(what) => Err(format!(
-            "{address}/{prefix} is {what}: a virtual IP is an unused address of the hosts' network"
-        )),
-        None => Ok(Vip { address, prefix }),
+    }
+}
+
+/// As [`useless_v4`]. Link-local addresses are left out because clients can only name them together with an
+/// interface, and IPv4 in IPv6's clothes because no packet on the wire has it.
+fn useless_v6(address: Ipv6Addr, prefix: u8) -> Option<&'static str> {
+    if address.is_multicast() {
+        Some("a multicast address")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if address.is_unspecified() {
+        Some("not the address of a host")
+    } else if address.is_unicast_link_local() {
+        Some("a link-local address")
+    } else if address.to_ipv4_mapped().is_some() {
+        Some("an IPv4 address in IPv6 notation")
+    } else if prefix <= 126 && address.to_bits() << prefix == 0 {
+        Some("the address of all routers of its network")
+    } else {
+        None
     }
 }
 

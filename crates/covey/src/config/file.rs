@@ -33,6 +33,9 @@ pub(super) struct ClusterSection {
     pub(super) quorum: Option<Spanned<String>>,
     pub(super) size: Option<Spanned<i64>>,
     pub(super) unicast_fallback: Option<bool>,
+    pub(super) max_linger: Option<Spanned<String>>,
+    pub(super) source_mac: Option<Spanned<String>>,
+    pub(super) filter_icmp: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,7 +11,7 @@ use super::system::System;
 use super::{Daemon, Host, InitialState, Vip, XdpMode};
 use crate::host::Interface;
 use covey_proto::ids::{HostId, MAX_HOSTS};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use toml::Spanned;
 use tracing_subscriber::EnvFilter;
@@ -127,7 +127,7 @@ fn read_dip(
     vips: &[Vip],
     problems: &mut Problems<'_>,
 ) -> Option<Ipv4Addr> {
-    let is_vip = |address: Ipv4Addr| vips.iter().any(|vip| vip.address == address);
+    let is_vip = |address: Ipv4Addr| vips.iter().any(|vip| vip.address == IpAddr::V4(address));
     let Some(dip) = &section.dip else {
         let interface = interface?;
         let first = interface.addresses.iter().copied().find(|a| !is_vip(*a));
@@ -135,7 +135,8 @@ fn read_dip(
             problems.add(
                 section.interface.as_ref().map(Spanned::span),
                 format!(
-                    "{0} has no IPv4 address of its own: give it one (ip address add ADDRESS/PREFIX dev {0})",
+                    "{0} has no IPv4 address of its own, which hosts need to reach each other: \
+                     give it one (ip address add ADDRESS/PREFIX dev {0})",
                     interface.name
                 ),
             );
@@ -145,7 +146,13 @@ fn read_dip(
     problems.read(dip, |text| {
         let address: Ipv4Addr = text
             .parse()
-            .map_err(|_| format!("dip \"{text}\" is not an IPv4 address"))?;
+            .map_err(|_| match text.parse::<IpAddr>() {
+                Ok(_) => format!(
+                    "dip {text} is an IPv6 address: the dedicated IP is IPv4, because heartbeats carry it; \
+                     the virtual IPs may be of both kinds"
+                ),
+                Err(_) => format!("dip \"{text}\" is not an IPv4 address"),
+            })?;
         if is_vip(address) {
             return Err(format!(
                 "dip {address} is a virtual IP: the dedicated IP belongs to this host alone"

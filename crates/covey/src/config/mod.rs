@@ -26,7 +26,9 @@ pub use system::{Machine, System, TextFile};
 use crate::config::file::ConfigFile;
 use crate::config::problem::Problems;
 use covey_proto::PortState;
-use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, Timing, cluster_mac};
+use covey_proto::config::{
+    Auth, ClusterConfig, ClusterMode, Quorum, SourceMac, Timing, cluster_mac,
+};
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Claim, RuleSet};
 use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
@@ -66,14 +68,20 @@ pub struct Cluster {
     pub quorum: Quorum,
     /// Whether hosts that cannot broadcast to each other go on by unicast.
     pub unicast_fallback: bool,
+    /// After how long without data a connection is reset whose bucket has moved on.
+    pub max_linger: Option<Duration>,
+    /// What the frames of virtual IPs have as their Ethernet source.
+    pub source_mac: SourceMac,
+    /// Whether the default host alone answers pings, and takes other ICMP that is no error; else every host does.
+    pub filter_icmp: bool,
 }
 
 /// A virtual IP and its network, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vip {
     /// The address.
-    pub address: Ipv4Addr,
-    /// Length of its network's prefix, 1 to 32 (NLB: ClusterNetworkMask).
+    pub address: IpAddr,
+    /// Length of its network's prefix, 1 to 32 or 1 to 128 (NLB: ClusterNetworkMask).
     pub prefix: u8,
 }
 
@@ -196,6 +204,18 @@ impl Config {
                 "cluster.unicast_fallback",
                 old_cluster.unicast_fallback != new_cluster.unicast_fallback,
             ),
+            (
+                "cluster.max_linger",
+                old_cluster.max_linger != new_cluster.max_linger,
+            ),
+            (
+                "cluster.source_mac",
+                old_cluster.source_mac != new_cluster.source_mac,
+            ),
+            (
+                "cluster.filter_icmp",
+                old_cluster.filter_icmp != new_cluster.filter_icmp,
+            ),
             ("host.id", old_host.id != new_host.id),
             ("host.name", old_host.name != new_host.name),
             ("host.interface", old_host.interface != new_host.interface),
@@ -241,17 +261,13 @@ impl Config {
             quorum: self.cluster.quorum,
             version: PROTOCOL_VERSION,
             unicast_fallback: self.cluster.unicast_fallback,
+            max_linger: self.cluster.max_linger,
+            source_mac: self.cluster.source_mac,
+            filter_icmp: self.cluster.filter_icmp,
             legacy: self.host.legacy_heartbeats,
             clock_granularity,
             incarnation,
         }
-    }
-}
-
-impl Vip {
-    /// The address in the form that rules and status use.
-    pub fn ip(self) -> IpAddr {
-        IpAddr::V4(self.address)
     }
 }
 

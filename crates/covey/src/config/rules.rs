@@ -11,7 +11,7 @@ use crate::duration;
 use covey_filter::USER_RULES;
 use covey_proto::ids::MAX_HOSTS;
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 use toml::Spanned;
 
@@ -47,7 +47,7 @@ pub(super) fn read(
         rules.push(everything_shared());
         claims.push(Claim::EQUAL_WEIGHT);
     }
-    let vips: Vec<IpAddr> = vips?.iter().map(|vip| vip.ip()).collect();
+    let vips: Vec<IpAddr> = vips?.iter().map(|vip| vip.address).collect();
     match RuleSet::new(vips, rules) {
         Ok(rules) => Some((rules, claims)),
         Err(error) => {
@@ -262,9 +262,9 @@ fn sticky(text: &str) -> Result<Duration, String> {
 }
 
 fn vip(text: &str, vips: Option<&[Vip]>) -> Result<IpAddr, String> {
-    let address: Ipv4Addr = text
+    let address: IpAddr = text
         .parse()
-        .map_err(|_| format!("vip \"{text}\" is not an IPv4 address"))?;
+        .map_err(|_| format!("vip \"{text}\" is not an IP address"))?;
     match vips {
         Some(vips) if !vips.iter().any(|vip| vip.address == address) => {
             let known: Vec<String> = vips.iter().map(|vip| vip.address.to_string()).collect();
@@ -273,7 +273,7 @@ fn vip(text: &str, vips: Option<&[Vip]>) -> Result<IpAddr, String> {
                 known.join(", ")
             ))
         }
-        _ => Ok(IpAddr::V4(address)),
+        _ => Ok(address),
     }
 }
 

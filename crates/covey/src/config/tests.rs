@@ -132,11 +132,14 @@ complains! {
     useless_ips: with_line("[\"10.77.0.100/24\", \"10.77.0.101/24\"]",
         "[\"10.77.0.0/24\",\n \"10.77.0.255/24\",\n \"224.0.0.1/4\",\n \"127.0.0.1/8\",\n \"0.0.0.0/24\",\n \"10.77.0.9\",\n \"10.77.0.9/33\"]");
     duplicate_vip: with_line("10.77.0.101/24", "10.77.0.100/24");
-    ipv6_vip: with_line("10.77.0.101/24", "fd77::100/64");
+    useless_ipv6: with_line("[\"10.77.0.100/24\", \"10.77.0.101/24\"]",
+        "[\"fd77::/64\",\n \"ff02::1/64\",\n \"::1/128\",\n \"::/64\",\n \"fe80::100/64\",\n \"::ffff:10.77.0.9/96\",\n \"fd77::9\",\n \"fd77::9/129\"]");
+    duplicate_ipv6: with_line("\"10.77.0.101/24\"", "\"fd77::100/64\", \"FD77:0::100/48\"");
     mode_multicast: with_line("[host]", "mode = \"multicast\"\n[host]");
     mode_unknown: with_line("[host]", "mode = \"anycast\"\n[host]");
     period_without_unit: with_line("[host]", "period = \"1000\"\n[host]");
     period_too_short: with_line("[host]", "period = \"5ms\"\n[host]");
+    max_linger_too_long: with_line("[host]", "max_linger = \"721h\"\n[host]");
     tolerance_zero: with_line("[host]", "tolerance = 0\n[host]");
     majority_without_size: with_line("[host]", "quorum = \"majority\"\n[host]");
     size_without_majority: with_line("[host]", "size = 3\n[host]");
@@ -155,6 +158,7 @@ complains! {
     interface_not_ethernet: with_line("eth0", "lo");
     interface_without_address: with_line("eth0", "eth1");
     dip_not_on_interface: with_line("id = 1", "id = 1\ndip = \"10.77.0.9\"");
+    dip_is_ipv6: with_line("id = 1", "id = 1\ndip = \"fd77::1\"");
     dip_is_a_vip: with_line("id = 1", "id = 1\ndip = \"10.77.0.100\"");
     initial_state_unknown: with_line("id = 1", "id = 1\ninitial_state = \"asleep\"");
     persist_state_is_a_text: with_line("id = 1", "id = 1\npersist_state = \"yes\"");
@@ -168,6 +172,8 @@ complains! {
     sticky_values: with_rules("[[rule]]\nports = 80\nsticky = \"25h\"\n[[rule]]\nports = 81\nsticky = \"1.5s\"\n\
         [[rule]]\nports = 82\nsticky = \"20\"\n[[rule]]\nports = 83\nsticky = \"0s\"\n");
     rule_for_unknown_vip: with_rules("[[rule]]\nports = 80\nvip = \"10.77.0.102\"\n");
+    rule_for_unknown_ipv6: with_rules("[[rule]]\nports = 80\nvip = \"fd77::102\"\n");
+    rule_for_no_address: with_rules("[[rule]]\nports = 80\nvip = \"www\"\n");
     ports_backwards: with_rules("[[rule]]\nports = \"2000-1000\"\n");
     port_70000: with_rules("[[rule]]\nports = 70000\n");
     no_ports: with_rules("[[rule]]\nprotocol = \"tcp\"\n");
@@ -240,6 +246,41 @@ fn what_is_left_out_has_nlbs_defaults() {
 }
 
 #[test]
+fn the_primary_virtual_ip_is_ipv4_if_any_is() {
+    let vips = |list: &str| {
+        let text = with_line("[\"10.77.0.100/24\", \"10.77.0.101/24\"]", list);
+        load(&text).unwrap()
+    };
+    let mixed =
+        vips("[\"fd77::100/64\", \"fd77::101/128\", \"10.77.0.100/24\", \"10.77.0.101/24\"]");
+    let shown: Vec<String> = mixed.cluster.vips.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "10.77.0.100/24",
+            "fd77::100/64",
+            "fd77::101/128",
+            "10.77.0.101/24"
+        ]
+    );
+    assert_eq!(mixed.cluster_mac().to_string(), "02:bf:0a:4d:00:64");
+
+    let ipv6 = vips("[\"fd77::100/64\", \"fd77::101/64\"]");
+    assert_eq!(ipv6.rules.primary(), "fd77::100".parse::<IpAddr>().unwrap());
+    assert_eq!(ipv6.cluster_mac().to_string(), "02:bf:fd:77:01:00");
+}
+
+#[test]
+fn a_rule_may_be_for_an_ipv6_address() {
+    let text = with_line("10.77.0.101/24", "fd77::100/64");
+    let config = load(&format!(
+        "{text}[[rule]]\nports = 80\nvip = \"fd77:0:0::100\"\n"
+    ));
+    let vip = config.unwrap().rules.rules()[0].vip;
+    assert_eq!(vip, Some("fd77::100".parse().unwrap()));
+}
+
+#[test]
 fn every_key_has_its_meaning() {
     let config = load(
         r#"
@@ -253,6 +294,9 @@ fn every_key_has_its_meaning() {
         quorum = "majority"
         size = 5
         unicast_fallback = false
+        max_linger = "36h"
+        source_mac = "masked"
+        filter_icmp = false
         [host]
         id = 64
         name = "h64"
@@ -305,6 +349,9 @@ fn every_key_has_its_meaning() {
     assert_eq!(core.timing.tolerance, 8);
     assert_eq!(core.quorum, Quorum::Majority(5));
     assert!(!core.unicast_fallback);
+    assert_eq!(core.max_linger, Some(Duration::from_secs(36 * 3600)));
+    assert_eq!(core.source_mac, SourceMac::Masked);
+    assert!(!core.filter_icmp);
     let key = core.auth.signing().expect("heartbeats are signed");
     assert_eq!(key.secret[..4], [0x00, 0x11, 0x22, 0x33]);
     assert_eq!(key.secret[28..], [0xCC, 0xDD, 0xEE, 0xFF]);

@@ -5,6 +5,7 @@
 use super::{Code, Outcome, Request, Response};
 use crate::duration;
 use crate::status::{EventRecord, Status};
+use crate::why::{Explanation, Question};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -83,6 +84,14 @@ impl Client {
     /// If the daemon does not say.
     pub fn events(&mut self, after: u64, follow: bool) -> Result<Vec<EventRecord>, ClientError> {
         self.ask(&Request::Events { after, follow })
+    }
+
+    /// What a packet meets, and why.
+    ///
+    /// # Errors
+    /// If the daemon does not say, or there is no such packet.
+    pub fn why(&mut self, question: Question) -> Result<Explanation, ClientError> {
+        self.ask(&Request::Why(question))
     }
 
     /// Gives a command, and returns what came of it: NLB's answer, which may be that it was not carried out.

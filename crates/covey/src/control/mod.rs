@@ -3,6 +3,7 @@
 //! ```text
 //!   -> {"command":"status"}                     <- {"ok":{...}}                     see crate::status
 //!   -> {"command":"events","after":7}           <- {"ok":[...]}                     see EventRecord
+//!   -> {"command":"why","client":...}           <- {"ok":{...}}                     see crate::why
 //!   -> {"command":"stop"}                       <- {"ok":{"answer":"WLBS_OK","code":1000,"text":"..."}}    see Outcome
 //!   -> {"command":"start"}                      <- {"error":"...","code":"denied"}
 //! ```
@@ -19,6 +20,7 @@ pub use outcome::Outcome;
 pub(crate) use outcome::sentence;
 
 use crate::host::{RUN_DIR, network_namespace};
+use crate::why::Question;
 use covey_proto::{RuleScope, VipScope};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -51,6 +53,8 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// What a packet meets here, and why: answered by an [`Explanation`](crate::why::Explanation).
+    Why(Question),
     /// Join the cluster: answered by an [`Outcome`], as all that follow, once this host has.
     Start {},
     /// Leave the cluster: answered once this host has.
@@ -73,6 +77,12 @@ pub enum Request {
     Drain(Ports),
     /// Read the configuration again: answered at once; it is in force when all hosts offer the same.
     Reload {},
+    /// Put another program in the place of the daemon that runs: answered if that is refused. Otherwise the daemon hangs
+    /// up, and the next one answers on the same socket.
+    Upgrade {
+        /// The program, an absolute path.
+        program: PathBuf,
+    },
 }
 
 /// Which port rules are meant.
@@ -106,7 +116,7 @@ impl Request {
     /// Whether it changes anything. Only root, and the user that the daemon runs as, may do that.
     pub const fn is_command(&self) -> bool {
         match self {
-            Self::Status {} | Self::Events { .. } => false,
+            Self::Status {} | Self::Events { .. } | Self::Why(_) => false,
             Self::Start {}
             | Self::Stop {}
             | Self::Drainstop { .. }
@@ -115,7 +125,8 @@ impl Request {
             | Self::Enable(_)
             | Self::Disable(_)
             | Self::Drain(_)
-            | Self::Reload {} => true,
+            | Self::Reload {}
+            | Self::Upgrade { .. } => true,
         }
     }
 

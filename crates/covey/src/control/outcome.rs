@@ -121,7 +121,10 @@ pub(crate) fn sentence(host: HostId, command: &Request, answer: Answer) -> Strin
         (Request::Reload {}, _) => {
             "the configuration has been read again; it takes effect as soon as all hosts offer the same".to_owned()
         }
-        (Request::Status {} | Request::Events { .. }, _) => "this is not a command".to_owned(),
+        (Request::Upgrade { program }, _) => {
+            format!("{} takes the place of host {host}'s daemon", program.display())
+        }
+        (Request::Status {} | Request::Events { .. } | Request::Why(_), _) => "this is not a command".to_owned(),
     }
 }
 

@@ -2,37 +2,49 @@
 //! than a heartbeat may wait. Used by the daemon for what the core asks in [`covey_proto::Output::CountConnections`]
 //! and [`covey_proto::Output::Cut`]. Specification: docs/design.md, "Connections".
 
-use crate::sockets;
+use crate::sockets::{self, Idle};
 use covey_proto::Connection;
+use covey_proto::wire::heartbeat::Ends;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
 
+/// Results that may wait for the loop.
+const RESULTS: usize = 64;
+
+/// What has been found out.
+pub(super) enum Finding {
+    /// The host's connections. `None` if the kernel would not say: then everything that may linger is taken to linger.
+    Connections(Option<Vec<Connection>>),
+    /// What of a search is not there.
+    Missing(Vec<Ends>),
+}
+
 /// Whoever counts.
 pub(super) struct Census {
-    counted: mpsc::Sender<Option<Vec<Connection>>>,
-    results: mpsc::Receiver<Option<Vec<Connection>>>,
+    found_out: mpsc::Sender<Finding>,
+    findings: mpsc::Receiver<Finding>,
     running: bool,
 }
 
 impl Census {
     pub(super) fn new() -> Self {
-        let (counted, results) = mpsc::channel(1);
+        let (found_out, findings) = mpsc::channel(RESULTS);
         Self {
-            counted,
-            results,
+            found_out,
+            findings,
             running: false,
         }
     }
 
-    /// Begins to count connections to these addresses.
-    pub(super) fn count(&mut self, vips: &[IpAddr]) {
+    /// Begins to count connections to these addresses; also how long each has been idle, if that is wanted.
+    pub(super) fn count(&mut self, vips: &[IpAddr], idle: Idle) {
         self.running = true;
-        let (vips, counted) = (vips.to_vec(), self.counted.clone());
+        let (vips, found_out) = (vips.to_vec(), self.found_out.clone());
         tokio::task::spawn_blocking(move || {
-            let found = sockets::connections(&vips);
+            let found = sockets::connections(&vips, idle);
             let found = found.inspect_err(|error| tracing::error!("{error}")).ok();
             // If nobody listens any more, nobody wants to know.
-            let _ = counted.blocking_send(found);
+            let _ = found_out.blocking_send(Finding::Connections(found));
         });
     }
 
@@ -41,11 +53,26 @@ impl Census {
         self.running
     }
 
-    /// Waits for the count. `None` if the kernel would not say: then everything that may linger is taken to linger.
-    pub(super) async fn finished(&mut self) -> Option<Vec<Connection>> {
-        let result = self.results.recv().await;
-        self.running = false;
-        result.flatten()
+    /// Waits for the end of a count or a search. Safe to cancel.
+    pub(super) async fn finished(&mut self) -> Finding {
+        let Some(finding) = self.findings.recv().await else {
+            unreachable!("the sender beside it is still there");
+        };
+        if let Finding::Connections(_) = finding {
+            self.running = false;
+        }
+        finding
+    }
+
+    /// Begins to look which of these connections this host does not have.
+    pub(super) fn search(&self, connections: Vec<Ends>) {
+        let found_out = self.found_out.clone();
+        tokio::task::spawn_blocking(move || {
+            let found = sockets::missing(&connections);
+            // Rather no answer than a wrong one.
+            let found = found.inspect_err(|error| tracing::error!("{error}"));
+            let _ = found_out.blocking_send(Finding::Missing(found.unwrap_or_default()));
+        });
     }
 
     /// Resets connections. The runtime does not end before it is done.

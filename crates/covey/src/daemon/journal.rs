@@ -7,6 +7,7 @@ use crate::control::Response;
 use crate::status::{ConvergenceRecord, EventRecord};
 use covey_proto::event::{Event, Severity};
 use covey_proto::ids::HostSet;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -28,7 +29,37 @@ pub(super) struct Journal {
     followers: Vec<(u64, oneshot::Sender<Response>)>,
 }
 
+/// What a daemon hands to the next that takes its place.
+#[derive(Serialize, Deserialize)]
+pub(super) struct History {
+    events: VecDeque<EventRecord>,
+    convergences: VecDeque<ConvergenceRecord>,
+    view: u64,
+    last_number: u64,
+}
+
 impl Journal {
+    /// What happened so far.
+    pub(super) fn history(&self) -> History {
+        History {
+            events: self.events.clone(),
+            convergences: self.convergences.clone(),
+            view: self.view.bits(),
+            last_number: self.last_number,
+        }
+    }
+
+    /// Goes on with what an earlier daemon has noted.
+    pub(super) fn continuing(history: History) -> Self {
+        Self {
+            events: history.events,
+            convergences: history.convergences,
+            view: HostSet::from_bits(history.view),
+            last_number: history.last_number,
+            followers: Vec::new(),
+        }
+    }
+
     /// Notes an event of the core, `uptime` after the daemon's start.
     pub(super) fn note(&mut self, uptime: Duration, event: &Event) {
         self.note_convergence(uptime, event);

@@ -215,6 +215,11 @@ impl Keeper {
         written
     }
 
+    /// Whether something has yet to be written.
+    pub(super) const fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
     /// Waits for the end of all writes.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         while self.writing.is_some() {

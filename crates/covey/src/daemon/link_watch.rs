@@ -22,7 +22,7 @@ impl LinkWatch {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
         socket.bind(&SocketAddr::new(0, LINK_CHANGES))?;
-        sys::watch_netlink(socket).map(Self)
+        sys::watch(socket).map(Self)
     }
 
     /// Waits for a change, and takes all notices of changes so far. Safe to cancel: no notice is lost without

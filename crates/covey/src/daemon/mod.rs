@@ -10,51 +10,62 @@
 //!
 //! Started by `covey run`. On SIGTERM or SIGINT the host leaves the cluster first: the others have its share
 //! before it goes. On SIGHUP it reads its configuration again; a bad one changes nothing. Everything that was
-//! changed on the machine is put back at the end. Specification: docs/design.md, "Layout" and "Membership".
+//! changed on the machine is put back at the end. Another program can take its place without any of that (upgrade.rs).
+//! Specification: docs/design.md, "Layout" and "Membership".
 
 mod census;
 mod journal;
 mod keep;
 mod link_watch;
+mod open;
 mod operate;
 mod packet;
 mod report;
 mod sys;
+mod unclaimed;
+mod upgrade;
 
-use crate::config::{Config, XdpMode};
+use crate::config::Config;
 use crate::control::Request;
 use crate::control::server::{Call, Server};
-use crate::datapath::{Attach, DataPath, pin_dir};
-use crate::host::{HostSetup, Interface, Plan};
+use crate::datapath::{Counters, DataPath};
+use crate::host::{HostSetup, Interface};
+use crate::sockets::Idle;
 use anyhow::{Context, anyhow, bail};
-use census::Census;
+use census::{Census, Finding};
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
-use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
-use covey_proto::ids::{Digest, Incarnation, Mac};
+use covey_proto::ids::{Digest, Epoch, Mac};
 use covey_proto::time::Time;
+use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
 use journal::Journal;
 use keep::{Keeper, Will};
 use link_watch::LinkWatch;
 use operate::Waiting;
 use packet::Segment;
-use std::fs::File;
-use std::io::Read;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use unclaimed::{DISOWNED, Unclaimed};
+pub use upgrade::prepare;
+use upgrade::{Inheritance, Upgrade};
+
+/// The version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Requests that may wait for the loop; it answers each within microseconds.
 const CALLS: usize = 64;
 
-/// Runs until the host has left the cluster.
+/// Runs until the host has left the cluster. With `take_over` it goes on where the program was that this one has replaced
+/// in its process, and that has left its state under this descriptor.
 ///
 /// # Errors
 /// What kept it from running, as a chain of sentences.
-pub fn run(config_path: &Path, config: Config) -> anyhow::Result<()> {
+pub fn run(config_path: &Path, config: Config, take_over: Option<RawFd>) -> anyhow::Result<()> {
     if config.daemon.realtime {
         run_undisturbed();
     }
@@ -64,7 +75,10 @@ pub fn run(config_path: &Path, config: Config) -> anyhow::Result<()> {
     let runtime = runtime.context("the async runtime cannot start")?;
     runtime.block_on(async {
         let sources = Sources::open(&config)?;
-        let mut daemon = Daemon::new(config_path, config)?;
+        // From here on they are watched for; the program before may have left them waiting.
+        sys::heed_signals();
+        let before = take_over.map(Inheritance::read);
+        let mut daemon = Daemon::open(config_path, config, before)?;
         let result = daemon.serve(sources).await;
         daemon.put_back();
         result
@@ -112,17 +126,28 @@ struct Daemon {
     config_path: PathBuf,
     config: Config,
     mac: Mac,
+    identity: Identity,
     started_at: Time,
     cluster: Cluster,
     segment: Segment,
     data_path: DataPath,
+    /// The tables that it holds for a committed map, and those that are held ready beside them.
+    in_force: Option<Image>,
+    staged: Option<Image>,
     setup: HostSetup,
     journal: Journal,
     census: Census,
+    unclaimed: Unclaimed,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
+    /// The rules under which the data path counts packets, and what it had counted before them.
+    counted_under: Digest,
+    counted_before: Counters,
     waiting: Vec<Waiting>,
     keeper: Keeper,
+    upgrade: Upgrade,
+    /// How often this host's daemon has been replaced in place.
+    upgrades: u32,
     /// What the operator wants the host to be.
     will: Will,
     /// The daemon ends when the host has left.
@@ -132,72 +157,11 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Makes the machine ready. The filter is attached first: from then on nothing of the cluster's traffic
-    /// reaches the network stack unless the core says so.
-    fn new(config_path: &Path, config: Config) -> anyhow::Result<Self> {
-        let name = &config.host.interface;
-        let interface = find_interface(name)?;
-        let mac = interface
-            .mac
-            .ok_or_else(|| anyhow!("the network interface \"{name}\" is not Ethernet"))?;
-        let restored = keep::restore(&config);
-        let cluster_config = config.cluster_config(
-            mac,
-            sys::coarse_clock_tick(),
-            draw_incarnation()?,
-            restored.port_states,
-        );
-        let segment = Segment::open(interface.index)?;
-        let data_path = open_data_path(&config, &cluster_config)?;
-        let plan = Plan {
-            interface: name.clone(),
-            vips: report::ipv4(config.rules.vips()),
-            cluster_mac: config.cluster_mac(),
-        };
-        let setup = match HostSetup::apply(&plan) {
-            Ok(setup) => setup,
-            Err(error) => {
-                remove(data_path);
-                return Err(error.into());
-            }
-        };
-        for finding in setup.findings() {
-            tracing::warn!("{finding}");
-        }
-        let mut daemon = Self {
-            config_path: config_path.to_owned(),
-            mac,
-            started_at: sys::now(),
-            cluster: Cluster::new(cluster_config),
-            segment,
-            data_path,
-            setup,
-            journal: Journal::default(),
-            census: Census::new(),
-            seen_under: Digest(0),
-            waiting: Vec::new(),
-            keeper: Keeper::default(),
-            will: restored.will,
-            ending: false,
-            wake_at: Time::NEVER,
-            config,
-        };
-        daemon.input(Input::Link(interface.up));
-        if let Some(note) = restored.note {
-            daemon.journal.record(note.id, note.severity, note.text);
-        }
-        match daemon.will {
-            Will::Started => daemon.command(Command::Start),
-            Will::Suspended => daemon.command(Command::Suspend),
-            Will::Stopped => Answer::Already,
-        };
-        Ok(daemon)
-    }
-
     /// The loop. Ends when the host has left after a signal.
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
         while !(self.ending && self.is_stopped() && !self.census.is_running()) {
-            let wake = tokio::time::sleep(self.wake_at.since(sys::now()));
+            let wake_at = self.wake_at.min(self.upgrade.deadline());
+            let wake = tokio::time::sleep(wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
                     ready.context("the packet sockets failed")?;
@@ -218,12 +182,19 @@ impl Daemon {
                     changed.context("link changes cannot be watched any more")?;
                     self.look_at_link()?;
                 }
-                connections = self.census.finished() => {
-                    if let Some(connections) = connections {
+                finding = self.census.finished() => match finding {
+                    Finding::Connections(Some(connections)) => {
                         self.tell_busy_buckets();
                         self.input(Input::Connections(&connections));
                     }
+                    Finding::Connections(None) => {}
+                    Finding::Missing(missing) => self.input(Input::Missing(&missing)),
+                },
+                unclaimed = self.unclaimed.told() => {
+                    let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
+                    self.input(Input::Unclaimed(&unclaimed));
                 }
+                Some(said) = self.upgrade.prepared() => self.note_prepared(said),
                 written = self.keeper.written() => self.note_kept(written),
                 () = wake => {
                     // What the others have said comes before what their silence would mean.
@@ -232,6 +203,7 @@ impl Daemon {
                 }
             }
             self.answer_waiting();
+            self.review_upgrade();
         }
         let written = self.keeper.finish().await;
         self.note_kept(written);
@@ -276,7 +248,7 @@ impl Daemon {
     /// Tells the core which buckets of sticky rules have had traffic within their time.
     fn tell_busy_buckets(&mut self) {
         let now = sys::now();
-        let rules = self.cluster.snapshot(now).rules;
+        let rules = self.cluster.rules().clone();
         let sticky = (1u8..)
             .zip(rules.rules())
             .filter_map(|(index, rule)| Some((index, rule.sticky?)));
@@ -303,6 +275,17 @@ impl Daemon {
         }
     }
 
+    fn disown(&mut self, epoch: Epoch, connections: &[Ends]) {
+        let connections: Vec<_> = connections.iter().map(unclaimed::for_filter).collect();
+        let known = covey_filter::Disowned {
+            until_ns: nanoseconds(sys::now() + DISOWNED),
+            epoch: epoch.0,
+        };
+        if let Err(error) = self.data_path.disown(&connections, known) {
+            tracing::warn!("the filter cannot be told what nobody has: {error}");
+        }
+    }
+
     fn command(&mut self, command: Command) -> Answer {
         self.heed_commit();
         let answer = self.cluster.command(sys::now(), command);
@@ -318,20 +301,54 @@ impl Daemon {
                 Output::Stage(staging) => {
                     let lease = nanoseconds(staging.lease);
                     self.data_path.stage(&staging.image, staging.token, lease);
+                    self.staged = Some(staging.image);
                 }
                 Output::StagedLease(until) => self.data_path.set_staged_lease(nanoseconds(until)),
-                Output::Withdraw => self.data_path.withdraw(),
-                Output::Commit => self.data_path.commit(),
-                Output::Amend(image) => self.data_path.amend(&image),
-                Output::Fence => self.data_path.fence(),
+                Output::Withdraw => {
+                    self.data_path.withdraw();
+                    self.staged = None;
+                }
+                Output::Commit => {
+                    self.data_path.commit();
+                    self.in_force = self.staged.take();
+                    self.count_from_here();
+                }
+                Output::Amend(image) => {
+                    self.data_path.amend(&image);
+                    self.in_force = Some(*image);
+                }
+                Output::Fence => {
+                    self.data_path.fence();
+                    (self.staged, self.in_force) = (None, None);
+                }
                 Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
-                Output::CountConnections => self.census.count(self.config.rules.vips()),
+                Output::CountConnections => {
+                    let idle = match self.config.cluster.max_linger {
+                        Some(_) => Idle::Tell,
+                        None => Idle::Skip,
+                    };
+                    self.census.count(self.config.rules.vips(), idle);
+                }
+                Output::Search(connections) => self.census.search(connections),
+                Output::Disown(epoch, connections) => self.disown(epoch, &connections),
                 Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
                     self.wake_at = until;
                     return;
                 }
+            }
+        }
+    }
+
+    /// Packets are counted by the number of their rule. When the numbers mean other rules, the counts begin anew.
+    fn count_from_here(&mut self) {
+        let rules = self.cluster.rules().digest();
+        if self.counted_under != rules {
+            self.counted_under = rules;
+            match self.data_path.counters() {
+                Ok(counters) => self.counted_before = counters,
+                Err(error) => tracing::warn!("the packet counters cannot be read: {error}"),
             }
         }
     }
@@ -349,6 +366,9 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        if interface.up {
+            self.setup.renew();
+        }
         Ok(())
     }
 
@@ -372,29 +392,4 @@ fn remove(data_path: DataPath) {
 fn find_interface(name: &str) -> anyhow::Result<Interface> {
     let found = Interface::find(name).context("the network interfaces cannot be read")?;
     found.ok_or_else(|| anyhow!("there is no network interface \"{name}\""))
-}
-
-fn open_data_path(config: &Config, cluster: &ClusterConfig) -> anyhow::Result<DataPath> {
-    let pins = pin_dir(&config.host.interface).context("/proc is not mounted")?;
-    let prefer = match config.daemon.xdp {
-        XdpMode::Auto | XdpMode::Native => Attach::Native,
-        XdpMode::Generic => Attach::Generic,
-    };
-    let image = Image::fenced(&Identity::from(cluster), &cluster.rules);
-    let data_path = DataPath::open(&config.host.interface, &pins, prefer, &image)?;
-    if config.daemon.xdp == XdpMode::Native && data_path.attach() == Attach::Generic {
-        let interface = &config.host.interface;
-        let closed = data_path.close();
-        closed.context("the filter could not be removed again")?;
-        bail!("the driver of {interface} takes no XDP program; set daemon.xdp = \"auto\"");
-    }
-    Ok(data_path)
-}
-
-/// A number that no daemon on this segment has drawn before.
-fn draw_incarnation() -> anyhow::Result<Incarnation> {
-    let mut bytes = [0; 8];
-    let drawn = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
-    drawn.context("/dev/urandom cannot be read")?;
-    Ok(Incarnation(u64::from_ne_bytes(bytes)))
 }

@@ -41,11 +41,13 @@ impl Daemon {
             Request::Events { after, follow } => {
                 return self.journal.tell(*after, *follow, answer);
             }
+            Request::Why(question) => return respond(answer, self.why(question)),
             _ if self.ending => {
                 let ending = Response::error(Code::Ending, "the daemon is about to end");
                 return respond(answer, ending);
             }
             Request::Reload {} => return respond(answer, Response::ok(self.reload())),
+            Request::Upgrade { program } => return self.upgrade_to(program.clone(), answer),
             Request::Start {} => Command::Start,
             Request::Stop {} => Command::Stop,
             Request::Drainstop { within_ms } => Command::Drainstop {
@@ -213,14 +215,16 @@ fn will_after(request: &Request, given: Answer) -> Option<Will> {
         Request::Resume {} => (given == Answer::Done).then_some(Will::Stopped),
         Request::Status {}
         | Request::Events { .. }
+        | Request::Why(_)
         | Request::Enable(_)
         | Request::Disable(_)
         | Request::Drain(_)
-        | Request::Reload {} => None,
+        | Request::Reload {}
+        | Request::Upgrade { .. } => None,
     }
 }
 
-fn respond(answer: oneshot::Sender<Response>, response: Response) {
+pub(super) fn respond(answer: oneshot::Sender<Response>, response: Response) {
     // One who does not wait any more has no use for the answer.
     let _ = answer.send(response);
 }

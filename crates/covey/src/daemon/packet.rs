@@ -90,7 +90,7 @@ fn listen(interface: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<A
     sys::ignore_outgoing(&socket)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&sys::packet_address(interface, ethertype))?;
-    sys::watch_packets(socket)
+    sys::watch(socket)
 }
 
 /// Classic BPF: takes frames whose 16-bit word at `offset`, network order, has this value.

@@ -2,22 +2,25 @@
 
 use super::Daemon;
 use super::journal::{ids, wall_clock};
-use super::sys;
+use super::{VERSION, sys};
 use crate::config::InitialState;
+use crate::control::{Code, Response};
+use crate::datapath::Counters;
 use crate::status::{
     ClusterStatus, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState, RuleStatus,
     SCHEMA, Status,
 };
+use crate::why::{self, Insight, Question};
 use covey_filter::{Affinity, DEFAULT_RULE};
 use covey_proto::PortState;
 use covey_proto::cluster::{MemberSnapshot, Snapshot};
 use covey_proto::config::{Auth, ClusterMode};
+use covey_proto::datapath::Image;
 use covey_proto::ids::HostId;
 use covey_proto::placement::Placement;
 use covey_proto::rules::{Claim, FilterMode, PortRule, Protocol};
 use covey_proto::wire::heartbeat::Announced;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 impl Daemon {
@@ -47,7 +50,8 @@ impl Daemon {
             uptime_ms: now.since(self.started_at).as_millis() as u64,
             lease_ms: millis(snapshot.lease.since(now)),
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
+            upgrades: self.upgrades,
         };
         let cluster = ClusterStatus {
             name: config.cluster.name.clone(),
@@ -66,8 +70,13 @@ impl Daemon {
             default_host: snapshot.owners.lowest().map(HostId::get),
             period_ms: millis(config.cluster.timing.period),
             tolerance: config.cluster.timing.tolerance,
+            feature_level: snapshot.feature_level,
             authenticated: !matches!(config.cluster.auth, Auth::None),
         };
+        let counters = self.data_path.counters().unwrap_or_else(|error| {
+            tracing::warn!("the packet counters cannot be read: {error}");
+            Counters::default()
+        });
         let maps = snapshot
             .placement
             .iter()
@@ -78,9 +87,15 @@ impl Daemon {
             hosts: members(&host, &snapshot),
             cluster,
             host,
-            rules: rules(&snapshot),
+            rules: rules(&snapshot, &counters.since(&self.counted_before)),
             maps: maps.map(|map| map.as_bytes().to_vec()).collect(),
-            datapath: self.data_path_status(),
+            datapath: DataPathStatus {
+                attach: self.data_path.attach().to_string(),
+                packets: counters
+                    .by_reason()
+                    .map(|(reason, count)| (reason.label().to_owned(), count))
+                    .collect(),
+            },
             frames_rejected: self
                 .cluster
                 .rejected()
@@ -90,21 +105,42 @@ impl Daemon {
             convergence: self.journal.convergences(),
         }
     }
+}
 
-    fn data_path_status(&self) -> DataPathStatus {
-        let packets = match self.data_path.counters() {
-            Ok(counters) => counters
-                .into_iter()
-                .map(|(reason, count)| (reason.label().to_owned(), count))
-                .collect(),
-            Err(error) => {
-                tracing::warn!("the packet counters cannot be read: {error}");
-                BTreeMap::new()
+impl Daemon {
+    /// What a packet meets on this host.
+    pub(super) fn why(&self, question: &Question) -> Response {
+        let now = sys::now();
+        let snapshot = self.cluster.snapshot(now);
+        let name = |id: HostId| {
+            let others = snapshot.members.iter();
+            let known = others
+                .map(|member| (member.host, &member.name))
+                .chain([(self.config.host.id, &self.config.host.name)])
+                .find(|(host, _)| *host == id);
+            known.map_or_else(|| format!("host {id}"), |(_, name)| name.clone())
+        };
+        let without_map;
+        let image = match &self.in_force {
+            Some(image) if snapshot.placement.is_some() => image,
+            Some(_) | None => {
+                without_map = Image::fenced(&self.identity, &snapshot.rules);
+                &without_map
             }
         };
-        DataPathStatus {
-            attach: self.data_path.attach().to_string(),
-            packets,
+        let insight = Insight {
+            me: self.config.host.id,
+            name: &name,
+            image,
+            lease_holds: now < snapshot.lease,
+            epoch: snapshot.epoch.0,
+            placement: snapshot.placement.as_deref(),
+            view: snapshot.view,
+            rules: &snapshot.rules,
+        };
+        match why::explain(question, &insight) {
+            Ok(explanation) => Response::ok(explanation),
+            Err(error) => Response::error(Code::Bad, error.to_string()),
         }
     }
 }
@@ -121,6 +157,7 @@ fn members(me: &HostStatus, snapshot: &Snapshot) -> Vec<MemberStatus> {
         name: me.name.clone(),
         dip: me.dip,
         mac: me.mac.clone(),
+        protocol_version: snapshot.version,
         state: me.state,
         last_heartbeat_ms: 0.0,
         alive: true,
@@ -140,6 +177,7 @@ fn member(member: &MemberSnapshot) -> MemberStatus {
         name: member.name.clone(),
         dip: member.dip.into(),
         mac: member.mac.to_string(),
+        protocol_version: member.version,
         state: state_of(member.announced),
         last_heartbeat_ms: millis(member.last_heartbeat),
         alive: member.alive,
@@ -150,7 +188,7 @@ fn member(member: &MemberSnapshot) -> MemberStatus {
     }
 }
 
-fn rules(snapshot: &Snapshot) -> Vec<RuleStatus> {
+fn rules(snapshot: &Snapshot, counters: &Counters) -> Vec<RuleStatus> {
     let default = RuleStatus {
         index: DEFAULT_RULE,
         vip: None,
@@ -165,12 +203,19 @@ fn rules(snapshot: &Snapshot) -> Vec<RuleStatus> {
         handling_priority: None,
         map: 0,
         share: BTreeMap::new(),
+        packets_accepted: 0,
+        packets_dropped: 0,
     };
     let configured = snapshot.rules.rules().iter().zip(&snapshot.claims);
     let configured = (1..)
         .zip(configured.zip(&snapshot.port_states))
         .map(|(index, ((rule, claim), state))| port_rule(index, rule, *claim, *state));
     let mut rules: Vec<RuleStatus> = [default].into_iter().chain(configured).collect();
+    for rule in &mut rules {
+        let packets = counters.of_rule(rule.index);
+        rule.packets_accepted = packets.accepted;
+        rule.packets_dropped = packets.dropped;
+    }
     if let Some(placement) = &snapshot.placement {
         for rule in &mut rules {
             rule.map = usize::from(placement.map_of(rule.index));
@@ -230,6 +275,8 @@ fn port_rule(index: u8, rule: &PortRule, claim: Claim, state: PortState) -> Rule
         handling_priority: matches!(rule.mode, FilterMode::Single).then_some(claim.0),
         map: 0,
         share: BTreeMap::new(),
+        packets_accepted: 0,
+        packets_dropped: 0,
     }
 }
 
@@ -255,15 +302,4 @@ const fn state_of(announced: Announced) -> HostState {
 
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
-}
-
-/// The virtual IPs that the machine must have, IPv4.
-pub(super) fn ipv4(addresses: &[IpAddr]) -> Vec<std::net::Ipv4Addr> {
-    addresses
-        .iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(v4) => Some(*v4),
-            IpAddr::V6(_) => None,
-        })
-        .collect()
 }

@@ -1,12 +1,17 @@
 //! What the daemon needs of the system that std does not offer: the monotonic clock that the kernel's filter
-//! reads too, AF_PACKET addresses, locked memory and real-time scheduling.
+//! reads too, AF_PACKET addresses, locked memory, real-time scheduling, and becoming another program.
 //!
 //! Used by the other files of the daemon only. Unsafe because these are C calls; each wrapper is safe.
 #![allow(unsafe_code)]
 
 use covey_proto::time::Time;
 use socket2::{SockAddr, SockAddrStorage};
+use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::ptr;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -47,25 +52,16 @@ pub(super) fn packet_address(interface: u32, ethertype: u16) -> SockAddr {
     unsafe { SockAddr::new(storage, length) }
 }
 
-/// Wakes the runtime when a packet socket can be read.
-pub(super) fn watch_packets(socket: socket2::Socket) -> io::Result<AsyncFd<socket2::Socket>> {
-    // SAFETY: the socket owns its descriptor and is never replaced or closed while it is watched.
-    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-    watched.map_err(io::Error::from)
-}
-
-/// Wakes the runtime when a netlink socket can be read.
-pub(super) fn watch_netlink(
-    socket: netlink_sys::Socket,
-) -> io::Result<AsyncFd<netlink_sys::Socket>> {
-    // SAFETY: the socket owns its descriptor and is never replaced or closed while it is watched.
-    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+/// Wakes the runtime when a socket or a ring of reports can be read. It must own its descriptor, as all that are given
+/// here do, and nobody replaces or closes what is inside while it is watched.
+pub(super) fn watch<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: see above.
+    let watched = unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) };
     watched.map_err(io::Error::from)
 }
 
 /// Has the kernel not hand a packet socket the frames that this host sends itself.
 pub(super) fn ignore_outgoing(socket: &socket2::Socket) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     let on: libc::c_int = 1;
     // SAFETY: the option takes an int, which `on` is, and the descriptor is open as long as `socket` lives.
     let result = unsafe {
@@ -112,4 +108,65 @@ pub(super) fn run_first() -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// A file in memory that the program which takes this one's place still has open.
+pub(super) fn file_for_the_next() -> io::Result<File> {
+    // SAFETY: the name is terminated. Without MFD_CLOEXEC the descriptor outlives `execv`.
+    let fd = unsafe { libc::memfd_create(c"covey-upgrade".as_ptr(), 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, so it is ours alone.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// The file that the program before this one has left open under this number.
+pub(super) fn file_of_the_one_before(fd: RawFd) -> io::Result<File> {
+    if fd <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it takes integers alone, and fails if there is no such descriptor.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the number comes from the command line that the program before wrote, right after it had
+    // opened the file with it; nothing in this process has taken it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Signals that a daemon heeds wait from now on, also for the program that takes its place, until
+/// [`heed_signals`]: the default action of all of them is to end a process.
+pub(super) fn hold_signals() {
+    mask_signals(libc::SIG_BLOCK);
+}
+
+/// Signals that have waited, and those to come, are delivered.
+pub(super) fn heed_signals() {
+    mask_signals(libc::SIG_UNBLOCK);
+}
+
+fn mask_signals(how: libc::c_int) {
+    let mut signals = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is made by the first call before the others use it, and all are valid for the length of the calls.
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(signals.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(how, signals.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Puts a program in the place of this one, in the same process. Comes back only if that has failed. The signal mask
+/// stays, which std's `exec` does not promise.
+pub(super) fn become_program(program: &CStr, arguments: &[CString]) -> io::Error {
+    let pointers = [program]
+        .into_iter()
+        .chain(arguments.iter().map(CString::as_c_str));
+    let mut pointers: Vec<*const libc::c_char> = pointers.map(CStr::as_ptr).collect();
+    pointers.push(ptr::null());
+    // SAFETY: all strings are terminated, the list ends with a null, and both outlive the call.
+    unsafe { libc::execv(program.as_ptr(), pointers.as_ptr()) };
+    io::Error::last_os_error()
 }

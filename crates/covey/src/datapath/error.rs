@@ -63,7 +63,7 @@ pub enum DataPathError {
     Pin {
         /// The pin.
         path: PathBuf,
-        /// `made`, `detached` or `removed`.
+        /// `made`, `read`, `used`, `detached` or `removed`.
         action: &'static str,
         /// What the kernel says.
         source: io::Error,

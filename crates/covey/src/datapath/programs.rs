@@ -1,4 +1,4 @@
-//! The three programs in the kernel and their maps: loading, filling, reading. Nothing is attached here
+//! The programs in the kernel and their maps: loading, filling, reading. Nothing is attached here
 //! (hooks.rs does that), so that tests and benchmarks can run the programs on packets of their own.
 //! Specification: docs/design.md, "Data path".
 //!
@@ -7,21 +7,20 @@
 //! single rows change in place.
 
 use super::DataPathError;
-use super::btf::Btf;
+use super::counters::{Counters, Row};
+use super::object::Object;
 use super::sys::{Mapped, Plain, wait_for_packets_in_flight};
-use aya::maps::{Map, PerCpuArray};
-use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfLoader};
-use covey_filter::{BUCKETS, Control, Generation, RULE_SLOTS, Reason, Token};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::{SchedClassifier, Xdp};
+use covey_filter::{
+    BUCKETS, Control, Datagram, Disowned, Ends, Generation, NO_RULE, RULE_SLOTS, Token,
+};
 use covey_proto::datapath::Image;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
-
-/// The object that build.rs made of `ebpf/`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("COVEY_EBPF"));
 
 /// How often another image came into force, and by whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,10 +33,11 @@ pub struct Commits {
 
 /// The programs, loaded, and their maps.
 pub struct Programs {
-    ebpf: Ebpf,
+    object: Object,
     tables: Mapped<[Generation; 2]>,
     control: Mapped<Control>,
     seen: Mapped<[[AtomicU32; BUCKETS]; RULE_SLOTS]>,
+    pinned: Vec<PathBuf>,
     settling: Option<JoinHandle<()>>,
     commits: Commits,
 }
@@ -48,39 +48,21 @@ impl Programs {
     /// # Errors
     /// If the kernel refuses them.
     pub fn load(image: &Image) -> Result<Self, DataPathError> {
-        let kernel = Btf::of_kernel();
-        let offset = |structure, member| kernel.offset_of(structure, member).unwrap_or(0);
-        let mut ebpf = EbpfLoader::new()
-            .override_global(
-                "SENT_NUMBER_AT",
-                &offset("tcp_request_sock", "snt_isn"),
-                true,
-            )
-            .override_global(
-                "SUBSTATE_AT",
-                &offset("inet_timewait_sock", "tw_substate"),
-                true,
-            )
-            .load(OBJECT)
-            .map_err(|error| DataPathError::object(&error))?;
-        for (name, program) in ebpf.programs_mut() {
-            let (name, result) = match program {
-                Program::Xdp(xdp) => ("covey_ingress", xdp.load()),
-                Program::SchedClassifier(tc) if name == "covey_guard" => ("covey_guard", tc.load()),
-                Program::SchedClassifier(tc) => ("covey_promote", tc.load()),
-                _ => return Err(DataPathError::Object(format!("{name} is of no known kind"))),
-            };
-            result.map_err(|error| DataPathError::program(name, &error))?;
-        }
-        let mut tables: Mapped<[Generation; 2]> = mapped(&ebpf, "TABLES")?;
+        Self::begin(Object::load(Path::new(""), &[])?, image)
+    }
+
+    /// Begins with programs that are not attached yet, with `image` in force and no lease.
+    pub(super) fn begin(object: Object, image: &Image) -> Result<Self, DataPathError> {
+        let mut tables: Mapped<[Generation; 2]> = mapped(&object, "TABLES")?;
         write(&mut tables.get_mut()[0], image);
-        let control: Mapped<Control> = mapped(&ebpf, "CONTROL")?;
+        let control: Mapped<Control> = mapped(&object, "CONTROL")?;
         control.get().withdraw();
         Ok(Self {
             tables,
             control,
-            seen: mapped(&ebpf, "SEEN")?,
-            ebpf,
+            seen: mapped(&object, "SEEN")?,
+            object,
+            pinned: Vec::new(),
             settling: None,
             commits: Commits::default(),
         })
@@ -145,6 +127,12 @@ impl Programs {
         self.tables.get_mut()[current].settings.serving = 0;
     }
 
+    /// Begins with another image in force and this lease, before the programs are attached: nothing reads it yet.
+    pub(super) fn fill(&mut self, image: &Image, lease_ns: u64) {
+        write(&mut self.tables.get_mut()[0], image);
+        self.control.get().set_lease(0, lease_ns);
+    }
+
     /// Puts another image in force, under the lease that is running.
     pub fn program(&mut self, image: &Image) {
         let control = self.control.get();
@@ -180,72 +168,111 @@ impl Programs {
         }
     }
 
-    /// Frames by reason since the programs were loaded, over all CPUs; every reason is listed.
+    /// Forgets which first fragments the filter has met, so that each fragment that follows is one whose first is
+    /// unknown. For tests; in service the kernel forgets them by itself.
     ///
     /// # Errors
-    /// If the kernel does not let them be read.
-    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, DataPathError> {
+    /// If the kernel does not let the map be read.
+    pub fn forget_fragments(&mut self) -> Result<(), DataPathError> {
         let unreadable = |error| DataPathError::Counters(io::Error::other(error));
         let map = self
-            .ebpf
-            .map("COUNTERS")
-            .ok_or_else(|| missing("COUNTERS"))?;
-        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(unreadable)?;
-        Reason::ALL
-            .into_iter()
-            .map(|reason| {
-                let per_cpu = counters.get(&(reason as u32), 0).map_err(unreadable)?;
-                Ok((reason, per_cpu.iter().sum()))
-            })
-            .collect()
-    }
-
-    /// The XDP filter.
-    pub fn ingress(&mut self) -> &mut Xdp {
-        self.find("covey_ingress")
-    }
-
-    /// The tc ingress program.
-    pub fn promote(&mut self) -> &mut SchedClassifier {
-        self.find("covey_promote")
-    }
-
-    /// The tc egress program.
-    pub fn guard(&mut self) -> &mut SchedClassifier {
-        self.find("covey_guard")
-    }
-
-    fn find<'a, P>(&'a mut self, name: &str) -> &'a mut P
-    where
-        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-    {
-        self.ebpf
-            .program_mut(name)
-            .and_then(|program| program.try_into().ok())
-            .expect("`load` has met this program with this kind")
-    }
-
-    /// Pins the maps, for `bpftool map` and for whoever looks after a daemon that died; pins of an earlier
-    /// daemon give way.
-    pub(super) fn pin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        for (name, map) in self.named_maps() {
-            let path = dir.join(name);
-            unpin(&path)?;
-            map.pin(&path)
-                .map_err(|error| DataPathError::pin(&path, "made", &error))?;
+            .object
+            .map_mut("FIRSTS")
+            .ok_or_else(|| missing("FIRSTS"))?;
+        let mut firsts: HashMap<_, [u8; size_of::<Datagram>()], u64> =
+            HashMap::try_from(map).map_err(unreadable)?;
+        let known: Vec<_> = firsts
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?;
+        for datagram in known {
+            firsts.remove(&datagram).map_err(unreadable)?;
         }
         Ok(())
     }
 
-    /// Removes the pins of the maps.
-    pub(super) fn unpin_maps(&self, dir: &Path) -> Result<(), DataPathError> {
-        self.named_maps()
-            .try_for_each(|(name, _)| unpin(&dir.join(name)))
+    /// What has been counted since the programs were loaded, over all CPUs.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be read.
+    pub fn counters(&self) -> Result<Counters, DataPathError> {
+        let unreadable = |error| DataPathError::Counters(io::Error::other(error));
+        let map = self
+            .object
+            .map("COUNTERS")
+            .ok_or_else(|| missing("COUNTERS"))?;
+        let counters: PerCpuArray<_, Row> = PerCpuArray::try_from(map).map_err(unreadable)?;
+        (0..=u32::from(NO_RULE))
+            .map(|rule| {
+                let per_cpu = counters.get(&rule, 0).map_err(unreadable)?;
+                Ok(std::array::from_fn(|reason| {
+                    per_cpu.iter().map(|counted| counted[reason]).sum()
+                }))
+            })
+            .collect()
     }
 
-    /// The maps, without `.rodata`: the BPF file system reserves names with a dot.
-    fn named_maps(&self) -> impl Iterator<Item = (&str, &Map)> {
-        self.ebpf.maps().filter(|(name, _)| !name.starts_with('.'))
+    /// Where the filter tells of segments in shared buckets that belong to no socket of this host; `None` if it has
+    /// been given away.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be mapped.
+    pub fn take_unclaimed(&mut self) -> Result<Option<RingBuf<MapData>>, DataPathError> {
+        let ring = self.object.take_map("UNCLAIMED").map(RingBuf::try_from);
+        ring.transpose().map_err(|error| DataPathError::Load {
+            what: "UNCLAIMED",
+            source: io::Error::other(error),
+        })
+    }
+
+    /// Lets segments of these connections, which nobody has, through to the kernel while that holds.
+    ///
+    /// # Errors
+    /// If the kernel does not take them.
+    pub fn disown(&mut self, connections: &[Ends], known: Disowned) -> io::Result<()> {
+        let Some(map) = self.object.map_mut("ORPHANS") else {
+            return Ok(());
+        };
+        let mut orphans: HashMap<_, [u64; 5], [u64; 2]> =
+            HashMap::try_from(map).map_err(io::Error::other)?;
+        connections.iter().try_for_each(|ends| {
+            orphans
+                .insert(ends.0, [known.until_ns, known.epoch], 0)
+                .map_err(io::Error::other)
+        })
+    }
+
+    /// The XDP filter.
+    pub fn ingress(&mut self) -> &mut Xdp {
+        self.object.ingress()
+    }
+
+    /// The tc ingress program.
+    pub fn promote(&mut self) -> &mut SchedClassifier {
+        self.object.promote()
+    }
+
+    /// The tc egress program.
+    pub fn guard(&mut self) -> &mut SchedClassifier {
+        self.object.guard()
+    }
+
+    /// Pins the maps, for `bpftool map` and for whoever looks after a daemon that died; pins of an earlier
+    /// daemon give way.
+    pub(super) fn pin_maps(&mut self, dir: &Path) -> Result<(), DataPathError> {
+        for (name, map) in self.object.maps() {
+            let path = dir.join(name);
+            unpin(&path)?;
+            map.pin(&path)
+                .map_err(|error| DataPathError::pin(&path, "made", &error))?;
+            self.pinned.push(path);
+        }
+        Ok(())
+    }
+
+    /// Removes the pins of the maps, also of one that has been given away since.
+    pub(super) fn unpin_maps(&self) -> Result<(), DataPathError> {
+        self.pinned.iter().try_for_each(|path| unpin(path))
     }
 }
 
@@ -292,13 +319,13 @@ fn write_rows(generation: &mut Generation, image: &Image) {
     }
 }
 
-fn mapped<T: Plain>(ebpf: &Ebpf, name: &'static str) -> Result<Mapped<T>, DataPathError> {
-    let Some(Map::Array(map)) = ebpf.map(name) else {
+fn mapped<T: Plain>(object: &Object, name: &'static str) -> Result<Mapped<T>, DataPathError> {
+    let Some(Map::Array(map)) = object.map(name) else {
         return Err(missing(name));
     };
     Mapped::new(map.fd().as_fd()).map_err(|source| DataPathError::Load { what: name, source })
 }
 
-fn missing(name: &str) -> DataPathError {
+pub(super) fn missing(name: &str) -> DataPathError {
     DataPathError::Object(format!("it has no map {name}"))
 }

@@ -9,7 +9,7 @@ use super::netlink::Netlink;
 use covey_proto::ids::Mac;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A network interface, as it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,11 @@ impl Interface {
             return Ok(None);
         };
         let addresses = netlink.addresses(link.header.index)?;
-        Ok(Some(Self::from_link(name, link, addresses)))
+        let addresses = addresses.into_iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        Ok(Some(Self::from_link(name, link, addresses.collect())))
     }
 
     fn from_link(name: &str, link: LinkMessage, addresses: Vec<Ipv4Addr>) -> Self {

@@ -1,8 +1,8 @@
 //! What Covey reads from the machine, and what it changes there and puts back.
 //!
-//! Three things must be so for a host to serve its share: the virtual IPs are its own (on `lo`, where no
-//! address is announced to the network), the NIC takes frames for the cluster MAC, and the kernel answers ARP
-//! for addresses on `lo` without ever asking with one of them. [`HostSetup`] makes it so and undoes exactly
+//! Three things must be so for a host to serve its share: the virtual IPs are its own (IPv4 on `lo`, where no
+//! address is announced to the network, IPv6 on the NIC, where alone the kernel answers for it), the NIC takes
+//! frames for the cluster MAC, and the kernel answers ARP for addresses on `lo` without ever asking with one. [`HostSetup`] makes it so and undoes exactly
 //! that. All netlink requests and all writes to /proc/sys are made here, and all are synchronous: each takes
 //! microseconds, and the configuration is also read where no async runtime is at hand.
 //!

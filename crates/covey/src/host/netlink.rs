@@ -8,7 +8,7 @@ use covey_proto::ids::Mac;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -17,7 +17,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// A connection to the kernel's routing part, in the network namespace of the thread that opened it.
 pub(super) struct Netlink(Socket);
@@ -66,10 +66,9 @@ impl Netlink {
             .collect())
     }
 
-    /// The IPv4 addresses of a link, in the kernel's order: the one used as source comes first.
-    pub(super) fn addresses(&self, index: u32) -> io::Result<Vec<Ipv4Addr>> {
-        let mut question = AddressMessage::default();
-        question.header.family = AddressFamily::Inet;
+    /// The addresses of a link, in the kernel's order: of the IPv4 ones the one used as source comes first.
+    pub(super) fn addresses(&self, index: u32) -> io::Result<Vec<IpAddr>> {
+        let question = AddressMessage::default();
         let answers = self.request(RouteNetlinkMessage::GetAddress(question), NLM_F_DUMP)?;
         Ok(answers
             .into_iter()
@@ -79,22 +78,19 @@ impl Netlink {
                 }
                 _ => None,
             })
-            .flatten()
-            .filter_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(address),
-                _ => None,
-            })
+            .filter_map(|attributes| own_address(&attributes))
             .collect())
     }
 
-    /// `ip address add ADDRESS/32 dev LINK`.
-    pub(super) fn add_address(&self, index: u32, address: Ipv4Addr) -> io::Result<()> {
+    /// `ip address add ADDRESS/32 dev LINK`, or `ip address add ADDRESS/128 dev LINK nodad noprefixroute preferred_lft 0`:
+    /// several hosts have it on purpose, and none may choose it as a source.
+    pub(super) fn add_address(&self, index: u32, address: IpAddr) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
         self.request(message, NLM_F_CREATE | NLM_F_EXCL).map(drop)
     }
 
-    /// `ip address del ADDRESS/32 dev LINK`.
-    pub(super) fn delete_address(&self, index: u32, address: Ipv4Addr) -> io::Result<()> {
+    /// `ip address del ADDRESS/32 dev LINK`, or /128.
+    pub(super) fn delete_address(&self, index: u32, address: IpAddr) -> io::Result<()> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
         self.request(message, 0).map(drop)
     }
@@ -163,15 +159,45 @@ impl Netlink {
     }
 }
 
-fn address_message(index: u32, address: Ipv4Addr) -> AddressMessage {
+/// The address of this end: IPv4 says it as local, and so does IPv6 if the other end has one.
+fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let local = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let first = || {
+        attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    };
+    local.or_else(first)
+}
+
+fn address_message(index: u32, address: IpAddr) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = 32;
     message.header.index = index;
     message.attributes = vec![
-        AddressAttribute::Address(address.into()),
-        AddressAttribute::Local(address.into()),
+        AddressAttribute::Address(address),
+        AddressAttribute::Local(address),
     ];
+    match address {
+        IpAddr::V4(_) => {
+            message.header.family = AddressFamily::Inet;
+            message.header.prefix_len = 32;
+        }
+        IpAddr::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            message.header.prefix_len = 128;
+            let mut lifetime = CacheInfo::default();
+            lifetime.ifa_valid = u32::MAX;
+            lifetime.ifa_preferred = 0;
+            message.attributes.extend([
+                AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute),
+                AddressAttribute::CacheInfo(lifetime),
+            ]);
+        }
+    }
     message
 }
 

@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// One thing that was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Change {
-    /// This address was added to `lo`, as a /32.
-    Address(Ipv4Addr),
+    /// This address was added, with a prefix that covers nothing else: IPv4 on `lo`, IPv6 on the NIC.
+    Address(IpAddr),
     /// This MAC was added to those that the NIC takes frames for.
     Mac([u8; 6]),
     /// `net.ipv4.conf.INTERFACE.NAME` was set.
@@ -41,7 +41,8 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(address) => write!(f, "virtual IP {address} on lo"),
+            Self::Address(address @ IpAddr::V4(_)) => write!(f, "virtual IP {address} on lo"),
+            Self::Address(address @ IpAddr::V6(_)) => write!(f, "virtual IP {address} on the NIC"),
             Self::Mac(mac) => write!(f, "cluster MAC {}", Mac(*mac)),
             Self::Sysctl { name, value, .. } => write!(f, "{name} = {value}"),
         }

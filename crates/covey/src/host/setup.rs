@@ -11,7 +11,7 @@ use super::sysctl::{self, ARP_ANNOUNCE, ARP_IGNORE};
 use super::{Interface, RUN_DIR, network_namespace};
 use covey_proto::ids::Mac;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// `lo` has this number in every network namespace.
@@ -23,7 +23,7 @@ pub struct Plan {
     /// The NIC on the cluster's segment.
     pub interface: String,
     /// The addresses that all hosts share.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     /// The MAC that all hosts share.
     pub cluster_mac: Mac,
 }
@@ -37,6 +37,12 @@ pub enum SetupError {
     /// It is something else than Ethernet.
     #[error("the network interface \"{0}\" is not Ethernet")]
     NotEthernet(String),
+    /// There are IPv6 addresses to put on it, and the kernel does not speak IPv6 there.
+    #[error(
+        "IPv6 is switched off on {0}, and the cluster has IPv6 virtual IPs: \
+         switch it on (sysctl -w net.ipv6.conf.{0}.disable_ipv6=0)"
+    )]
+    NoIpv6(String),
     /// The kernel refused.
     #[error("cannot {action}: {error}{}", advice(.error))]
     Refused {
@@ -108,7 +114,7 @@ impl HostSetup {
             interface: interface.name,
             index: interface.index,
         };
-        let findings = machine.findings()?;
+        let findings = machine.findings(plan)?;
         let mut setup = Self {
             machine,
             record,
@@ -120,6 +126,25 @@ impl HostSetup {
             Err(error) => {
                 setup.undo();
                 Err(error)
+            }
+        }
+    }
+
+    /// Makes again what somebody else has taken away since. The kernel itself does so: a NIC that is switched off loses
+    /// its IPv6 addresses. Cheap if nothing is missing; what cannot be made is logged.
+    pub fn renew(&self) {
+        for change in &self.record.changes {
+            let missing = match change {
+                Change::Address(_) => self.machine.is_made(change).map(|made| !made),
+                // What somebody has set since then, he meant.
+                Change::Mac(_) | Change::Sysctl { .. } => Ok(false),
+            };
+            let made = missing.and_then(|missing| match missing {
+                true => (self.machine.make(change)).doing(|| format!("bring back {change}")),
+                false => Ok(()),
+            });
+            if let Err(error) = made {
+                tracing::warn!("{error}");
             }
         }
     }
@@ -196,6 +221,10 @@ impl Machine {
     /// What must be so, in the order in which it should come about: the MAC last, so that no frame for the
     /// cluster comes in before the host knows its addresses.
     fn wanted(&self, plan: &Plan) -> Result<Vec<Change>, SetupError> {
+        let has_ipv6 = plan.vips.iter().any(IpAddr::is_ipv6);
+        if has_ipv6 && !sysctl::has_ipv6(&self.interface) {
+            return Err(SetupError::NoIpv6(self.interface.clone()));
+        }
         let mut wanted = vec![
             self.wanted_sysctl(ARP_ANNOUNCE, "2")?,
             self.wanted_sysctl(ARP_IGNORE, "0")?,
@@ -217,11 +246,21 @@ impl Machine {
         sysctl::read(interface, name).doing(|| format!("read net.ipv4.conf.{interface}.{name}"))
     }
 
+    /// The number of the interface that has a virtual IP. The kernel answers ARP for an address of any interface, so
+    /// IPv4 lies on `lo`, where nothing is ever announced. It answers neighbour solicitations, and listens to the group
+    /// that they are sent to, only for addresses of the interface itself.
+    const fn holder(&self, address: &IpAddr) -> u32 {
+        match address {
+            IpAddr::V4(_) => LOOPBACK,
+            IpAddr::V6(_) => self.index,
+        }
+    }
+
     fn is_made(&self, change: &Change) -> Result<bool, SetupError> {
         match change {
             Change::Address(address) => self
                 .netlink
-                .addresses(LOOPBACK)
+                .addresses(self.holder(address))
                 .map(|all| all.contains(address)),
             Change::Mac(mac) => self.netlink.has_mac(self.index, Mac(*mac)),
             Change::Sysctl {
@@ -234,7 +273,7 @@ impl Machine {
     fn make(&self, change: &Change) -> io::Result<()> {
         match change {
             Change::Address(address) => or_if(
-                self.netlink.add_address(LOOPBACK, *address),
+                self.netlink.add_address(self.holder(address), *address),
                 &[libc::EEXIST],
             ),
             Change::Mac(mac) => or_if(self.netlink.add_mac(self.index, Mac(*mac)), &[libc::EEXIST]),
@@ -245,8 +284,8 @@ impl Machine {
     fn unmake(&self, change: &Change) -> io::Result<()> {
         match change {
             Change::Address(address) => or_if(
-                self.netlink.delete_address(LOOPBACK, *address),
-                &[libc::EADDRNOTAVAIL],
+                self.netlink.delete_address(self.holder(address), *address),
+                &[libc::EADDRNOTAVAIL, libc::ENODEV],
             ),
             Change::Mac(mac) => or_if(
                 self.netlink.delete_mac(self.index, Mac(*mac)),
@@ -268,7 +307,17 @@ impl Machine {
         }
     }
 
-    fn findings(&self) -> Result<Vec<String>, SetupError> {
+    /// Whether the NIC has an IPv6 address that is neither link-local nor a virtual IP.
+    fn has_own_ipv6(&self, plan: &Plan) -> Result<bool, SetupError> {
+        let addresses = self.netlink.addresses(self.index);
+        let addresses = addresses.doing(|| format!("read the addresses of {}", self.interface))?;
+        Ok(addresses.iter().any(|address| match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(own) => !own.is_unicast_link_local() && !plan.vips.contains(address),
+        }))
+    }
+
+    fn findings(&self, plan: &Plan) -> Result<Vec<String>, SetupError> {
         let mut findings = Vec::new();
         let ignore = self.sysctl("all", ARP_IGNORE)?;
         if ignore != "0" {
@@ -283,6 +332,13 @@ impl Machine {
                 "lo is down, so the virtual IPs on it do not work: switch it on (ip link set lo up)"
                     .to_owned(),
             );
+        }
+        if plan.vips.iter().any(IpAddr::is_ipv6) && !self.has_own_ipv6(plan)? {
+            let interface = &self.interface;
+            findings.push(format!(
+                "{interface} has no IPv6 address of its own in any network, so this host has no route to the clients \
+                 there, or takes a virtual IP as its own: give it one (ip address add ADDRESS/PREFIX dev {interface})"
+            ));
         }
         Ok(findings)
     }

@@ -1,4 +1,4 @@
-//! The two settings of an interface that decide how the kernel speaks ARP for addresses on `lo`.
+//! The settings of an interface that decide how the kernel speaks ARP for addresses on `lo`, and whether it speaks IPv6.
 //!
 //! /proc/sys/net shows the network namespace of the thread that opens a file there, so it is right for the
 //! lab's daemons too. Used only by [`super::setup`]. Specification: docs/design.md, "Data path".
@@ -21,6 +21,14 @@ pub(super) fn read(interface: &str, name: &str) -> io::Result<String> {
 /// Writes it.
 pub(super) fn write(interface: &str, name: &str, value: &str) -> io::Result<()> {
     std::fs::write(path(interface, name), value)
+}
+
+/// Whether the kernel speaks IPv6 on an interface: it can at all, and it is not switched off there.
+pub(super) fn has_ipv6(interface: &str) -> bool {
+    let path: PathBuf = ["/proc/sys/net/ipv6/conf", interface, "disable_ipv6"]
+        .iter()
+        .collect();
+    std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0")
 }
 
 fn path(interface: &str, name: &str) -> PathBuf {

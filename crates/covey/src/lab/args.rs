@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use covey_proto::config::Timing;
 use covey_proto::ids::HostId;
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -50,8 +50,9 @@ pub(super) enum LabCommand {
     Serve {
         /// The host's name
         host: String,
-        /// The virtual IP
-        vip: Ipv4Addr,
+        /// The virtual IPs
+        #[arg(required = true)]
+        vips: Vec<IpAddr>,
     },
 }
 
@@ -69,6 +70,9 @@ pub(super) struct UpArgs {
     /// Missed heartbeats after which a host counts as dead, 3 to 100
     #[arg(long, value_name = "PERIODS", default_value = "5")]
     tolerance: Tolerance,
+    /// Give hosts, client and cluster IPv6 addresses too: fd77::1, ..., fd77::c8 and fd77::100
+    #[arg(long)]
+    pub(super) ipv6: bool,
     /// Start no daemons, only network and servers (`fault heal` starts them)
     #[arg(long)]
     pub(super) no_daemons: bool,
@@ -83,6 +87,9 @@ pub(super) struct DemoArgs {
     /// all went as it should [default: until Ctrl-C]
     #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
     pub(super) length: Option<Duration>,
+    /// Send every other request and datagram over IPv6
+    #[arg(long)]
+    pub(super) ipv6: bool,
     /// Print nothing but the summary, as JSON, on standard output
     #[arg(long)]
     pub(super) json: bool,

@@ -28,6 +28,7 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             default_host: view.first().copied(),
             period_ms: 200.0,
             tolerance: 5,
+            feature_level: 1,
             authenticated: true,
         },
         host: HostStatus {
@@ -47,6 +48,7 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             lease_ms: 900.0,
             pid: 1,
             version: "0.1.0".to_owned(),
+            upgrades: 0,
         },
         hosts: view
             .iter()
@@ -55,6 +57,7 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
                 name: format!("h{member}"),
                 dip: address(*member),
                 mac: format!("0a:00:0a:4d:00:{member:02x}"),
+                protocol_version: 1,
                 state: HostState::Converged,
                 last_heartbeat_ms: if *member == id.get() { 0.0 } else { 120.0 },
                 alive: true,
@@ -81,6 +84,8 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
                 .iter()
                 .map(|member| (*member, 4096 / view.len()))
                 .collect(),
+            packets_accepted: 0,
+            packets_dropped: 0,
         }],
         maps: Vec::new(),
         datapath: DataPathStatus {

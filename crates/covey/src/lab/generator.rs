@@ -6,9 +6,12 @@
 //! back. What happened to each goes to the owner of the [`Generator`] as a [`Sample`]. Used by the demo.
 
 use super::netns;
-use super::topology::{VIP, host_name};
+use super::topology::host_name;
 use anyhow::{Context, Result};
 use covey_proto::ids::HostId;
+use std::iter::Cycle;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::slice::Iter;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
@@ -111,11 +114,11 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    /// Starts the traffic.
+    /// Starts the traffic, to each of these virtual IPs in turn.
     ///
     /// # Errors
     /// If the thread's runtime cannot be set up. A namespace that cannot be entered shows in [`Self::finish`].
-    pub(super) fn start(namespace: String, load: Load) -> Result<Self> {
+    pub(super) fn start(namespace: String, vips: Vec<IpAddr>, load: Load) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -124,7 +127,7 @@ impl Generator {
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
             netns::enter(&namespace)?;
-            runtime.block_on(generate(load, sender, stopped));
+            runtime.block_on(generate(load, &vips, sender, stopped));
             Ok(())
         });
         Ok(Self {
@@ -153,9 +156,17 @@ impl Generator {
     }
 }
 
-async fn generate(load: Load, samples: Sender<Sample>, mut stopped: oneshot::Receiver<()>) {
-    for connection in 0..load.kept {
-        tokio::spawn(keep(connection, load.give_up, samples.clone()));
+async fn generate(
+    load: Load,
+    vips: &[IpAddr],
+    samples: Sender<Sample>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut kept = vips.iter().cycle();
+    let mut connected = vips.iter().cycle();
+    let mut echoed = vips.iter().cycle();
+    for (connection, vip) in (0..load.kept).zip(&mut kept) {
+        tokio::spawn(keep(*vip, connection, load.give_up, samples.clone()));
     }
     let slots = Arc::new(Semaphore::new(MAX_UNDER_WAY as usize));
     let mut connections = interval(load.connection_every);
@@ -168,15 +179,21 @@ async fn generate(load: Load, samples: Sender<Sample>, mut stopped: oneshot::Rec
             _ = &mut stopped => break,
             _ = connections.tick() => if let Ok(slot) = slots.clone().try_acquire_owned() {
                 number += 1;
-                tokio::spawn(request(number, load.give_up, samples.clone(), slot));
+                let vip = *next(&mut connected);
+                tokio::spawn(request(vip, number, load.give_up, samples.clone(), slot));
             },
             _ = datagrams.tick() => if let Ok(slot) = slots.clone().try_acquire_owned() {
-                tokio::spawn(datagram(samples.clone(), slot));
+                tokio::spawn(datagram(*next(&mut echoed), samples.clone(), slot));
             },
         }
     }
     // All slots are free when nothing is under way; if that takes too long, its outcome is not known.
     let _ = timeout(FINISH_WAIT, slots.acquire_many(MAX_UNDER_WAY)).await;
+}
+
+/// The next virtual IP, of one at least, in turn.
+fn next<'a>(turns: &mut Cycle<Iter<'a, IpAddr>>) -> &'a IpAddr {
+    turns.next().expect("a lab has a virtual IP")
 }
 
 /// Hands a sample over. The receiver is gone only when nobody wants to know any more.
@@ -185,6 +202,7 @@ fn tell(samples: &Sender<Sample>, sample: Sample) {
 }
 
 async fn request(
+    vip: IpAddr,
     number: u64,
     give_up: Duration,
     samples: Sender<Sample>,
@@ -194,7 +212,7 @@ async fn request(
     tell(&samples, Sample::Began { number, at: began });
     let mut connected = None;
     let outcome = timeout(give_up, async {
-        let stream = TcpStream::connect((VIP, 80))
+        let stream = TcpStream::connect((vip, 80))
             .await
             .map_err(|error| format!("no connection: {error}"))?;
         connected = Some(Instant::now());
@@ -224,7 +242,7 @@ async fn request(
 /// One HTTP request and its answer, which must name a host and nothing else.
 async fn ask(stream: &mut BufReader<TcpStream>, connection: &str) -> Result<HostId, String> {
     let broken = |error: std::io::Error| format!("the connection broke: {error}");
-    let question = format!("GET / HTTP/1.1\r\nHost: {VIP}\r\nConnection: {connection}\r\n\r\n");
+    let question = format!("GET / HTTP/1.1\r\nHost: lab\r\nConnection: {connection}\r\n\r\n");
     stream
         .write_all(question.as_bytes())
         .await
@@ -262,18 +280,22 @@ fn answering_host(body: &[u8]) -> Result<HostId, String> {
     host_name(&body).ok_or_else(|| format!("the answer is `{body}`, which is no host's name"))
 }
 
-async fn datagram(samples: Sender<Sample>, _slot: OwnedSemaphorePermit) {
+async fn datagram(vip: IpAddr, samples: Sender<Sample>, _slot: OwnedSemaphorePermit) {
     let sent = Instant::now();
-    let answers = echoes().await;
+    let answers = echoes(vip).await;
     tell(&samples, Sample::Datagram(Datagram { sent, answers }));
 }
 
 /// Sends one datagram and collects all its answers.
-async fn echoes() -> Result<Vec<HostId>, String> {
+async fn echoes(vip: IpAddr) -> Result<Vec<HostId>, String> {
     let payload = "covey";
     let send = async {
-        let socket = UdpSocket::bind(("0.0.0.0", 0)).await?;
-        socket.connect((VIP, 7)).await?;
+        let any: IpAddr = match vip {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect((vip, 7)).await?;
         socket.send(payload.as_bytes()).await?;
         Ok(socket)
     };
@@ -296,9 +318,9 @@ async fn echoes() -> Result<Vec<HostId>, String> {
 }
 
 /// A kept connection: opened, used until it breaks, opened again.
-async fn keep(connection: usize, give_up: Duration, samples: Sender<Sample>) {
+async fn keep(vip: IpAddr, connection: usize, give_up: Duration, samples: Sender<Sample>) {
     loop {
-        if let Ok(Ok(stream)) = timeout(give_up, TcpStream::connect((VIP, 80))).await {
+        if let Ok(Ok(stream)) = timeout(give_up, TcpStream::connect((vip, 80))).await {
             hold(connection, BufReader::new(stream), give_up, &samples).await;
         }
         sleep(KEPT_PAUSE).await;

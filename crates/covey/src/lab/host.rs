@@ -5,7 +5,7 @@
 
 use super::netns::{NetnsId, run_in};
 use super::process::{Condition, Process};
-use super::topology::{LabName, NIC, PREFIX, Place, VIP};
+use super::topology::{LabName, NIC, PREFIX, PREFIX6, Place, VIP, VIP6, vips};
 use crate::control::client::{Client, ClientError};
 use crate::control::{self, Request};
 use crate::host::RUN_DIR;
@@ -68,9 +68,10 @@ impl Host {
     ///
     /// # Errors
     /// If the program cannot be started.
-    pub(super) fn start_server(&mut self, lab: &LabName, program: &Path) -> Result<()> {
+    pub(super) fn start_server(&mut self, lab: &LabName, program: &Path, ipv6: bool) -> Result<()> {
         let mut command = Command::new(program);
-        command.args(["lab", "serve", &format!("h{}", self.id), &VIP.to_string()]);
+        command.args(["lab", "serve", &format!("h{}", self.id)]);
+        command.args(vips(ipv6).iter().map(ToString::to_string));
         self.server = Some(self.launch(lab, command, "server.log")?);
         Ok(())
     }
@@ -163,12 +164,17 @@ pub(super) fn key_path(lab: &LabName) -> PathBuf {
 }
 
 /// The configuration of one host.
-pub(super) fn config(lab: &LabName, timing: Timing, id: HostId) -> String {
+pub(super) fn config(lab: &LabName, timing: Timing, ipv6: bool, id: HostId) -> String {
+    let more = if ipv6 {
+        format!(", \"{VIP6}/{PREFIX6}\"")
+    } else {
+        String::new()
+    };
     format!(
         r#"# Written by `covey lab up`; gone after `covey lab down`.
 [cluster]
 name = "lab"
-vips = ["{VIP}/{PREFIX}"]
+vips = ["{VIP}/{PREFIX}"{more}]
 period = "{period}ms"
 tolerance = {tolerance}
 key_file = "{key}"
@@ -225,10 +231,11 @@ mod tests {
             period: Duration::from_millis(200),
             tolerance: 5,
         };
-        let text = config(&lab, timing, HostId::new(2).unwrap());
+        let text = config(&lab, timing, true, HostId::new(2).unwrap());
         let config: toml::Table = text.parse().unwrap();
         let cluster = config["cluster"].as_table().unwrap();
         assert_eq!(cluster["vips"][0].as_str(), Some("10.77.0.100/24"));
+        assert_eq!(cluster["vips"][1].as_str(), Some("fd77::100/64"));
         assert_eq!(cluster["period"].as_str(), Some("200ms"));
         assert_eq!(
             cluster["key_file"].as_str(),

@@ -10,7 +10,7 @@ use super::interrupt::{Interrupt, TICK};
 use super::netns::{NetnsId, run_in};
 use super::process::{Condition, Process, kill_all};
 use super::state::Lab;
-use super::topology::{self, Batch, LabName, Place, dip};
+use super::topology::{self, Batch, CLIENT, CLIENT6, LabName, PREFIX6, Place, VIP6, dip};
 use anyhow::{Context, Result, anyhow, bail};
 use covey_proto::config::Timing;
 use covey_proto::ids::HostId;
@@ -36,6 +36,8 @@ pub(super) struct Spec {
     pub(super) hosts: HostId,
     /// The cluster's heartbeat timing.
     pub(super) timing: Timing,
+    /// Whether hosts, client and cluster have IPv6 addresses too.
+    pub(super) ipv6: bool,
     /// Whether to start the hosts' daemons.
     pub(super) daemons: bool,
 }
@@ -97,7 +99,7 @@ fn claim(name: &LabName) -> Result<()> {
 /// Builds everything of a claimed lab but the daemons: network, configuration, servers.
 fn build(spec: &Spec, interrupt: &Interrupt, say: &dyn Fn(&str)) -> Result<Lab> {
     let ids: Vec<HostId> = (1..=spec.hosts.get()).filter_map(HostId::new).collect();
-    for batch in topology::plan(&spec.name, &ids) {
+    for batch in topology::plan(&spec.name, &ids, spec.ipv6) {
         interrupt.check()?;
         batch.run()?;
     }
@@ -105,27 +107,33 @@ fn build(spec: &Spec, interrupt: &Interrupt, say: &dyn Fn(&str)) -> Result<Lab> 
         "network   hosts {} to {}, client {}, bridge br0 in namespace {}",
         dip(ids[0]),
         dip(spec.hosts),
-        topology::CLIENT,
+        CLIENT,
         spec.name.namespace(Place::Switch)
     ));
+    if spec.ipv6 {
+        say(&format!(
+            "IPv6      the same numbers in {VIP6}/{PREFIX6}, client {CLIENT6}"
+        ));
+    }
 
     write_key(&host::key_path(&spec.name))?;
     let mut lab = Lab {
         name: spec.name.clone(),
         program: spec.program.clone(),
         timing: spec.timing,
+        ipv6: spec.ipv6,
         hosts: Vec::new(),
     };
     for id in ids {
         interrupt.check()?;
         fs::create_dir(host::directory(&lab.name, id))
             .and_then(|()| {
-                let config = host::config(&lab.name, spec.timing, id);
+                let config = host::config(&lab.name, spec.timing, spec.ipv6, id);
                 fs::write(host::config_path(&lab.name, id), config)
             })
             .with_context(|| format!("cannot write the configuration of host {id}"))?;
         let mut host = Host::new(&lab.name, id)?;
-        host.start_server(&lab.name, &lab.program)?;
+        host.start_server(&lab.name, &lab.program, lab.ipv6)?;
         lab.hosts.push(host);
         lab.save()?;
     }

@@ -42,7 +42,7 @@ use state::Lab;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
-use topology::{LabName, VIP};
+use topology::{LabName, VIP, VIP6};
 
 /// Runs one `covey lab` command.
 ///
@@ -64,7 +64,7 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
             ));
         }
         LabCommand::Demo(args) => return demo::demo(name, &args),
-        LabCommand::Serve { host, vip } => serve::serve(&host, vip)?,
+        LabCommand::Serve { host, vips } => serve::serve(&host, &vips)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -86,6 +86,7 @@ fn up(name: LabName, args: &UpArgs) -> Result<()> {
         program: own_program()?,
         hosts: args.hosts,
         timing: args.timing(),
+        ipv6: args.ipv6,
         daemons: !args.no_daemons,
     };
     let tell = if args.json { say_aside } else { say };
@@ -93,9 +94,14 @@ fn up(name: LabName, args: &UpArgs) -> Result<()> {
     if args.json {
         return print_status(&lab, true);
     }
+    let service = if lab.ipv6 {
+        format!("http://[{VIP6}]/")
+    } else {
+        format!("http://{VIP}/")
+    };
     say(&format!(
         "go on with
-  covey lab exec client -- curl -s http://{VIP}/
+  covey lab exec client -- curl -s {service}
   covey lab status
   covey lab fault crash {}
   covey lab down",

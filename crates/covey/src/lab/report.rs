@@ -4,14 +4,14 @@
 use super::faults::Fault;
 use super::process::Condition;
 use super::state::Lab;
-use super::topology::{CLIENT, VIP, dip};
+use super::topology::{CLIENT, CLIENT6, VIP, VIP6, dip};
 use crate::duration;
 use crate::status::Status;
 use anyhow::Result;
 use covey_filter::BUCKETS;
 use serde::Serialize;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A lab at one moment. `--json` prints it as it is; `Display` is the table.
 #[derive(Debug, Serialize)]
@@ -22,6 +22,10 @@ pub(super) struct Report {
     pub(super) vip: Ipv4Addr,
     /// The client's address.
     pub(super) client: Ipv4Addr,
+    /// The IPv6 virtual IP, in a lab with IPv6.
+    pub(super) vip6: Option<Ipv6Addr>,
+    /// The client's IPv6 address.
+    pub(super) client6: Option<Ipv6Addr>,
     /// Heartbeat period, ms.
     pub(super) period_ms: f64,
     /// Heartbeat tolerance, periods.
@@ -91,6 +95,8 @@ impl Report {
             lab: lab.name.to_string(),
             vip: VIP,
             client: CLIENT,
+            vip6: lab.ipv6.then_some(VIP6),
+            client6: lab.ipv6.then_some(CLIENT6),
             period_ms: lab.timing.period.as_secs_f64() * 1e3,
             tolerance: lab.timing.tolerance,
             hosts,
@@ -109,10 +115,18 @@ pub(super) fn share(status: &Status) -> Option<f64> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let period = duration::format(std::time::Duration::from_secs_f64(self.period_ms / 1e3));
+        let and = |address: Option<Ipv6Addr>| {
+            address.map_or_else(String::new, |address| format!(" and {address}"))
+        };
         writeln!(
             f,
-            "lab {}: virtual IP {}, client {}, period {period}, tolerance {}",
-            self.lab, self.vip, self.client, self.tolerance
+            "lab {}: virtual IP {}{}, client {}{}, period {period}, tolerance {}",
+            self.lab,
+            self.vip,
+            and(self.vip6),
+            self.client,
+            and(self.client6),
+            self.tolerance
         )?;
         writeln!(
             f,
@@ -204,6 +218,8 @@ mod tests {
             lab: "covey".to_owned(),
             vip: VIP,
             client: CLIENT,
+            vip6: Some(VIP6),
+            client6: Some(CLIENT6),
             period_ms: 200.0,
             tolerance: 5,
             hosts: vec![
@@ -222,7 +238,7 @@ mod tests {
             ],
         };
         insta::assert_snapshot!(report, @"
-        lab covey: virtual IP 10.77.0.100, client 10.77.0.200, period 200 ms, tolerance 5
+        lab covey: virtual IP 10.77.0.100 and fd77::100, client 10.77.0.200 and fd77::c8, period 200 ms, tolerance 5
         host  address      daemon  server  faults         state         share  epoch  view
         h1    10.77.0.1      4711    4001  -              converged    50.0 %      7  1,2
         h12   10.77.0.12        -    4012  cut, killed    not running

@@ -7,45 +7,72 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::serve::ListenerExt;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
 
-/// Serves until the process is ended.
+/// Serves until the process is ended: over IPv4, and over IPv6 if one of the virtual IPs is of that kind.
 ///
 /// # Errors
 /// If a port cannot be bound.
-pub(super) fn serve(name: &str, vip: Ipv4Addr) -> Result<()> {
+pub(super) fn serve(name: &str, vips: &[IpAddr]) -> Result<()> {
+    let ipv6 = vips.iter().any(IpAddr::is_ipv6);
+    let unspecified = |six: bool| -> IpAddr {
+        match six {
+            false => Ipv4Addr::UNSPECIFIED.into(),
+            true => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    };
+    let own = [Some(unspecified(false)), ipv6.then(|| unspecified(true))];
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the server's runtime")?
         .block_on(async {
+            let name: Arc<str> = name.into();
+            let mut services = JoinSet::new();
             // UDP first: once TCP accepts, everything is there.
-            let own = udp_socket(Ipv4Addr::UNSPECIFIED)?;
-            let shared = udp_socket(vip)?;
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80))
+            for address in own.into_iter().flatten().chain(vips.iter().copied()) {
+                services.spawn(echo(name.clone(), udp_socket(address)?));
+            }
+            // A listener on `::` has both kinds of clients, as most servers' have.
+            let listener = TcpListener::bind((unspecified(ipv6), 80))
                 .await
                 .context("cannot listen on TCP port 80")?;
-            tokio::try_join!(echo(name, own), echo(name, shared), http(name, listener))?;
+            services.spawn(http(name, listener));
+            while let Some(ended) = services.join_next().await {
+                ended.context("a server ended")??;
+            }
             Ok(())
         })
 }
 
-/// Port 7 on one address. The virtual IP gets a socket of its own, because an answer leaves with the address
+/// Port 7 on one address. A virtual IP gets a socket of its own, because an answer leaves with the address
 /// its socket is bound to; it may be bound before the daemon has brought the address.
-fn udp_socket(address: Ipv4Addr) -> Result<UdpSocket> {
+fn udp_socket(address: IpAddr) -> Result<UdpSocket> {
     let open = || {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_freebind_v4(true)?;
+        let address = SocketAddr::from((address, 7));
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        } else {
+            socket.set_freebind_v4(true)?;
+        }
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddr::V4(SocketAddrV4::new(address, 7)).into())?;
+        socket.bind(&address.into())?;
         UdpSocket::from_std(socket.into())
     };
     open().with_context(|| format!("cannot listen on UDP port 7 of {address}"))
 }
 
-async fn echo(name: &str, socket: UdpSocket) -> Result<()> {
+async fn echo(name: Arc<str>, socket: UdpSocket) -> Result<()> {
     let mut datagram = vec![0_u8; 65_536];
     let prefix = format!("{name} ").into_bytes();
     loop {
@@ -57,8 +84,8 @@ async fn echo(name: &str, socket: UdpSocket) -> Result<()> {
     }
 }
 
-async fn http(name: &str, listener: TcpListener) -> Result<()> {
-    let body = name.to_owned();
+async fn http(name: Arc<str>, listener: TcpListener) -> Result<()> {
+    let body = name.to_string();
     let service = Router::new().fallback(move || async move { body });
     let listener = listener.tap_io(|connection| {
         // Without it an answer on a kept connection may wait for the client's delayed ACK.

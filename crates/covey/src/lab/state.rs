@@ -24,6 +24,8 @@ pub(super) struct Lab {
     pub(super) program: PathBuf,
     /// Its cluster's heartbeat timing.
     pub(super) timing: Timing,
+    /// Whether it has IPv6 addresses too.
+    pub(super) ipv6: bool,
     /// Its hosts, in the order of their IDs, which count up from 1.
     pub(super) hosts: Vec<Host>,
 }
@@ -34,6 +36,7 @@ struct StateFile {
     program: PathBuf,
     period_us: u64,
     tolerance: u16,
+    ipv6: bool,
     hosts: Vec<Host>,
 }
 
@@ -64,6 +67,7 @@ impl Lab {
                 period: Duration::from_micros(file.period_us),
                 tolerance: file.tolerance,
             },
+            ipv6: file.ipv6,
             hosts: file.hosts,
         })
     }
@@ -77,6 +81,7 @@ impl Lab {
             program: self.program.clone(),
             period_us: u64::try_from(self.timing.period.as_micros()).unwrap_or(u64::MAX),
             tolerance: self.timing.tolerance,
+            ipv6: self.ipv6,
             hosts: self.hosts.clone(),
         };
         let path = state_path(&self.name);

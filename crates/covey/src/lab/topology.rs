@@ -16,23 +16,40 @@ use anyhow::{Context, Result, bail};
 use covey_proto::ids::{HostId, Mac};
 use std::fmt;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 /// The virtual IP that all hosts share.
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// The IPv6 virtual IP of a lab with IPv6.
+pub(super) const VIP6: Ipv6Addr = Ipv6Addr::new(0xFD77, 0, 0, 0, 0, 0, 0, 0x100);
 /// The client's address.
 pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
+/// The client's address in a lab with IPv6.
+pub(super) const CLIENT6: Ipv6Addr = ipv6_of(CLIENT);
 /// Length of the segment's network prefix.
 pub(super) const PREFIX: u8 = 24;
+/// Length of the segment's IPv6 prefix.
+pub(super) const PREFIX6: u8 = 64;
 /// The NIC of every host and of the client.
 pub(super) const NIC: &str = "eth0";
 
 /// A host's dedicated IP.
 pub(super) fn dip(host: HostId) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, host.get())
+}
+
+/// The virtual IPs of a lab, with or without IPv6.
+pub(super) fn vips(ipv6: bool) -> Vec<IpAddr> {
+    let more = ipv6.then_some(IpAddr::V6(VIP6));
+    [IpAddr::V4(VIP)].into_iter().chain(more).collect()
+}
+
+/// The IPv6 address of who has an IPv4 address in the lab: the same number, fd77::c8 for 10.77.0.200.
+const fn ipv6_of(address: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::new(0xFD77, 0, 0, 0, 0, 0, 0, address.octets()[3] as u16)
 }
 
 /// The MAC that belongs to an address of the lab, so that a capture can be read: 0a-00 (locally administered,
@@ -209,9 +226,10 @@ pub(super) fn ip(namespace: Option<&str>) -> Command {
     command
 }
 
-/// The network for these hosts, in the order in which it is built. `addrgenmode none`: the lab speaks IPv4, and
-/// link-local addresses would only add noise to captures.
-pub(super) fn plan(lab: &LabName, hosts: &[HostId]) -> Vec<Batch> {
+/// The network for these hosts, in the order in which it is built. `addrgenmode none`: link-local addresses would only add
+/// noise to captures; a lab with IPv6, whose neighbours ask each other from them, has its own, without the second
+/// that the kernel takes to look for duplicates.
+pub(super) fn plan(lab: &LabName, hosts: &[HostId], ipv6: bool) -> Vec<Batch> {
     let switch = lab.namespace(Place::Switch);
     let ends: Vec<(Place, Ipv4Addr)> = std::iter::once((Place::Client, CLIENT))
         .chain(hosts.iter().map(|id| (Place::Host(*id), dip(*id))))
@@ -236,18 +254,25 @@ pub(super) fn plan(lab: &LabName, hosts: &[HostId]) -> Vec<Batch> {
         },
     ];
     for (place, address) in &ends {
+        let mut commands = vec![
+            "link set lo up".to_owned(),
+            format!(
+                "link add {NIC} address {} type veth peer name port-{place} netns {switch}",
+                mac(*address)
+            ),
+            format!("link set {NIC} addrgenmode none"),
+            format!("address add {address}/{PREFIX} dev {NIC}"),
+        ];
+        if ipv6 {
+            let address = ipv6_of(*address);
+            let number = address.segments()[7];
+            commands.push(format!("address add {address}/{PREFIX6} dev {NIC} nodad"));
+            commands.push(format!("address add fe80::{number:x}/64 dev {NIC} nodad"));
+        }
+        commands.push(format!("link set {NIC} up"));
         batches.push(Batch {
             namespace: Some(lab.namespace(*place)),
-            commands: vec![
-                "link set lo up".to_owned(),
-                format!(
-                    "link add {NIC} address {} type veth peer name port-{place} netns {switch}",
-                    mac(*address)
-                ),
-                format!("link set {NIC} addrgenmode none"),
-                format!("address add {address}/{PREFIX} dev {NIC}"),
-                format!("link set {NIC} up"),
-            ],
+            commands,
         });
     }
     batches.push(Batch {
@@ -316,7 +341,10 @@ mod tests {
     #[test]
     fn the_plan_is_pasteable() {
         let lab: LabName = "covey".parse().unwrap();
-        let text: String = plan(&lab, &[id(1)]).iter().map(Batch::to_string).collect();
+        let text: String = plan(&lab, &[id(1)], false)
+            .iter()
+            .map(Batch::to_string)
+            .collect();
         insta::assert_snapshot!(text, @"
         ip netns add covey-switch
         ip netns add covey-client
@@ -340,6 +368,29 @@ mod tests {
         ip -n covey-switch link set port-h1 addrgenmode none
         ip -n covey-switch link set port-h1 master br0 up
         ");
+    }
+
+    #[test]
+    fn with_ipv6_everybody_has_the_same_numbers_in_it() {
+        let lab: LabName = "covey".parse().unwrap();
+        let text = |ipv6| -> String {
+            let batches = plan(&lab, &[id(1), id(12)], ipv6);
+            batches.iter().map(Batch::to_string).collect()
+        };
+        let (without, with) = (text(false), text(true));
+        let more: Vec<&str> = with
+            .lines()
+            .filter(|line| !without.contains(line))
+            .collect();
+        insta::assert_snapshot!(more.join("\n"), @"
+        ip -n covey-client address add fd77::c8/64 dev eth0 nodad
+        ip -n covey-client address add fe80::c8/64 dev eth0 nodad
+        ip -n covey-h1 address add fd77::1/64 dev eth0 nodad
+        ip -n covey-h1 address add fe80::1/64 dev eth0 nodad
+        ip -n covey-h12 address add fd77::c/64 dev eth0 nodad
+        ip -n covey-h12 address add fe80::c/64 dev eth0 nodad
+        ");
+        assert_eq!(with.lines().count(), without.lines().count() + more.len());
     }
 
     #[test]

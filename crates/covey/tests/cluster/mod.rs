@@ -74,6 +74,8 @@ fn identity(me: u8, mac: [u8; 6]) -> Identity {
         host: host(me),
         mac: Mac(mac),
         cluster_mac: Mac(CLUSTER_MAC),
+        source_mac: Mac(mac),
+        filter_icmp: true,
         hash_key: [0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210],
     }
 }

@@ -27,28 +27,28 @@ const ROUNDS: usize = 20;
 const WEIGHTS: usize = 9;
 
 /// Requests and what the switch has seen of them, while something happens to the cluster.
-struct Watch {
+pub(crate) struct Watch {
     load: Load,
     capture: Capture,
     auth: Auth,
 }
 
 /// What the clients have noticed.
-struct Noticed {
-    requests: Vec<Request>,
+pub(crate) struct Noticed {
+    pub(crate) requests: Vec<Request>,
     /// Maps that were put in force.
-    changes: usize,
-    failed: usize,
+    pub(crate) changes: usize,
+    pub(crate) failed: usize,
     /// Connected so late that a SYN must have been lost.
-    late: usize,
+    pub(crate) late: usize,
     /// Accepted by two hosts.
-    twice: usize,
+    pub(crate) twice: usize,
     /// All of these that were not under way when a map was put in force.
-    without_cause: Vec<Request>,
+    pub(crate) without_cause: Vec<Request>,
 }
 
 impl Watch {
-    fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         Self {
             auth: wire::auth(lab),
             capture: Capture::start(lab),
@@ -56,7 +56,7 @@ impl Watch {
         }
     }
 
-    fn finish(self) -> Noticed {
+    pub(crate) fn finish(self) -> Noticed {
         let requests = self.load.finish();
         let frames = wire::read(&self.capture.finish());
         let accepted = wire::accepted_by(&frames);
@@ -116,9 +116,13 @@ impl fmt::Display for Noticed {
 #[test]
 #[ignore = "needs root: network namespaces and eBPF"]
 fn a_host_leaves_and_returns_and_only_requests_under_way_notice() {
-    let lab = Lab::up("leave", 3, TIMING);
-    let watch = Watch::start(&lab);
-    for round in 0..ROUNDS {
+    leave_and_return(&Lab::up("leave", 3, TIMING), ROUNDS);
+}
+
+/// Host 3 of three leaves and returns so many times, under 200 requests a second.
+pub(crate) fn leave_and_return(lab: &Lab, rounds: usize) {
+    let watch = Watch::start(lab);
+    for round in 0..rounds {
         // Both ways to leave: the command, after which the daemon stays, and the end of the daemon.
         let end = round % 5 == 4;
         if end {
@@ -136,17 +140,17 @@ fn a_host_leaves_and_returns_and_only_requests_under_way_notice() {
         lab.await_agreement(&[1, 2, 3]);
     }
     let noticed = watch.finish();
-    println!("{ROUNDS} leaves and returns: {noticed}");
+    println!("{rounds} leaves and returns: {noticed}");
     assert!(
         noticed.without_cause.is_empty(),
         "{:#?}",
         noticed.without_cause
     );
     assert!(
-        noticed.changes >= 2 * ROUNDS,
+        noticed.changes >= 2 * rounds,
         "the capture has missed changes"
     );
-    assert!(noticed.failed + noticed.late <= ROUNDS);
+    assert!(noticed.failed + noticed.late <= rounds);
 }
 
 /// What must not change when a configuration is refused.

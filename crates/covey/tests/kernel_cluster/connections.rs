@@ -1,7 +1,7 @@
 //! Long-lived connections: HTTP with keep-alive, asked again and again on one connection, so that each shows whether
 //! it still lives and which host it is with. Called by the tests of planned changes. docs/design.md, "Tests".
 
-use crate::lab::{Lab, VIP};
+use crate::lab::Lab;
 use crate::netns;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
@@ -22,12 +22,17 @@ pub(crate) struct Connection {
 
 impl Connection {
     fn open(server: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
         socket.connect_timeout(&server.into(), PATIENCE)?;
         let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
         let host = ask(&mut stream)?;
         Ok(Self { stream, host })
+    }
+
+    /// The client's port.
+    pub(crate) fn port(&self) -> u16 {
+        self.stream.local_addr().unwrap().port()
     }
 
     /// Whether it still works, and with the same host.
@@ -65,8 +70,8 @@ fn ask(stream: &mut TcpStream) -> io::Result<u8> {
 
 /// Opens connections to the virtual IP from the client.
 pub(crate) fn open(lab: &Lab, count: usize) -> Vec<Connection> {
+    let server = SocketAddr::from((lab.vip(), 80));
     netns::inside(&lab.namespace("client"), move || {
-        let server = SocketAddr::from((VIP, 80));
         (0..count)
             .map(|_| Connection::open(server).expect("a connection to a settled cluster"))
             .collect()

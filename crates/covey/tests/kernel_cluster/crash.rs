@@ -16,39 +16,35 @@ const PORTS: usize = 20;
 #[test]
 #[ignore = "needs root: network namespaces and eBPF"]
 fn a_crash_is_over_in_half_a_second() {
-    crash(
-        "crash",
-        Timing {
-            period_ms: 100,
-            tolerance: 5,
-        },
-    );
+    let timing = Timing {
+        period_ms: 100,
+        tolerance: 5,
+    };
+    crash(&Lab::up("crash", 3, timing), timing);
 }
 
 #[test]
 #[ignore = "needs root: network namespaces and eBPF"]
 fn a_crash_is_over_in_five_seconds_with_nlbs_timing() {
-    crash(
-        "crash-nlb",
-        Timing {
-            period_ms: 1000,
-            tolerance: 5,
-        },
-    );
+    let timing = Timing {
+        period_ms: 1000,
+        tolerance: 5,
+    };
+    crash(&Lab::up("crash-nlb", 3, timing), timing);
 }
 
-fn crash(test: &str, timing: Timing) {
-    let lab = Lab::up(test, 3, timing);
-    let ports = echo::ports_by_owner(&lab, PORTS);
+/// Host 2 of three crashes under datagrams from ports of each.
+pub(crate) fn crash(lab: &Lab, timing: Timing) {
+    let ports = echo::ports_by_owner(lab, PORTS);
     let length = timing.budget() + TAKEOVER + Duration::from_millis(500);
     let of_2 = |owner| owner == 2;
     let of_others = |owner| owner != 2;
 
-    let control = Probe::start(&lab, &ports);
+    let control = Probe::start(lab, &ports);
     thread::sleep(length); // the length of the run is what is compared
     let control = control.finish();
 
-    let probe = Probe::start(&lab, &ports);
+    let probe = Probe::start(lab, &ports);
     lab.fault(&["crash", "2"]);
     thread::sleep(length);
     let record = probe.finish();

@@ -17,8 +17,12 @@ const HELD: usize = 500;
 #[test]
 #[ignore = "needs root: network namespaces and eBPF"]
 fn a_drainstop_under_500_connections_breaks_none_and_ends_with_the_last() {
-    let lab = Lab::up("drain", 3, TIMING);
-    let mut held = connections::open(&lab, HELD);
+    drainstop(&Lab::up("drain", 3, TIMING));
+}
+
+/// Host 2 of three drains under connections of each, and stops with its last.
+pub(crate) fn drainstop(lab: &Lab) {
+    let mut held = connections::open(lab, HELD);
     let with_2 = with_host(&held, 2);
     assert!(with_2 > HELD / 5, "{with_2} of {HELD} are with host 2");
 
@@ -27,7 +31,7 @@ fn a_drainstop_under_500_connections_breaks_none_and_ends_with_the_last() {
     for host in 1..=3 {
         lab.await_status(host, |status| !status.rules[1].share.contains_key(&2));
     }
-    let new = web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 600);
+    let new = web::in_a_row(lab, lab.vip(), FIRST_PORT..FIRST_PORT + 600);
     web::assert_none_failed(&new);
     assert!(
         new.iter().all(|request| request.outcome != Ok(2)),

@@ -3,11 +3,11 @@
 //! the host and the datagram, so what is answered twice shows too. Called by the tests of crashes and by the
 //! failover bench. docs/design.md, "Tests".
 
-use crate::lab::{Lab, VIP};
+use crate::lab::Lab;
 use crate::netns;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -20,9 +20,13 @@ const FIRST_PORT: u16 = 61_000;
 /// How long the last answers may take.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
-fn socket(port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-    socket.connect((VIP, 7)).unwrap();
+fn socket(vip: IpAddr, port: u16) -> UdpSocket {
+    let any: IpAddr = match vip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, port)).unwrap();
+    socket.connect((vip, 7)).unwrap();
     socket
 }
 
@@ -41,11 +45,11 @@ fn read_answer(answer: &[u8]) -> (u8, usize) {
 
 /// Source ports of the client, `count` for each host, by the host that answers them.
 pub(crate) fn ports_by_owner(lab: &Lab, count: usize) -> BTreeMap<u8, Vec<u16>> {
-    let hosts = lab.hosts().len();
+    let (hosts, vip) = (lab.hosts().len(), lab.vip());
     netns::inside(&lab.namespace("client"), move || {
         let mut ports: BTreeMap<u8, Vec<u16>> = BTreeMap::new();
         for port in FIRST_PORT.. {
-            let socket = socket(port);
+            let socket = socket(vip, port);
             socket
                 .set_read_timeout(Some(Duration::from_secs(5)))
                 .unwrap();
@@ -97,8 +101,8 @@ struct Port {
 }
 
 impl Port {
-    fn open(owner: u8, port: u16) -> Self {
-        let socket = socket(port);
+    fn open(vip: IpAddr, owner: u8, port: u16) -> Self {
+        let socket = socket(vip, port);
         socket.set_nonblocking(true).unwrap();
         let lane = Lane {
             owner,
@@ -182,13 +186,15 @@ impl Probe {
     pub(crate) fn start(lab: &Lab, ports: &BTreeMap<u8, Vec<u16>>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, ports) = (stop.clone(), ports.clone());
+        let vip = lab.vip();
         let (begin, begun) = mpsc::channel();
         let thread = netns::spawn_in(&lab.namespace("client"), move || {
             let owned = ports
                 .iter()
                 .flat_map(|(owner, ports)| ports.iter().map(|port| (*owner, *port)));
-            let mut sockets: Vec<Port> =
-                owned.map(|(owner, port)| Port::open(owner, port)).collect();
+            let mut sockets: Vec<Port> = owned
+                .map(|(owner, port)| Port::open(vip, owner, port))
+                .collect();
             while !stopped.load(Ordering::Relaxed) {
                 let next = Instant::now() + EVERY;
                 for socket in &mut sockets {

@@ -5,8 +5,7 @@ use crate::lab::{Lab, Timing, VIP, succeed};
 use crate::web::{self, FIRST_PORT};
 use crate::wire::{self, Capture};
 use covey_proto::ids::Mac;
-use covey_proto::wire::arp::Arp;
-use covey_proto::wire::ethernet::{self, Ethernet};
+use covey_proto::wire::ethernet;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -33,19 +32,11 @@ fn tshark<const N: usize>(file: &Path, filter: &str, fields: [&str; N]) -> Vec<[
     told.lines().map(row).collect()
 }
 
-/// What an ARP packet says of where the virtual IP is, whether it asks or answers.
-fn vip_is_at(frame: &Ethernet<'_>) -> Option<Mac> {
-    let arp = Arp::parse(frame.payload)
-        .ok()
-        .filter(|_| frame.ethertype == ethernet::ARP)?;
-    (arp.sender_ip == VIP).then_some(arp.sender_mac)
-}
-
 /// Traffic before which the client has forgotten the cluster's MAC each time.
 fn ask_and_talk(lab: &Lab, ports: std::ops::Range<u16>) {
     for port in ports {
         lab.exec("client", &["ip", "neigh", "flush", "dev", "eth0"]);
-        let requests = web::in_a_row(lab, VIP, port..port + 1);
+        let requests = web::in_a_row(lab, lab.vip(), port..port + 1);
         web::assert_none_failed(&requests);
     }
 }
@@ -54,11 +45,16 @@ fn ask_and_talk(lab: &Lab, ports: std::ops::Range<u16>) {
 #[ignore = "needs root: network namespaces, eBPF, tcpdump and tshark"]
 fn wireshark_reads_the_heartbeats() {
     let lab = Lab::up("tshark", 3, TIMING);
+    let maps = || lab.status(1).convergence.len();
+    let maps_before = maps();
     let capture = Capture::start(&lab);
     lab.await_heartbeats(2, 10);
     // A host that joins and one that leaves have more to say.
     lab.covey(3, &["stop"]);
+    lab.await_agreement(&[1, 2]);
     lab.covey(3, &["start"]);
+    lab.await_agreement(&[1, 2, 3]);
+    let maps = maps() - maps_before;
     let file = capture.finish();
 
     let fields = [
@@ -94,8 +90,9 @@ fn wireshark_reads_the_heartbeats() {
         .values()
         .map(|length| length - ethernet::HEADER_LEN)
         .collect();
-    // One that host 3 is out of, one that it is in; each is sent three times.
-    assert_eq!(commits, 6);
+    // At least one that host 3 is out of and one that it is in; each commit is sent three times.
+    assert!(maps >= 2);
+    assert_eq!(commits, 3 * maps);
     println!(
         "{} heartbeats read by tshark, none malformed; longest payload of hosts 1, 2, 3: {payload:?} bytes",
         frames.len()
@@ -106,10 +103,14 @@ fn wireshark_reads_the_heartbeats() {
 #[test]
 #[ignore = "needs root: network namespaces, eBPF and tcpdump"]
 fn the_switch_never_learns_the_cluster_mac() {
-    let lab = Lab::up("source", 3, TIMING);
-    let capture = Capture::start(&lab);
+    no_frame_teaches_the_cluster_mac(&Lab::up("source", 3, TIMING));
+}
+
+/// Traffic to three hosts with which all kinds of things happen.
+pub(crate) fn no_frame_teaches_the_cluster_mac(lab: &Lab) {
+    let capture = Capture::start(lab);
     let mut ports = (FIRST_PORT..).step_by(10).map(|port| port..port + 10);
-    let mut talk = || ask_and_talk(&lab, ports.next().unwrap());
+    let mut talk = || ask_and_talk(lab, ports.next().unwrap());
     talk();
     for fault in ["crash", "kill"] {
         lab.fault(&[fault, "2"]);
@@ -132,13 +133,14 @@ fn the_switch_never_learns_the_cluster_mac() {
         .count();
     let told: Vec<Mac> = frames
         .iter()
-        .filter_map(|frame| vip_is_at(&frame.ethernet()))
+        .filter_map(|frame| frame.vip_is_at(lab.vip()))
         .collect();
     println!(
-        "{} frames through crash, kill, stall and leave: {learnt} with the cluster MAC as source; {} ARP answers \
-         for the virtual IP, all with {CLUSTER_MAC}",
+        "{} frames through crash, kill, stall and leave: {learnt} with the cluster MAC as source; {} answers \
+         for {}, all with {CLUSTER_MAC}",
         frames.len(),
-        told.len()
+        told.len(),
+        lab.vip()
     );
     assert_eq!(learnt, 0);
     assert!(told.len() >= 70, "the client asked 70 times");

@@ -9,7 +9,7 @@ use covey::control::client::Client;
 use covey::control::socket_of;
 use covey::status::{HostState, Status};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// The virtual IP of every lab.
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// The other one of a lab with IPv6.
+pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xFD77, 0, 0, 0, 0, 0, 0, 0x100);
 /// The program under test.
 pub(crate) const COVEY: &str = env!("CARGO_BIN_EXE_covey");
 /// How long anything that a test waits for may take; far more than it should.
@@ -52,6 +54,7 @@ impl std::fmt::Display for Timing {
 pub(crate) struct Lab {
     name: String,
     hosts: u8,
+    vip: IpAddr,
     // Dropped last: the next lab comes up when this one is gone.
     _turn: MutexGuard<'static, ()>,
 }
@@ -59,16 +62,26 @@ pub(crate) struct Lab {
 impl Lab {
     /// Builds a lab and waits until it has converged.
     pub(crate) fn up(test: &str, hosts: u8, timing: Timing) -> Self {
+        Self::build(test, hosts, timing, VIP.into(), &[])
+    }
+
+    /// As [`Self::up`], with IPv6 addresses too; its clients talk to [`VIP6`].
+    pub(crate) fn up_with_ipv6(test: &str, hosts: u8, timing: Timing) -> Self {
+        Self::build(test, hosts, timing, VIP6.into(), &["--ipv6"])
+    }
+
+    fn build(test: &str, hosts: u8, timing: Timing, vip: IpAddr, options: &[&str]) -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let lab = Self {
             name: format!("covey-t{}-{test}", std::process::id()),
             hosts,
+            vip,
             _turn: turn,
         };
         let period = format!("{}ms", timing.period_ms);
         let (hosts, tolerance) = (hosts.to_string(), timing.tolerance.to_string());
-        lab.lab(&[
+        let up = [
             "up",
             "--hosts",
             &hosts,
@@ -76,13 +89,26 @@ impl Lab {
             &period,
             "--tolerance",
             &tolerance,
-        ]);
+        ];
+        lab.lab(&[&up, options].concat());
         lab
     }
 
     /// The IDs of its hosts.
     pub(crate) fn hosts(&self) -> Vec<u8> {
         (1..=self.hosts).collect()
+    }
+
+    /// The same lab, but for the virtual IP that its clients talk to.
+    pub(crate) fn talking_to(self, vip: IpAddr) -> Self {
+        let mut lab = self;
+        lab.vip = vip;
+        lab
+    }
+
+    /// The virtual IP that its clients talk to.
+    pub(crate) const fn vip(&self) -> IpAddr {
+        self.vip
     }
 
     /// The first part of the names of its namespaces.

@@ -9,7 +9,12 @@
 //!   fencing    a stalled or dead daemon's host is silent before the others take over
 //!   drain      draining, weights: held connections stay where they are
 //!   change     leaving, returning, reloading: nothing fails
+//!   upgrade    daemons are replaced in place: nothing fails, nobody notices; what becomes of one that cannot go on
 //!   operate    stop, suspend, drain, disable with NLB's answers; what was wanted last outlives the daemon
+//!   sticky     buckets that are busy wait with their host until they are idle
+//!   why        what `covey why` says is what happens; packets are counted by rule
+//!   ipv6       the same over IPv6; neighbour discovery, clusters without an IPv4 address
+//!   rare       path MTU discovery, fragments and echo requests, over both
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -24,10 +29,17 @@ mod crash;
 mod drain;
 mod echo;
 mod fencing;
+#[path = "../../../filter/tests/frames/mod.rs"]
+mod frames;
 mod heartbeat;
+mod ipv6;
 mod lab;
 mod netns;
 mod operate;
+mod rare;
 mod sharing;
+mod sticky;
+mod upgrade;
 mod web;
+mod why;
 mod wire;

@@ -16,9 +16,13 @@ const FAST: Timing = Timing {
 #[test]
 #[ignore = "needs root: network namespaces and eBPF"]
 fn every_connection_has_one_owner_and_every_host_its_share() {
-    let lab = Lab::up("share", 3, FAST);
-    let capture = Capture::start(&lab);
-    let requests = web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 3000);
+    share(&Lab::up("share", 3, FAST));
+}
+
+/// 3000 connections to a settled cluster of three.
+pub(crate) fn share(lab: &Lab) {
+    let capture = Capture::start(lab);
+    let requests = web::in_a_row(lab, lab.vip(), FIRST_PORT..FIRST_PORT + 3000);
     let accepted = wire::accepted_by(&wire::read(&capture.finish()));
 
     web::assert_none_failed(&requests);

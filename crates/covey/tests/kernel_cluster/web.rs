@@ -2,11 +2,11 @@
 //! a captured frame names its request. Called by the tests of single changes and faults.
 //! docs/design.md, "Tests".
 
-use crate::lab::{Lab, VIP};
+use crate::lab::Lab;
 use crate::netns;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::RangeFrom;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -30,10 +30,15 @@ pub(crate) struct Request {
 }
 
 /// Makes one request from the calling thread's network namespace.
-pub(crate) fn get(server: Ipv4Addr, port: u16) -> Request {
+pub(crate) fn get(server: IpAddr, port: u16) -> Request {
+    get_as(SocketAddr::new(any(server), port), server)
+}
+
+/// As [`get`], as this client.
+pub(crate) fn get_as(client: SocketAddr, server: IpAddr) -> Request {
     let began = Instant::now();
     let mut connected = None;
-    let outcome = connect(server, port).and_then(|mut stream| {
+    let outcome = connect(client, server).and_then(|mut stream| {
         connected = Some(began.elapsed());
         stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
@@ -41,7 +46,7 @@ pub(crate) fn get(server: Ipv4Addr, port: u16) -> Request {
         Ok(answer)
     });
     Request {
-        port,
+        port: client.port(),
         connected,
         outcome: outcome
             .map_err(|error| error.to_string())
@@ -49,11 +54,20 @@ pub(crate) fn get(server: Ipv4Addr, port: u16) -> Request {
     }
 }
 
-fn connect(server: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+/// Any address of the same kind.
+pub(crate) fn any(server: IpAddr) -> IpAddr {
+    match server {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn connect(client: SocketAddr, server: IpAddr) -> std::io::Result<TcpStream> {
+    let server = SocketAddr::from((server, 80));
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+    socket.bind(&client.into())?;
     socket.set_read_timeout(Some(GIVE_UP))?;
-    socket.connect_timeout(&SocketAddr::from((server, 80)).into(), GIVE_UP)?;
+    socket.connect_timeout(&server.into(), GIVE_UP)?;
     Ok(socket.into())
 }
 
@@ -66,7 +80,12 @@ fn answering_host(answer: &str) -> Option<u8> {
 }
 
 /// Makes requests one after the other from the client, one from each port.
-pub(crate) fn in_a_row(lab: &Lab, server: Ipv4Addr, ports: std::ops::Range<u16>) -> Vec<Request> {
+pub(crate) fn in_a_row(
+    lab: &Lab,
+    server: impl Into<IpAddr>,
+    ports: std::ops::Range<u16>,
+) -> Vec<Request> {
+    let server = server.into();
     netns::inside(&lab.namespace("client"), move || {
         ports.map(|port| get(server, port)).collect()
     })
@@ -83,6 +102,7 @@ impl Load {
     pub(crate) fn start(lab: &Lab, every: Duration, ports: RangeFrom<u16>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let vip = lab.vip();
         let thread = netns::spawn_in(&lab.namespace("client"), move || {
             let (tell, told) = mpsc::channel();
             let mut next = Instant::now();
@@ -92,7 +112,7 @@ impl Load {
                 }
                 let tell = tell.clone();
                 // Its own thread, because it may hang; nobody has to wait for it, because the channel does.
-                thread::spawn(move || tell.send(get(VIP, port)));
+                thread::spawn(move || tell.send(get(vip, port)));
                 next += every;
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }

@@ -2,21 +2,27 @@
 //! kernel's time stamp: tcpdump on the bridge itself. Verdicts on who answered what rest on source MACs here,
 //! not on what hosts say of themselves. docs/design.md, "Tests".
 
-use crate::lab::{Lab, VIP, succeed};
+use crate::lab::{Lab, VIP, VIP6, succeed};
 use crate::netns;
 use covey::config::{Config, Machine};
 use covey_proto::config::Auth;
 use covey_proto::ids::Mac;
+use covey_proto::wire::arp::Arp;
 use covey_proto::wire::ethernet::{self, Ethernet};
 use covey_proto::wire::heartbeat::{Body, Message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86DD;
+/// ICMPv6, and two of its types.
+pub(crate) const ICMPV6: u8 = 58;
+const SOLICITATION: u8 = 135;
+pub(crate) const ADVERTISEMENT: u8 = 136;
 /// How long a commit takes to reach all hosts, a busy machine included.
 const HAND_OVER: Duration = Duration::from_millis(10);
 /// What is sent last, so that one knows when everything before it has been written down.
@@ -127,7 +133,7 @@ pub(crate) struct Frame {
     bytes: Vec<u8>,
 }
 
-/// A TCP segment between the client and the virtual IP.
+/// A TCP segment between the client and a virtual IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// The client's port, which names the connection.
@@ -144,28 +150,40 @@ impl Frame {
         Ethernet::parse(&self.bytes).expect("a switch passes on whole frames")
     }
 
-    /// What it says, if it is TCP to or from the virtual IP's port 80.
-    pub(crate) fn segment(&self) -> Option<Segment> {
-        let packet = self.ethernet();
-        let ip = packet.payload;
-        if packet.ethertype != IPV4 || ip[9] != 6 {
-            return None;
+    /// Its source, destination, protocol and what is inside, if it is IP; hosts and clients here send no options and
+    /// no extension headers.
+    pub(crate) fn ip(&self) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
+        let Ethernet {
+            ethertype, payload, ..
+        } = self.ethernet();
+        match ethertype {
+            IPV4 => {
+                let address = |at: usize| <[u8; 4]>::try_from(&payload[at..at + 4]).unwrap().into();
+                Some((address(12), address(16), payload[9], &payload[20..]))
+            }
+            IPV6 => {
+                let address =
+                    |at: usize| <[u8; 16]>::try_from(&payload[at..at + 16]).unwrap().into();
+                Some((address(8), address(24), payload[6], &payload[40..]))
+            }
+            _ => None,
         }
-        let address = |at: usize| {
-            <[u8; 4]>::try_from(&ip[at..at + 4])
-                .ok()
-                .map(Ipv4Addr::from)
-        };
-        let tcp = &ip[usize::from(ip[0] & 0x0F) * 4..];
+    }
+
+    /// What it says, if it is TCP to or from a virtual IP's port 80.
+    pub(crate) fn segment(&self) -> Option<Segment> {
+        const TCP: u8 = 6;
+        let (source, destination, _, tcp) = self.ip().filter(|ip| ip.2 == TCP)?;
+        let is_service = |address: IpAddr, port| (address == VIP || address == VIP6) && port == 80;
         let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
         let syn = tcp[13] & 0x02 != 0;
-        if (address(12), port(0)) == (Some(VIP), 80) {
+        if is_service(source, port(0)) {
             Some(Segment {
                 client: port(2),
                 is_answer: true,
                 syn,
             })
-        } else if (address(16), port(2)) == (Some(VIP), 80) {
+        } else if is_service(destination, port(2)) {
             Some(Segment {
                 client: port(0),
                 is_answer: false,
@@ -174,6 +192,24 @@ impl Frame {
         } else {
             None
         }
+    }
+
+    /// What it says of where a virtual IP is: ARP, whether it asks or answers, and neighbour discovery, which speaks of
+    /// the source when it asks and of the target when it answers.
+    pub(crate) fn vip_is_at(&self, vip: IpAddr) -> Option<Mac> {
+        let frame = self.ethernet();
+        if frame.ethertype == ethernet::ARP {
+            let arp = Arp::parse(frame.payload).ok()?;
+            return (vip == arp.sender_ip).then_some(arp.sender_mac);
+        }
+        let (source, _, _, message) = self.ip().filter(|ip| ip.2 == ICMPV6)?;
+        let of = match message[0] {
+            SOLICITATION => source,
+            ADVERTISEMENT => <[u8; 16]>::try_from(&message[8..24]).unwrap().into(),
+            _ => return None,
+        };
+        let mac = message.get(26..32)?.try_into().ok()?;
+        (vip == of).then_some(Mac(mac))
     }
 }
 
@@ -203,7 +239,7 @@ pub(crate) fn heartbeats(frames: &[Frame], auth: &Auth) -> Vec<Beat> {
                 host: message.sender.host.get(),
                 epoch: heartbeat.committed.map(|map| map.ballot.epoch.0),
             }),
-            Body::Chunk(_) | Body::Commit(_) => None,
+            Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => None,
         }
     });
     beats.collect()

@@ -1,8 +1,9 @@
 //! The smallest network for tests with a real kernel: a host and a client, each in a network namespace of its
 //! own, joined by a veth pair. Gone when dropped, also after a failed test.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its share.
-#![allow(unsafe_code)] // setns has no safe form.
+#![allow(unsafe_code)] // setns and the addresses of packet sockets have no safe form.
 
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -125,6 +126,38 @@ fn run(program: &str, arguments: &str) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments}: {said}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A packet socket on the interface of the namespace in which this is called: it sends whole frames, and hears all.
+pub fn packet_socket() -> Socket {
+    let all = (libc::ETH_P_ALL as u16).to_be();
+    let socket = Socket::new(
+        Domain::PACKET,
+        Type::RAW,
+        Some(Protocol::from(i32::from(all))),
+    )
+    .expect("root may open packet sockets");
+    // SAFETY: the name ends with a zero.
+    let index = unsafe { libc::if_nametoindex(c"eth0".as_ptr()) };
+    assert_ne!(index, 0, "{INTERFACE} is there");
+    // SAFETY: the storage is larger than the structure and aligned for it; the length is the structure's.
+    let (_, address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            storage
+                .cast::<libc::sockaddr_ll>()
+                .write(libc::sockaddr_ll {
+                    sll_family: libc::AF_PACKET as u16,
+                    sll_protocol: all,
+                    sll_ifindex: index as i32,
+                    ..std::mem::zeroed()
+                });
+            *length = size_of::<libc::sockaddr_ll>() as u32;
+            Ok(())
+        })
+    }
+    .expect("it is written");
+    socket.bind(&address).expect("the interface is there");
+    socket
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC.

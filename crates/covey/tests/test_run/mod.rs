@@ -5,9 +5,13 @@
 
 use crate::frames::Mac;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
-use covey::datapath::Programs;
-use covey_filter::{Decision, Egress, Flow, Reason, Segment, Socket, Verdict, decide, guard};
+use covey::datapath::{Packets, Programs};
+use covey_filter::{
+    Decision, Egress, Flow, NO_RULE, RULE_SLOTS, Reason, Segment, Socket, Verdict, decide, guard,
+};
 use covey_proto::datapath::{Image, View, no_sockets};
+use covey_proto::fragments::Fragments;
+use std::time::{Duration, Instant};
 
 pub const HOST_MAC: Mac = [0x02, 0, 0, 0, 1, 2];
 pub const XDP_DROP: u32 = 1;
@@ -20,7 +24,7 @@ pub fn run<P>(program: &P, frame: &[u8]) -> (u32, Vec<u8>)
 where
     P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = aya::programs::TestRunResult>,
 {
-    let mut out = vec![0; 2048];
+    let mut out = vec![0; 16384];
     let mut options = TestRunOptions::new();
     options.data_in = Some(frame);
     options.data_out = Some(&mut out);
@@ -36,6 +40,8 @@ struct Expected {
     ingress: (u32, Vec<u8>),
     egress: (u32, Vec<u8>),
     ingress_reason: Reason,
+    /// The rule that the frame met, and whether this host takes it.
+    met: Option<(u8, bool)>,
     egress_reason: Option<Reason>,
 }
 
@@ -49,32 +55,39 @@ fn expected(frame: &[u8], view: &View) -> Expected {
     let (egress, egress_reason) = match guard(frame, view) {
         Egress::Pass => ((TC_ACT_UNSPEC, frame.to_vec()), None),
         Egress::Drop => ((TC_ACT_SHOT, frame.to_vec()), Some(Reason::SourceMac)),
-        Egress::Correct(correction) => {
-            let mut corrected = frame.to_vec();
-            corrected[correction.at..correction.at + 6].copy_from_slice(&correction.new);
-            if let Some(at) = correction.checksum {
-                update_checksum(&mut corrected[at..at + 2], correction.old, correction.new);
+        Egress::Change(changes) => {
+            let mut changed = frame.to_vec();
+            changed[6..12].copy_from_slice(&changes.source);
+            if let Some(correction) = changes.advertised {
+                changed[correction.at..correction.at + 6].copy_from_slice(&correction.new);
+                if let Some(at) = correction.checksum {
+                    update_checksum(&mut changed[at..at + 2], correction.old, correction.new);
+                }
             }
-            ((TC_ACT_UNSPEC, corrected), Some(Reason::Advertised))
+            let reason = changes.advertised.map(|_| Reason::Advertised);
+            ((TC_ACT_UNSPEC, changed), reason)
         }
     };
     Expected {
         ingress,
         egress,
         ingress_reason: decision.reason,
+        met: decision
+            .rule
+            .map(|rule| (rule, decision.verdict != Verdict::Drop)),
         egress_reason,
     }
 }
 
-/// Whether BPF_PROG_TEST_RUN makes an skb of the frame: it refuses half an IP header.
+/// Whether BPF_PROG_TEST_RUN makes an skb of the frame: it refuses half an IP header, and more than a page.
 fn makes_an_skb(frame: &[u8]) -> bool {
-    frame.len()
-        >= 14
-            + match frame[12..14] {
-                [0x08, 0x00] => 20,
-                [0x86, 0xDD] => 40,
-                _ => 1,
-            }
+    const LARGEST: usize = 3000;
+    let header = match frame[12..14] {
+        [0x08, 0x00] => 20,
+        [0x86, 0xDD] => 40,
+        _ => 1,
+    };
+    (14 + header..=LARGEST).contains(&frame.len())
 }
 
 /// RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
@@ -99,6 +112,8 @@ pub struct Bench {
     lease_holds: bool,
     /// What the socket table of this thread's network namespace has.
     pub sockets: SocketTable,
+    /// The first fragments that it has met.
+    pub fragments: Fragments,
 }
 
 impl Bench {
@@ -109,6 +124,7 @@ impl Bench {
             image,
             lease_holds: true,
             sockets: Box::new(no_sockets),
+            fragments: Fragments::default(),
         };
         bench.lease(true);
         bench
@@ -124,6 +140,11 @@ impl Bench {
         self.image = image;
     }
 
+    /// What covey-filter says of a frame that leaves under the image in force.
+    pub fn guard(&self, frame: &[u8]) -> Egress {
+        guard(frame, &self.view(&self.image))
+    }
+
     /// What covey-filter says of a frame under an image.
     pub fn decide(&self, image: &Image, frame: &[u8]) -> Decision {
         decide(frame, &self.view(image))
@@ -134,6 +155,7 @@ impl Bench {
             image,
             lease_holds: self.lease_holds,
             sockets: &self.sockets,
+            fragments: Some(&self.fragments),
         }
     }
 
@@ -143,14 +165,29 @@ impl Bench {
             image: &self.image,
             lease_holds: self.lease_holds,
             sockets: &self.sockets,
+            fragments: Some(&self.fragments),
         };
-        let before = counts(&self.programs);
+        // The kernel forgets first fragments in time, `Fragments` does not: here both do so together, and before time.
+        const FORGET: Duration = Duration::from_millis(250);
+        forget(&mut self.programs, &self.fragments);
+        let mut remembered = Instant::now();
+        let before = self.programs.counters().expect("counters can be read");
         let mut reasons = vec![0; Reason::ALL.len()];
+        let mut by_rule = vec![Packets::default(); RULE_SLOTS];
         for frame in frames {
+            if remembered.elapsed() > FORGET {
+                forget(&mut self.programs, &self.fragments);
+                remembered = Instant::now();
+            }
             let expected = expected(frame, &view);
             let ingress: &Xdp = self.programs.ingress();
             assert_eq!(run(ingress, frame), expected.ingress, "{frame:02x?}");
             reasons[expected.ingress_reason as usize] += 1;
+            match expected.met {
+                Some((rule, true)) => by_rule[usize::from(rule)].accepted += 1,
+                Some((rule, false)) => by_rule[usize::from(rule)].dropped += 1,
+                None => {}
+            }
             if makes_an_skb(frame) {
                 let egress: &SchedClassifier = self.programs.guard();
                 assert_eq!(run(egress, frame), expected.egress, "{frame:02x?}");
@@ -159,9 +196,10 @@ impl Bench {
                 }
             }
         }
-        let counted: Vec<u64> = std::iter::zip(counts(&self.programs), before)
-            .map(|(after, before)| after - before)
-            .collect();
+        let after = self.programs.counters().expect("counters can be read");
+        let since = after.since(&before);
+        let counted: Vec<u64> = since.by_reason().map(|(_, count)| count).collect();
+        let counted_by_rule: Vec<Packets> = (0..NO_RULE).map(|rule| since.of_rule(rule)).collect();
         if counted != reasons {
             if let [frame] = frames {
                 panic!("reasons {reasons:?}, but counted {counted:?}, for {frame:02x?}");
@@ -169,11 +207,17 @@ impl Bench {
             frames.chunks(1).for_each(|frame| self.compare(frame));
             panic!("the counters differ only when many frames are run");
         }
+        assert_eq!(counted_by_rule, by_rule);
     }
+}
+
+fn forget(programs: &mut Programs, fragments: &Fragments) {
+    programs.forget_fragments().expect("the map can be emptied");
+    fragments.clear();
 }
 
 /// The counters, in the order of the reasons.
 pub fn counts(programs: &Programs) -> Vec<u64> {
     let counters = programs.counters().expect("counters can be read");
-    counters.into_iter().map(|(_, count)| count).collect()
+    counters.by_reason().map(|(_, count)| count).collect()
 }

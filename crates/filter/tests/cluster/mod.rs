@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its share.
 
 use covey_filter::*;
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const CLUSTER_MAC: MacBytes = [0x02, 0xBF, 10, 77, 0, 100];
@@ -27,6 +28,8 @@ pub struct Host {
     pub lease: bool,
     /// What its socket table has for every connection.
     pub socket: Socket,
+    /// The first fragments that it has met, the newest last.
+    pub firsts: RefCell<Vec<(Datagram, bool)>>,
 }
 
 pub fn host_mac(number: usize) -> MacBytes {
@@ -57,10 +60,13 @@ fn host(index: usize, count: usize) -> Host {
         settings: Settings {
             hash_key: [0x0706_0504_0302_0100, 0x0F0E_0D0C_0B0A_0908],
             vip_seed: 1,
+            epoch: 1,
             cluster_mac: CLUSTER_MAC,
             host_mac: host_mac(index + 1),
+            source_mac: host_mac(index + 1),
             serving: 1,
-            pad: [0; 3],
+            icmp_to_all: 0,
+            pad: [0; 4],
         },
         vips: [unused; VIP_SLOTS],
         port_classes: [0; PORTS],
@@ -99,6 +105,7 @@ fn host(index: usize, count: usize) -> Host {
         tables,
         lease: true,
         socket: Socket::None,
+        firsts: RefCell::default(),
     }
 }
 
@@ -120,6 +127,14 @@ impl Tables for Host {
     }
     fn socket(&self, _: &Flow, _: &Segment) -> Socket {
         self.socket
+    }
+    fn took_first(&self, datagram: &Datagram) -> Option<bool> {
+        let firsts = self.firsts.borrow();
+        let found = firsts.iter().rev().find(|(known, _)| known == datagram);
+        found.map(|(_, taken)| *taken)
+    }
+    fn note_first(&self, datagram: &Datagram, taken: bool) {
+        self.firsts.borrow_mut().push((*datagram, taken));
     }
     fn lease_holds(&self) -> bool {
         self.lease

@@ -109,6 +109,11 @@ pub fn icmp(kind: u8) -> Vec<u8> {
     message
 }
 
+/// An ICMP or ICMPv6 message of this type that quotes a packet.
+pub fn quote(kind: u8, packet: &[u8]) -> Vec<u8> {
+    [&[kind, 0, 0, 0, 0, 0, 0, 0], packet].concat()
+}
+
 /// ARP between Ethernet and IPv4; operation 1 asks, 2 answers.
 pub fn arp(operation: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Vec<u8> {
     let mut packet = vec![0, 1, 8, 0, 6, 4];
@@ -133,7 +138,8 @@ pub fn neighbour(
     message.extend(target.octets());
     message.extend([kind - 134, 1]);
     message.extend(mac);
-    let sum = checksum(&[&pseudo(source, destination, message.len()), &message[..]].concat());
+    let pseudo = pseudo(source, destination, ICMPV6, message.len());
+    let sum = checksum(&[&pseudo, &message[..]].concat());
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     ipv6(source, destination, ICMPV6, &message)
 }
@@ -146,15 +152,35 @@ pub fn icmpv6_checksum_holds(packet: &[u8]) -> bool {
     checksum(&[&pseudo, &packet[40..]].concat()) == 0
 }
 
-fn pseudo(source: Ipv6Addr, destination: Ipv6Addr, length: usize) -> Vec<u8> {
+/// A UDP header without a checksum, which IPv4 allows, and what it carries.
+pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+    let words = [source, destination, (8 + payload.len()) as u16, 0];
+    let header = words.map(u16::to_be_bytes).concat();
+    [&header, payload].concat()
+}
+
+/// A UDP header with a checksum, and an even number of bytes that it carries.
+pub fn udp_in_ipv6(
+    source: (Ipv6Addr, u16),
+    destination: (Ipv6Addr, u16),
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut datagram = udp(source.1, destination.1, payload);
+    let pseudo = pseudo(source.0, destination.0, UDP, datagram.len());
+    let sum = checksum(&[&pseudo, &datagram[..]].concat());
+    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    datagram
+}
+
+fn pseudo(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, length: usize) -> Vec<u8> {
     let mut header = [source.octets(), destination.octets()].concat();
     header.extend((length as u32).to_be_bytes());
-    header.extend([0, 0, 0, ICMPV6]);
+    header.extend([0, 0, 0, protocol]);
     header
 }
 
 /// The Internet checksum (RFC 1071) of an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks_exact(2)
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))

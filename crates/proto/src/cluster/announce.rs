@@ -174,13 +174,9 @@ impl Cluster {
         [wish].into_iter().chain(in_force).collect()
     }
 
-    /// Whose lease this host's echoes renew: its view. Not that of a host of which another start is heard: its echo
-    /// could be taken by the wrong one.
+    /// Whose lease this host's echoes renew: its view.
     fn grants(&self) -> HostSet {
-        let others = self.outlook.view.without(self.me()).iter();
-        others
-            .filter(|host| !self.peers.has_candidate(*host))
-            .collect()
+        self.outlook.view.without(self.me())
     }
 
     /// Remembers until when the echoes just sent may let the others serve.

@@ -154,8 +154,8 @@ impl Cluster {
         coordinator: HostId,
         members: HostSet,
     ) -> HostSet {
-        if members.iter().all(|host| self.is_leaving(host)) {
-            // Somebody must go on.
+        if members.iter().all(|host| self.is_leaving(host)) || !self.is_quorate(members) {
+            // Somebody must go on, and with this one they could.
             return HostSet::EMPTY;
         }
         let kept_out = if coordinator == self.config.host {

@@ -53,6 +53,21 @@ impl Cluster {
                 self.on_chunk(sender.host, &chunk);
                 return Ok(());
             }
+            Body::Inquiry {
+                inquiry,
+                epoch,
+                connections,
+            } => {
+                self.peers.hear_other(&sender)?;
+                if self
+                    .committed
+                    .as_ref()
+                    .is_some_and(|map| map.base().epoch == epoch)
+                {
+                    self.on_inquiry(sender.host, inquiry, &connections);
+                }
+                return Ok(());
+            }
             // As its next heartbeat says too.
             Body::Commit(commit) => {
                 self.peers.hear_other(&sender)?;
@@ -97,13 +112,13 @@ impl Cluster {
     fn after_hearing(&mut self, now: Time, host: HostId, direct: bool, echoed: Option<u64>) {
         self.lingering.news = true;
         let confirmed = echoed.and_then(|sequence| self.sent.serves_until(sequence));
-        let me = self.config.host;
+        let (me, start) = (self.config.host, self.config.incarnation);
         self.note_path(now, host, direct);
         let Some(peer) = self.peers.get_mut(host) else {
             return;
         };
         peer.echoed = echoed;
-        if peer.heartbeat.grants.contains(me) {
+        if peer.heartbeat.grants_to(me, start) {
             peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
         }
         let wanted = peer.heartbeat.wanted;

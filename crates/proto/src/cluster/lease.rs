@@ -7,7 +7,7 @@
 use super::lingering::Lingering;
 use super::peer::Peer;
 use super::{Cluster, Output};
-use crate::config::{Quorum, Timing};
+use crate::config::Timing;
 use crate::event::{Event, FenceReason};
 use crate::ids::{HostId, HostSet};
 use crate::time::Time;
@@ -22,11 +22,11 @@ const MAX_SENT: usize = 2048;
 
 /// One heartbeat that this host sent.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
-    sequence: u64,
-    at: Time,
+pub(super) struct Sent {
+    pub(super) sequence: u64,
+    pub(super) at: Time,
     /// Tolerance times period as announced in it.
-    budget: Duration,
+    pub(super) budget: Duration,
 }
 
 /// This host's own recent heartbeats.
@@ -35,14 +35,24 @@ pub(super) struct SentLog(VecDeque<Sent>);
 
 impl SentLog {
     pub(super) fn record(&mut self, sequence: u64, at: Time, timing: Timing) {
-        if self.0.len() == MAX_SENT {
-            self.0.pop_front();
-        }
-        self.0.push_back(Sent {
+        self.push(Sent {
             sequence,
             at,
             budget: timing.budget(),
         });
+    }
+
+    /// Adds a heartbeat with a higher sequence than all that are there.
+    pub(super) fn push(&mut self, sent: Sent) {
+        if self.0.len() == MAX_SENT {
+            self.0.pop_front();
+        }
+        self.0.push_back(sent);
+    }
+
+    /// All that are remembered, in order of their sequence.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Sent> {
+        self.0.iter()
     }
 
     /// Until when the heartbeat with this sequence lets this host serve, once echoed.
@@ -96,12 +106,11 @@ impl Cluster {
         let apart: HostSet = others.filter(|host| !has_left(host)).collect();
         let larger = (ours.len(), apart.lowest()) > (apart.len(), ours.lowest());
         let confirming = if larger { mutual } else { heard };
-        match self.config.quorum {
-            Quorum::Majority(size) if 2 * ours.len() <= u32::from(size) => return None,
-            Quorum::Majority(_) | Quorum::None => {}
+        if !self.is_quorate(ours) {
+            return None;
         }
-        if view.without(self.me()).is_empty() {
-            // Not by what it announced: nobody has heard that it asks for a longer tolerance.
+        if view.without(self.me()).iter().all(|host| has_left(&host)) {
+            // Nobody is left who could take over, or confirm anything. Not by what it announced: nobody has heard that it asks for a longer tolerance.
             return Some(self.last_heartbeat_at + self.config.timing.budget() - margin);
         }
         let confirmed = confirming

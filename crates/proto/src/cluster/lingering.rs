@@ -11,17 +11,18 @@
 //! one may run just before a SYN that is on its way has become a socket.
 
 use super::command::PortState;
-use super::convergence::Prepared;
+use super::orphans::Inquiries;
+use super::prepared::Prepared;
 use super::role::Role;
 use super::sticky::is_any_sticky;
 use super::{Cluster, Output, Trigger};
 use crate::buckets::BucketSet;
 use crate::datapath::{Image, Overlap};
-use crate::ids::{Digest, HostId};
+use crate::ids::{Digest, HostId, HostSet};
 use crate::placement::Placement;
 use crate::rules::{FilterMode, PortRule, RuleSet};
 use crate::time::Time;
-use crate::wire::heartbeat::{Chunk, Report, Subject};
+use crate::wire::heartbeat::{Chunk, Ends, Report, Subject};
 use covey_filter::{Address, Affinity, BUCKETS, DEFAULT_RULE, Socket, bucket};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,12 +39,22 @@ pub struct Connection {
     pub service: SocketAddr,
     /// What the socket table says of it.
     pub socket: Socket,
+    /// How long neither end has sent data; zero if that is not known.
+    pub idle: Duration,
 }
 
 /// Foreign buckets in which this host lingers, and its own in which others may.
 pub(super) struct Sets {
     lingering: BucketSet,
     shared: BucketSet,
+}
+
+impl Sets {
+    /// As they are for a daemon that has just taken over from another: until it has looked, others may linger anywhere.
+    pub(super) const fn taken_over(lingering: BucketSet) -> Self {
+        let shared = BucketSet::ALL;
+        Self { lingering, shared }
+    }
 }
 
 /// Where this host has connections, and where others have.
@@ -82,6 +93,19 @@ impl Lingering {
         self.seen = seen.to_vec();
     }
 
+    /// Foreign buckets in which this host has connections, or must be taken to have.
+    pub(super) const fn mine(&self) -> &BucketSet {
+        &self.mine
+    }
+
+    /// What the data path holds under the map in force.
+    pub(super) const fn sets(&self) -> Sets {
+        Sets {
+            lingering: self.mine,
+            shared: self.shared,
+        }
+    }
+
     /// Own buckets that sticky rules do not move yet; `None` before the first count.
     pub(super) fn busy(&self) -> Option<BucketSet> {
         self.looked.then_some(self.busy)
@@ -112,21 +136,29 @@ impl Cluster {
             .filter(|connection| connection.socket.is_open() && !own(connection))
             .collect();
         self.lingering.open = Some(open.len());
-        self.cut(&rules, &open);
         let mut found = BucketSet::EMPTY;
         let mut in_use = 0u128;
         let mut busy = self.busy_by_traffic();
+        let mut cut = Vec::new();
         for connection in open {
-            let (index, rule) = rule_of(&rules, connection);
+            let (index, rule) = rule_of(&rules, connection.service);
             in_use |= 1 << index;
+            let mut lingers = false;
             if let Some(map) = &self.committed {
-                let place = bucket_of(self.identity.hash_key, rule, connection);
+                let place = bucket_of(self.identity.hash_key, rule, connection.client);
                 if map.placement.map(index).owner(place) != Some(self.config.host) {
+                    lingers = true;
                     found.insert(place);
                 } else if rule.is_some_and(|rule| rule.sticky.is_some()) {
                     busy.insert(place);
                 }
             }
+            if self.gives_up(rule) || (lingers && self.is_over(connection)) {
+                cut.push(*connection);
+            }
+        }
+        if !cut.is_empty() {
+            self.outputs.push_back(Output::Cut(cut));
         }
         let before = self.lingering.mine;
         let state = &mut self.lingering;
@@ -151,21 +183,16 @@ impl Cluster {
         self.end_draining(now);
     }
 
-    /// Resets connections of a host that has left, and of rules that it has given up.
-    fn cut(&mut self, rules: &RuleSet, open: &[&Connection]) {
-        let left = !self.takes_part();
-        let given_up = |connection: &Connection| {
-            let (_, rule) = rule_of(rules, connection);
-            rule.is_some_and(|rule| self.port_states.of(rule) == PortState::Disabled)
-        };
-        let cut: Vec<Connection> = open
-            .iter()
-            .filter(|connection| left || given_up(connection))
-            .map(|connection| **connection)
-            .collect();
-        if !cut.is_empty() {
-            self.outputs.push_back(Output::Cut(cut));
-        }
+    /// Whether this host has left, or has given up the rule of a connection.
+    fn gives_up(&self, rule: Option<&PortRule>) -> bool {
+        let disabled = |rule: &PortRule| self.port_states.of(rule) == PortState::Disabled;
+        !self.takes_part() || rule.is_some_and(disabled)
+    }
+
+    /// Whether a connection that lingers has been idle for too long.
+    fn is_over(&self, connection: &Connection) -> bool {
+        let too_long = |most| connection.idle >= most;
+        self.config.max_linger.is_some_and(too_long)
     }
 
     /// Ends what waits for connections to end: rules that drain, and this host.
@@ -226,6 +253,7 @@ impl Cluster {
             open: self.lingering.open,
             ..Lingering::default()
         };
+        self.inquiries = Inquiries::default();
     }
 
     /// What this host tells of the buckets it lingers in.
@@ -300,27 +328,47 @@ impl Cluster {
 
     /// Buckets in which some other member has connections, as far as this host can exclude it.
     fn shared_now(&self) -> BucketSet {
-        let Some(map) = &self.committed else {
-            return BucketSet::EMPTY;
-        };
-        let (view, epoch) = (map.proposal.view, map.proposal.ballot.epoch);
-        let mut shared = BucketSet::EMPTY;
-        for host in view.without(self.me()).iter() {
-            let peer = self.peers.get(host);
-            let report = peer.and_then(|peer| peer.heartbeat.report);
-            let Some(report) = report.filter(|report| report.epoch == epoch) else {
-                return BucketSet::ALL;
-            };
-            if report.lingering == Digest(0) {
-                continue;
-            }
-            let told = peer.and_then(|peer| peer.lingering.as_ref());
-            match told.filter(|(digest, _)| *digest == report.lingering) {
-                Some((_, set)) => shared = shared.union(set),
-                None => return BucketSet::ALL,
-            }
+        let others = self.other_members().iter();
+        others.fold(BucketSet::EMPTY, |shared, host| {
+            shared.union(&self.told_by(host).unwrap_or(BucketSet::ALL))
+        })
+    }
+
+    fn other_members(&self) -> HostSet {
+        let view = self.committed.as_ref().map(|map| map.proposal.view);
+        view.unwrap_or_default().without(self.me())
+    }
+
+    /// The foreign buckets in which another host has connections, as it has told under the map in force.
+    fn told_by(&self, host: HostId) -> Option<BucketSet> {
+        let epoch = self.committed.as_ref()?.proposal.ballot.epoch;
+        let peer = self.peers.get(host)?;
+        let report = peer
+            .heartbeat
+            .report
+            .filter(|report| report.epoch == epoch)?;
+        if report.lingering == Digest(0) {
+            return Some(BucketSet::EMPTY);
         }
-        shared
+        let told = peer.lingering.as_ref();
+        told.filter(|(digest, _)| *digest == report.lingering)
+            .map(|(_, set)| **set)
+    }
+
+    /// Which other members may have a connection; nothing if it is not for this host, the owner, to say.
+    pub(super) fn may_linger_with(&self, ends: &Ends) -> Option<HostSet> {
+        let map = self.committed.as_ref()?;
+        let (index, rule) = rule_of(&map.rules, ends.service);
+        let place = bucket_of(self.identity.hash_key, rule, ends.client);
+        let owner = map.placement.map(index).owner(place);
+        if owner != Some(self.config.host) {
+            return None;
+        }
+        let may = |host: &HostId| {
+            let told = self.told_by(*host);
+            told.is_none_or(|set| set.contains(place))
+        };
+        Some(self.other_members().iter().filter(may).collect())
     }
 
     /// From here on a commit may be on its way, which the others may hear first: a SYN can then be answered by two
@@ -394,11 +442,7 @@ impl Cluster {
     /// Lets the data path know what has changed under the map in force, and will have under the next.
     pub(super) fn amend(&mut self) {
         let Some(map) = &self.committed else { return };
-        let sets = Sets {
-            lingering: self.lingering.mine,
-            shared: self.lingering.shared,
-        };
-        let image = self.image_of(map, &sets);
+        let image = self.image_of(map, &self.lingering.sets());
         self.outputs.push_back(Output::Amend(Box::new(image)));
         self.hold_ready();
     }
@@ -413,25 +457,24 @@ impl Cluster {
         };
         let owners = map.proposal.owners;
         Image::serving(&self.identity, &map.rules, &map.placement, owners, &overlap)
+            .of_epoch(map.proposal.ballot.epoch)
     }
 }
 
-/// The rule that covers a connection, and its index as the data path numbers them.
-fn rule_of<'a>(rules: &'a RuleSet, connection: &Connection) -> (u8, Option<&'a PortRule>) {
-    let service = connection.service;
+/// The rule that covers connections to a service, and its index as the data path numbers them.
+fn rule_of(rules: &RuleSet, service: SocketAddr) -> (u8, Option<&PortRule>) {
     match rules.covering_tcp(service.ip(), service.port()) {
         Some((index, rule)) => (index, Some(rule)),
         None => (DEFAULT_RULE, None),
     }
 }
 
-/// The bucket of a connection under a rule, or under the default rule.
-fn bucket_of(hash_key: [u64; 2], rule: Option<&PortRule>, connection: &Connection) -> usize {
+/// The bucket of a client under a rule, or under the default rule.
+fn bucket_of(hash_key: [u64; 2], rule: Option<&PortRule>, client: SocketAddr) -> usize {
     let affinity = match rule.map(|rule| rule.mode) {
         Some(FilterMode::Multiple { affinity }) => affinity,
         Some(FilterMode::Single | FilterMode::Disabled) | None => Affinity::Single,
     };
-    let client = connection.client;
     let place = bucket(
         hash_key,
         affinity,

@@ -12,18 +12,22 @@
 //!   peer.rs  who is believed, who is alive       isolation.rs nobody is heard: what now?
 //!   view.rs  who hears whom                      flapping.rs  who is lost again and again
 //!   outlook.rs  which view, which coordinator, which rules
-//!   convergence.rs  propose, compute, acknowledge, commit      transfer.rs  a map for a host that lacks it
-//!   lingering.rs connections that stay where they were opened    sticky.rs buckets that do
+//!   convergence.rs  propose, acknowledge, commit               transfer.rs  a map for a host that lacks it
+//!   prepared.rs  the map that follows from a proposal
+//!   lingering.rs connections that stay where they were opened    orphans.rs those that nobody has any more
+//!   sticky.rs    buckets that stay
 //!   command.rs, role.rs   what the operator asks: taking part, draining, leaving
 //!   announce.rs  what I tell the others          lateness.rs  how late I am myself
 //!   rival.rs, conflict.rs, odd.rs, strangers.rs  what keeps hosts from being one cluster, by name
 //!   legacy.rs    how those of other generations are spoken to
+//!   export.rs    the same host in another daemon
 //! ```
 
 mod announce;
 mod command;
 mod conflict;
 mod convergence;
+mod export;
 mod flapping;
 mod hearing;
 mod isolation;
@@ -32,8 +36,10 @@ mod lease;
 mod legacy;
 mod lingering;
 mod odd;
+mod orphans;
 mod outlook;
 mod peer;
+mod prepared;
 mod rival;
 mod role;
 mod snapshot;
@@ -43,6 +49,7 @@ mod transfer;
 mod view;
 
 pub use command::{Answer, Command, PortState, RuleChange, RuleScope, VipScope};
+pub use export::{EXPORT_FORMAT, ImportError};
 pub use lingering::Connection;
 pub use snapshot::{HostState, MemberSnapshot, Snapshot};
 
@@ -54,10 +61,9 @@ use crate::ids::{Epoch, HostSet};
 use crate::rules::{Claim, RuleSet};
 use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
-use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap};
+use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap, Ends};
 use command::PortStates;
 use conflict::Conflicts;
-use convergence::{Claims, Prepared};
 use covey_filter::Token;
 use flapping::Flapping;
 use lateness::Lateness;
@@ -65,8 +71,10 @@ use lease::SentLog;
 use legacy::Generations;
 use lingering::Lingering;
 use odd::OddRules;
+use orphans::Inquiries;
 use outlook::Outlook;
 use peer::Peers;
+use prepared::{Claims, Prepared};
 use rival::Rivals;
 use role::{Role, Trigger};
 use std::collections::VecDeque;
@@ -90,6 +98,10 @@ pub enum Input<'a> {
     /// The data path has seen the token of [`Output::Stage`] and put that map into force by itself; given before
     /// anything else, as soon as it is known.
     Committed,
+    /// Segments in shared buckets that belong to no socket of this host, so that the filter has dropped them.
+    Unclaimed(&'a [Ends]),
+    /// Those connections of an [`Output::Search`] that this host does not have.
+    Missing(&'a [Ends]),
     /// The NIC's link came up (true) or went down.
     Link(bool),
 }
@@ -117,6 +129,11 @@ pub enum Output {
     CountConnections,
     /// Reset these connections, so that their clients need not wait for an answer that will not come.
     Cut(Vec<Connection>),
+    /// Look which of these connections this host does not have, and say so by [`Input::Missing`].
+    Search(Vec<Ends>),
+    /// Under the map of this epoch nobody has these connections: for a few seconds, and while that map is in force,
+    /// their segments get to the kernel, which resets them.
+    Disown(Epoch, Vec<Ends>),
     /// Tell people.
     Event(Event),
     /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.
@@ -195,6 +212,7 @@ pub struct Cluster {
     transfer: Option<Transfer>,
     lease: Time,
     lingering: Lingering,
+    inquiries: Inquiries,
     sticky: Sticky,
 
     converging_since: Option<Time>,
@@ -246,6 +264,7 @@ impl Cluster {
             transfer: None,
             lease: Time::ZERO,
             lingering: Lingering::default(),
+            inquiries: Inquiries::default(),
             sticky: Sticky::default(),
             converging_since: None,
             times_converging: 0,
@@ -270,6 +289,8 @@ impl Cluster {
             Input::Timer => self.on_timer(now),
             Input::Seen(seen) => self.lingering.note_seen(seen),
             Input::Connections(connections) => self.on_connections(now, connections),
+            Input::Unclaimed(unclaimed) => self.on_unclaimed(now, unclaimed),
+            Input::Missing(missing) => self.on_missing(missing),
             Input::Committed => {
                 if let Some(staged) = self.staged.clone() {
                     self.put_in_force(now, staged);
@@ -280,6 +301,10 @@ impl Cluster {
                     self.listening_since = now;
                 }
                 self.link_up = up;
+                if self.takes_part() && !self.timers.is_set(Timer::Heartbeat) {
+                    // Taken over: no moment was due before this one.
+                    self.timers.set(Timer::Heartbeat, now);
+                }
             }
         }
         self.review(now);

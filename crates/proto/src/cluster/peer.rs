@@ -66,7 +66,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(now: Time, sender: Sender, heartbeat: Heartbeat) -> Self {
+    pub(super) fn new(now: Time, sender: Sender, heartbeat: Heartbeat) -> Self {
         Self {
             last_heartbeat: sender.sequence,
             alive_until: now + heartbeat.timing.expiry(),
@@ -172,6 +172,17 @@ impl Peers {
             candidates: Vec::new(),
             unproven_since: None,
         }
+    }
+
+    /// As another daemon of this host knew them.
+    pub(super) fn of(known: Vec<Peer>) -> Self {
+        let mut peers = Self::new();
+        for peer in known {
+            let slot = peer.sender.host.index();
+            peers.slots[slot] = Some(peer);
+        }
+        peers.refresh_all_hears();
+        peers
     }
 
     pub(super) fn get(&self, host: HostId) -> Option<&Peer> {
@@ -351,7 +362,8 @@ impl Peers {
         });
     }
 
-    /// What this host echoes: believed hosts that are alive, and candidates, which need it for their proof.
+    /// What this host echoes: first the hosts that it believes and that are alive, for these are whom it grants their
+    /// leases; then candidates, which need it for their proof.
     pub(super) fn echoes(&self) -> Vec<Echo> {
         let echo = |host, incarnation: Incarnation, sequence: u64| Echo {
             host,
@@ -370,13 +382,6 @@ impl Peers {
             })
             .map(|candidate| echo(candidate.host, candidate.incarnation, candidate.sequence));
         alive.chain(candidates).collect()
-    }
-
-    /// Whether another start of this host asks to be believed.
-    pub(super) fn has_candidate(&self, host: HostId) -> bool {
-        self.candidates
-            .iter()
-            .any(|candidate| candidate.host == host)
     }
 
     /// Since when there have been candidates without a break.

@@ -16,11 +16,11 @@
 //! nothing but Resume, already on its way there. Specification: docs/design.md, "Membership"; NLB facts §5.1.
 
 use super::command::Answer;
-use super::convergence::Prepared;
 use super::legacy::Generations;
 use super::lingering::Lingering;
 use super::outlook::Outlook;
 use super::peer::Peers;
+use super::prepared::Prepared;
 use super::sticky::Sticky;
 use super::{Cluster, announce};
 use crate::event::Event;

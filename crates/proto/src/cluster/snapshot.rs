@@ -60,6 +60,8 @@ pub struct Snapshot {
     pub lease: Time,
     /// How often it has entered a converging state since it joined.
     pub times_converging: u64,
+    /// The highest protocol version that it speaks.
+    pub version: u16,
     /// The lowest protocol version among the live hosts.
     pub feature_level: u16,
     /// Live hosts that may not join for now, because they were lost again and again.
@@ -83,6 +85,8 @@ pub struct MemberSnapshot {
     pub dip: Ipv4Addr,
     /// Its MAC.
     pub mac: Mac,
+    /// The highest protocol version that it speaks.
+    pub version: u16,
     /// Its last word on its part.
     pub announced: Announced,
     /// Whether it is alive.
@@ -111,23 +115,30 @@ impl Cluster {
             view: map.map_or(HostSet::EMPTY, |map| map.proposal.view),
             owners: map.map_or(HostSet::EMPTY, |map| map.proposal.owners),
             placement: map.map(|map| map.placement.clone()),
-            rules: map.map_or(&self.offered, |map| &map.rules).clone(),
+            rules: self.rules().clone(),
             claims: map
                 .map_or(&self.offered_claims, |map| &map.own_claims)
                 .clone(),
             port_states: {
-                let rules = map.map_or(&self.offered, |map| &map.rules).rules();
+                let rules = self.rules().rules();
                 rules.iter().map(|rule| self.port_states.of(rule)).collect()
             },
             connections: self.lingering.open,
             lease: self.lease,
             times_converging: self.times_converging,
+            version: self.config.version,
             feature_level: self.feature_level(),
             kept_out: self.outlook.kept_out,
             timing: self.timing(),
             waiting_for: self.waiting_for(now),
             members: self.members(now),
         }
+    }
+
+    /// The rules in force, or else the offered ones.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        let map = self.committed.as_ref();
+        map.map_or(&self.offered, |map| &map.rules)
     }
 
     /// The host's state, as NLB has them.
@@ -156,6 +167,7 @@ impl Cluster {
             name: peer.sender.name.clone(),
             dip: peer.sender.dip,
             mac: peer.sender.mac,
+            version: peer.sender.version,
             announced: peer.heartbeat.announced,
             alive: peer.alive,
             hears: peer.heartbeat.hears(),

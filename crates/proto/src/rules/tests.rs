@@ -229,10 +229,12 @@ proptest! {
             host: HostId::new(1).unwrap(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             cluster_mac: Mac([2, 0xBF, 10, 0, 0, 1]),
+            source_mac: Mac([2, 0, 0, 0, 0, 1]),
+            filter_icmp: true,
             hash_key: [1, 2],
         };
         let image = Image::fenced(&identity, &rules);
-        let view = View { image: &image, lease_holds: false, sockets: &no_sockets };
+        let view = View { image: &image, lease_holds: false, sockets: &no_sockets, fragments: None };
         for vip in rules.vips() {
             let slot = vip_slot(image.settings.vip_seed, Address::from(*vip));
             let tables = image.vips[slot];

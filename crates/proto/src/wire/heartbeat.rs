@@ -32,8 +32,9 @@ use crate::config::{Auth, ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::rules::Claim;
 use covey_filter::Token;
+pub(crate) use records::{emit_proposal, parse_proposal};
 use records::{kind, record};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// Extended heartbeat.
 const SIGNATURE: u32 = 0xC0DE_01C0;
@@ -49,6 +50,8 @@ const NAME_PADDING: usize = 6;
 pub const MAX_NAME: usize = 63;
 /// Echoes that are read; a sender has at most one per host and a few for hosts that have just started.
 pub const MAX_ECHOES: usize = 96;
+/// Connections in one inquiry.
+pub const MAX_INQUIRY: usize = 32;
 /// Bytes of a map in one chunk.
 pub const CHUNK_LEN: usize = 1024;
 
@@ -230,6 +233,14 @@ impl Heartbeat {
             .iter()
             .find(|echo| echo.host == host && echo.tag == incarnation.tag())
     }
+
+    /// Whether what it echoes renews the lease of this start of this host. The grant is for the start that the sender
+    /// believes, which it echoes first; others with the same ID may have yet to prove themselves.
+    pub fn grants_to(&self, host: HostId, incarnation: Incarnation) -> bool {
+        let first = self.echoes.iter().find(|echo| echo.host == host);
+        let believed = first.is_some_and(|echo| echo.tag == incarnation.tag());
+        believed && self.grants.contains(host)
+    }
 }
 
 /// What is too large for a heartbeat and travels in frames of its own, when it changes or is asked for.
@@ -269,6 +280,33 @@ pub enum Body {
     Chunk(Chunk),
     /// A map comes into force.
     Commit(Commit),
+    /// About connections that a client believes in and their owner does not have.
+    Inquiry {
+        /// Question or answer.
+        inquiry: Inquiry,
+        /// Under which map.
+        epoch: Epoch,
+        /// Which connections, [`MAX_INQUIRY`] at most.
+        connections: Vec<Ends>,
+    },
+}
+
+/// What is said of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inquiry {
+    /// Who has them?
+    Who,
+    /// The sender has none of them.
+    NotI,
+}
+
+/// Names a TCP connection to a virtual IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ends {
+    /// The client's end.
+    pub client: SocketAddr,
+    /// This end; its address is a virtual IP.
+    pub service: SocketAddr,
 }
 
 /// Reveals the token of a ballot. The filters of all hosts read it as the frame passes ([`covey_filter::token()`]), so
@@ -355,6 +393,11 @@ impl Message {
             Body::Heartbeat(heartbeat) => heartbeat.emit(&mut out),
             Body::Chunk(chunk) => chunk.emit(&mut out),
             Body::Commit(_) => {}
+            Body::Inquiry {
+                inquiry,
+                epoch,
+                connections,
+            } => records::emit_inquiry(&mut out, *inquiry, *epoch, connections),
         }
         if self.sender.version > PROTOCOL_VERSION {
             tomorrow::extend(&mut out, name_end);

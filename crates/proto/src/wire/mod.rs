@@ -8,7 +8,7 @@ pub mod arp;
 pub mod auth;
 pub mod ethernet;
 pub mod heartbeat;
-mod reader;
+pub(crate) mod reader;
 
 /// Why a frame was not used. In the order in which the checks are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -117,7 +117,6 @@ impl Connection {
             }
             State::Asking | State::Closing => {
                 self.tries += 1;
-                wire.happens(Happening::Again((tuple, isn)));
                 self.speak(wire);
             }
             State::Idle if self.requests_left == 0 && self.aborts => {

@@ -29,8 +29,6 @@ struct Connection {
     host: Option<(usize, u32)>,
     /// Its host was told to reset it.
     cut: bool,
-    /// What was repeated last was left to whoever has the connection.
-    unclaimed: bool,
 }
 
 /// All connections that clients have.
@@ -140,7 +138,6 @@ impl Connections {
                     last_syn_at: now,
                     host: None,
                     cut: false,
-                    unclaimed: false,
                 };
                 self.open.insert(key, connection);
                 Ok(())
@@ -180,23 +177,11 @@ impl Connections {
                 counts.broken += 1;
                 self.check_reset(&key, fencing)
             }
-            Happening::Again(key) | Happening::Unclaimed(key) => {
-                if let Some(connection) = self.open.get_mut(&key) {
-                    connection.unclaimed = matches!(happening, Happening::Unclaimed(_));
-                }
-                Ok(())
-            }
             Happening::Hung { key, stale } => {
                 counts.broken += 1;
-                let unclaimed = self
-                    .open
-                    .remove(&key)
-                    .is_some_and(|connection| connection.unclaimed);
-                // A gap that is known (scenarios/gaps/silence-in-a-shared-bucket.toml): nobody tells the owner that no
-                // lingering host has this connection either. Counted, to be seen.
-                counts.unclaimed += u64::from(unclaimed);
+                self.open.remove(&key);
                 // Even if its host has crashed the next packet gets a reset, not silence (promise 3).
-                if !unclaimed && !stale && settling.settled_since(now - HUNG_FOR) {
+                if !stale && settling.settled_since(now - HUNG_FOR) {
                     let tuple = key.0;
                     let what = format!(
                         "{tuple:?} gets no answer any more, not even a reset, in a settled cluster"

@@ -240,7 +240,7 @@ impl Watch {
         if let Err((promise, what)) = verdict {
             self.report(now, promise, what);
         }
-        self.expectations.broken(counts.broken, counts.unclaimed);
+        self.expectations.broken(counts.broken);
     }
 
     fn report(&mut self, at: Time, promise: &'static str, what: String) {

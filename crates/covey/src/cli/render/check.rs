@@ -4,6 +4,7 @@ use super::table::{Align, Paint, Table, labelled};
 use super::{address, affinity, claim};
 use crate::config::{Config, InitialState};
 use crate::duration;
+use covey_filter::{IKE, PPTP};
 use covey_proto::config::{Auth, ClusterMode, Quorum};
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol};
 use serde::Serialize;
@@ -30,6 +31,9 @@ pub(in crate::cli) struct CheckSummary {
     persist_state: bool,
     legacy_heartbeats: bool,
     rules: Vec<RuleSummary>,
+    /// What is allowed, but may not be meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -85,8 +89,32 @@ impl CheckSummary {
                 .zip(&config.claims)
                 .map(|(rule, claim)| RuleSummary::of(rule, *claim))
                 .collect(),
+            notes: (1..)
+                .zip(config.rules.rules())
+                .filter_map(|(number, rule)| parts_tunnels(number, rule))
+                .collect(),
         }
     }
+}
+
+/// Tunnels have no ports, so under affinity none they cannot go where their control connection does.
+fn parts_tunnels(number: usize, rule: &PortRule) -> Option<String> {
+    let covers = |protocol, port| {
+        rule.protocol.overlaps(protocol) && (rule.start..=rule.end).contains(&port)
+    };
+    let tunnels = match (covers(Protocol::Tcp, PPTP), covers(Protocol::Udp, IKE)) {
+        (true, true) => "GRE of PPTP (TCP 1723), and ESP and AH of IPsec (UDP 500)",
+        (true, false) => "GRE of PPTP (TCP 1723)",
+        (false, true) => "ESP and AH of IPsec (UDP 500)",
+        (false, false) => return None,
+    };
+    let affinity = Affinity::None;
+    (rule.mode == FilterMode::Multiple { affinity }).then(|| {
+        format!(
+            "rule {number} has affinity none: {tunnels} will not be where their control connection is; \
+             if there are such tunnels, use affinity single"
+        )
+    })
 }
 
 impl RuleSummary {
@@ -196,8 +224,13 @@ pub(in crate::cli) fn check(summary: &CheckSummary) -> String {
             claim(rule.weight, rule.handling_priority).into(),
         ]);
     }
+    let notes: String = summary
+        .notes
+        .iter()
+        .map(|note| format!("\nNote: {note}\n"))
+        .collect();
     format!(
-        "configuration is fine\n\n{overview}\n{}",
+        "configuration is fine\n\n{overview}\n{}{notes}",
         table.render(Paint::new(false))
     )
 }

@@ -10,6 +10,7 @@ mod query;
 mod rules;
 mod status;
 mod table;
+mod why;
 mod wlbs;
 
 pub(super) use check::{CheckSummary, check};
@@ -19,6 +20,7 @@ pub(super) use query::{QuerySummary, query};
 pub(super) use rules::rules;
 pub(super) use status::status;
 pub(super) use table::Paint;
+pub(super) use why::why;
 pub(super) use wlbs::Wlbs;
 
 use crate::duration;
@@ -102,7 +104,11 @@ fn address(vip: Option<IpAddr>) -> String {
 
 /// The ports of a rule: `80`, `1000-2000`, or that it is for the rest.
 fn ports(rule: &RuleStatus) -> String {
-    match (rule.start, rule.end) {
+    range(rule.start, rule.end)
+}
+
+fn range(start: Option<u16>, end: Option<u16>) -> String {
+    match (start, end) {
         (Some(start), Some(end)) if start == end => start.to_string(),
         (Some(start), Some(end)) => format!("{start}-{end}"),
         _ => "the rest".to_owned(),

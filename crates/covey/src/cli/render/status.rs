@@ -9,6 +9,7 @@ use super::{connections, percent, ranges, rules};
 use crate::duration;
 use crate::status::{HostState, MemberStatus, RuleStatus, Status};
 use covey_filter::BUCKETS;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The whole answer.
@@ -16,7 +17,7 @@ pub(in crate::cli) fn status(status: &Status, verbose: bool, paint: Paint) -> St
     let mut parts = vec![
         overview(status, paint),
         hosts(status, paint),
-        rules::table(status, true, paint),
+        rules::brief(status, paint),
     ];
     if verbose {
         parts.push(data_path(status, paint));
@@ -47,14 +48,15 @@ fn overview(status: &Status, paint: Paint) -> String {
         ),
     };
     let heartbeat = format!(
-        "every {}, a host is gone after {}, {}",
+        "every {}, a host is gone after {}, {}, {}",
         milliseconds(cluster.period_ms),
         milliseconds(cluster.period_ms * f64::from(cluster.tolerance)),
         if cluster.authenticated {
             "signed"
         } else {
             "not signed"
-        }
+        },
+        feature_level(status)
     );
     let (words, tone) = state_words(host.state, host.is_default);
     let lease = if host.lease_ms > 0.0 {
@@ -91,6 +93,32 @@ fn overview(status: &Status, paint: Paint) -> String {
         ("Heartbeat", heartbeat),
         ("This host", this),
     ])
+}
+
+/// What all live hosts understand, and during a rolling upgrade who could do more.
+fn feature_level(status: &Status) -> String {
+    let level = status.cluster.feature_level;
+    let mut newer: BTreeMap<u16, Vec<u8>> = BTreeMap::new();
+    for host in status.hosts.iter().filter(|host| host.alive) {
+        if host.protocol_version > level {
+            newer
+                .entry(host.protocol_version)
+                .or_default()
+                .push(host.id);
+        }
+    }
+    let speakers: Vec<String> = newer
+        .iter()
+        .map(|(version, hosts)| match hosts.as_slice() {
+            [one] => format!("host {one} speaks {version}"),
+            several => format!("hosts {} speak {version}", ranges(several, ", ")),
+        })
+        .collect();
+    if speakers.is_empty() {
+        format!("feature level {level}")
+    } else {
+        format!("feature level {level} ({})", speakers.join("; "))
+    }
 }
 
 fn hosts(status: &Status, paint: Paint) -> String {

@@ -39,6 +39,7 @@ fn spawn_daemon(socket: &Path) {
         while let Some((request, reply)) = inbox.recv().await {
             let response = match request {
                 Request::Status {} => Response::ok("fine"),
+                Request::Why(question) => Response::ok(question),
                 Request::Events { after, .. } => Response::ok([after]),
                 Request::Start {} => Response::ok(Outcome::new(Answer::Already, "already started")),
                 Request::Stop {} => Response::error(Code::Failed, "it would not stop"),
@@ -47,7 +48,8 @@ fn spawn_daemon(socket: &Path) {
                 | Request::Resume {}
                 | Request::Enable(_)
                 | Request::Disable(_)
-                | Request::Drain(_) => Response::ok(Outcome::ok(format!("{request:?}"))),
+                | Request::Drain(_)
+                | Request::Upgrade { .. } => Response::ok(Outcome::ok(format!("{request:?}"))),
                 // Never answers, but does not hang up either.
                 Request::Reload {} => {
                     std::mem::forget(reply);

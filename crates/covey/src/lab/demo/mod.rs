@@ -15,7 +15,7 @@ use super::interrupt::{Interrupt, TICK};
 use super::lifecycle::{self, Spec};
 use super::own_program;
 use super::state::Lab;
-use super::topology::{LabName, Place};
+use super::topology::{self, LabName, Place};
 use anyhow::{Context, Result};
 use covey_proto::ids::HostId;
 use event::{Event, Outcome};
@@ -45,6 +45,7 @@ pub(super) fn demo(name: LabName, args: &DemoArgs) -> Result<ExitCode> {
         program: own_program()?,
         hosts: HostId::new(3).expect("3 is a host ID"),
         timing,
+        ipv6: args.ipv6,
         daemons: true,
     };
     let lab = lifecycle::up(&spec, &interrupt, &|line| screen.say(line))?;
@@ -80,7 +81,16 @@ fn show(
         // Long enough for TCP to try again after the cluster has noticed a death.
         give_up: Duration::from_secs(10) + 2 * budget,
     };
-    let generator = Generator::start(lab.name.namespace(Place::Client), load)?;
+    let generator = Generator::start(
+        lab.name.namespace(Place::Client),
+        topology::vips(lab.ipv6),
+        load,
+    )?;
+    let over = if lab.ipv6 {
+        ", half of it over IPv6"
+    } else {
+        ""
+    };
     let start = Instant::now();
     let mut show = Show {
         lab,
@@ -94,7 +104,7 @@ fn show(
         outcomes: Vec::new(),
     };
     show.screen.say(&format!(
-        "traffic   {} new connections and {} datagrams a second, {} kept connections",
+        "traffic   {} new connections and {} datagrams a second, {} kept connections{over}",
         1000 / load.connection_every.as_millis(),
         1000 / load.datagram_every.as_millis(),
         load.kept

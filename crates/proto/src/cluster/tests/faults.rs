@@ -329,6 +329,7 @@ enum Mishap {
     Crash(u8),
     Kill(u8),
     Restart(u8),
+    Upgrade(u8, u16),
     Stop(u8),
     Start(u8),
     Cut(u8, u8),
@@ -343,6 +344,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         1 => host.clone().prop_map(Mishap::Crash),
         1 => host.clone().prop_map(Mishap::Kill),
         2 => host.clone().prop_map(Mishap::Restart),
+        2 => (host.clone(), 0u16..900).prop_map(|(host, ms)| Mishap::Upgrade(host, ms)),
         1 => host.clone().prop_map(Mishap::Stop),
         1 => host.clone().prop_map(Mishap::Start),
         2 => (host.clone(), host).prop_map(|(from, to)| Mishap::Cut(from, to)),
@@ -398,6 +400,9 @@ proptest! {
                     cuts.borrow_mut().clear();
                     segment.restart(host);
                 }
+                Mishap::Upgrade(host, ms) if segment.host(host).runs(segment.now) => {
+                    segment.upgrade(host, Duration::from_millis(ms.into()));
+                }
                 Mishap::Stop(host) if segment.host(host).running => {
                     segment.command_to(host, Command::Stop);
                 }
@@ -405,7 +410,7 @@ proptest! {
                     cuts.borrow_mut().clear();
                     segment.command_to(host, Command::Start);
                 }
-                Mishap::Stop(_) | Mishap::Start(_) => {}
+                Mishap::Upgrade(..) | Mishap::Stop(_) | Mishap::Start(_) => {}
                 // One at a time: more could split the segment, where each part may serve.
                 Mishap::Cut(from, to) => *cuts.borrow_mut() = vec![(from, to)],
                 Mishap::Mend => cuts.borrow_mut().clear(),
@@ -426,4 +431,21 @@ proptest! {
         segment.run_until(longest, |segment| segment.is_converged(&[1, 2, 3, 4]));
         prop_assert_eq!(segment.coverage(), (0, 0));
     }
+}
+
+#[test]
+fn a_frame_of_an_earlier_start_that_comes_late_or_again_costs_nobody_the_lease() {
+    let mut segment = Segment::converged(3);
+    let source = |frame: &Vec<u8>| ethernet::Ethernet::parse(frame).unwrap().source;
+    let mut late = segment.recorded.clone();
+    late.retain(|frame| source(frame) == config(3).mac);
+    segment.restart(3);
+    segment.run_until_converged(&[1, 2, 3]);
+    // Again and again, for as long as a lease lasts.
+    for _ in 0..8 {
+        late.iter().for_each(|frame| segment.inject(frame.clone()));
+        segment.run(TIMING.budget() / 4);
+        assert!(segment.is_converged(&[1, 2, 3]), "{}", segment.account());
+    }
+    assert_eq!(segment.count(2, |event| event.id() == 1004), 0);
 }

@@ -125,6 +125,10 @@ fn hosts_of_today_and_tomorrow_form_one_cluster_at_the_lower_level() {
         [1, 2, 3].map(|host| level(&segment, host)),
         [PROTOCOL_VERSION; 3]
     );
+    let seen_by_two = segment.host(2).cluster.snapshot(segment.now);
+    assert_eq!(seen_by_two.version, PROTOCOL_VERSION);
+    let versions: Vec<u16> = seen_by_two.members.iter().map(|it| it.version).collect();
+    assert_eq!(versions, [PROTOCOL_VERSION + 1; 2]);
     segment.crash(1);
     segment.run_until_converged(&[2, 3]);
     assert_eq!(segment.share(2) + segment.share(3), BUCKETS);

@@ -1,10 +1,15 @@
 //! The state machine as a whole: hosts joined by a virtual segment.
 
 mod agreement;
-mod conflicts;
+mod differences;
 mod faults;
 mod generations;
+mod lingering;
 mod operate;
+mod orphans;
 mod segment;
 mod sticky;
+mod strangers;
 mod trouble;
+mod twins;
+mod upgrade;

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 const DRAINSTOP: Command = Command::Drainstop { within: None };
 /// Two counts, a second apart, another second until the owners take note, and a little more.
-const COUNTED: Duration = Duration::from_millis(3300);
+pub(super) const COUNTED: Duration = Duration::from_millis(3300);
 
-fn rules(change: RuleChange, port: u16) -> Command {
+pub(super) fn rules(change: RuleChange, port: u16) -> Command {
     let (vip, port) = (VipScope::Every, Some(port));
     Command::Rules {
         change,
@@ -32,6 +32,7 @@ pub(super) fn connection(port: u16) -> Connection {
         client,
         service: SocketAddr::new(vip(), 80),
         socket: Socket::Connected,
+        idle: Duration::ZERO,
     }
 }
 
@@ -54,7 +55,7 @@ fn frame(segment: &Segment, connection: &Connection, opens: bool) -> Vec<u8> {
 }
 
 /// What a host's data path says to a segment of a connection.
-fn reason(segment: &Segment, host: u8, connection: &Connection, opens: bool) -> Reason {
+pub(super) fn reason(segment: &Segment, host: u8, connection: &Connection, opens: bool) -> Reason {
     let host = segment.host(host);
     let has = host.connections.contains(connection);
     let socket = if has { Socket::Connected } else { Socket::None };
@@ -63,12 +64,13 @@ fn reason(segment: &Segment, host: u8, connection: &Connection, opens: bool) -> 
         image: host.image.as_ref().unwrap(),
         lease_holds: true,
         sockets: &sockets,
+        fragments: None,
     };
     decide(&frame(segment, connection, opens)[..], &view).reason
 }
 
 /// Connections from these ports, each opened at the host that takes its SYN.
-fn open(segment: &mut Segment, ports: std::ops::Range<u16>) {
+pub(super) fn open(segment: &mut Segment, ports: std::ops::Range<u16>) {
     for port in ports {
         let connection = connection(port);
         let count = segment.hosts.len() as u8;
@@ -83,7 +85,7 @@ fn open(segment: &mut Segment, ports: std::ops::Range<u16>) {
 }
 
 /// Every connection is taken by the one host that has it, whatever the map.
-fn check_connections(segment: &Segment, hosts: &[u8]) {
+pub(super) fn check_connections(segment: &Segment, hosts: &[u8]) {
     for owner in hosts {
         for connection in &segment.host(*owner).connections {
             for host in hosts {
@@ -100,7 +102,7 @@ fn check_connections(segment: &Segment, hosts: &[u8]) {
 }
 
 /// Buckets of the web rule that a host holds as shared, and those it lingers in.
-fn overlap(segment: &Segment, host: u8) -> (usize, usize) {
+pub(super) fn overlap(segment: &Segment, host: u8) -> (usize, usize) {
     let image = segment.host(host).image.as_ref().unwrap();
     let rows = &image.rows[usize::from(image.rules[1].map)];
     let count = |wanted: fn(Row) -> bool| rows.iter().filter(|row| wanted(Row(**row))).count();

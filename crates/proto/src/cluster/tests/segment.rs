@@ -4,7 +4,9 @@
 
 use super::super::{Answer, Cluster, Command, Connection, Input, Output};
 use crate::buckets::BucketSet;
-use crate::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, Timing, cluster_mac};
+use crate::config::{
+    Auth, ClusterConfig, ClusterMode, Key, Quorum, SourceMac, Timing, cluster_mac,
+};
 use crate::datapath::Image;
 use crate::event::Event;
 use crate::ids::{Epoch, HostId, HostSet, Incarnation, Mac};
@@ -12,7 +14,7 @@ use crate::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
 use crate::time::Time;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::heartbeat::PROTOCOL_VERSION;
+use crate::wire::heartbeat::{Ends, PROTOCOL_VERSION};
 use covey_filter::{BUCKETS, Row};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -72,6 +74,9 @@ pub(super) fn config(host: u8) -> ClusterConfig {
         legacy: false,
         version: PROTOCOL_VERSION,
         unicast_fallback: true,
+        max_linger: None,
+        source_mac: SourceMac::Host,
+        filter_icmp: true,
         clock_granularity: Duration::from_millis(4),
         incarnation: Incarnation(u64::from(host) << 32),
     }
@@ -96,6 +101,8 @@ pub(super) struct Host {
     pub(super) connections: Vec<Connection>,
     /// In which buckets of which sticky rule it has had traffic lately.
     pub(super) seen: Vec<(u8, BucketSet)>,
+    /// Connections that nobody has, as far as it has found out.
+    pub(super) disowned: Vec<Ends>,
     /// Whether it gets round to counting them.
     pub(super) counts: bool,
 }
@@ -112,6 +119,11 @@ impl Host {
                 let map = usize::from(image.rules[1].map);
                 Row(image.rows[map][bucket]).is_mine()
             })
+    }
+
+    fn has(&self, ends: &Ends) -> bool {
+        let mut connections = self.connections.iter();
+        connections.any(|one| (one.client, one.service) == (ends.client, ends.service))
     }
 
     fn commit(&mut self) {
@@ -133,6 +145,11 @@ impl Host {
         map.map_or((Epoch(0), HostSet::EMPTY), |map| {
             (map.ballot.epoch, map.view)
         })
+    }
+
+    /// Whether its daemon is alive and not stalled.
+    pub(super) fn runs(&self, now: Time) -> bool {
+        self.running && now >= self.stalled_until
     }
 
     pub(super) fn saw(&self, matching: impl Fn(&Event) -> bool) -> bool {
@@ -175,6 +192,7 @@ impl Segment {
             running: true,
             events: Vec::new(),
             connections: Vec::new(),
+            disowned: Vec::new(),
             counts: true,
             seen: Vec::new(),
         });
@@ -221,6 +239,17 @@ impl Segment {
             .unwrap()
     }
 
+    /// How many such events the host at this index has told.
+    pub(super) fn count(&self, index: usize, matching: impl Fn(&Event) -> bool) -> usize {
+        let events = self.hosts[index].events.iter();
+        events.filter(|(_, event)| matching(event)).count()
+    }
+
+    /// Why the host at this index is not in the cluster, if it is not.
+    pub(super) fn waiting_for(&self, index: usize) -> Option<String> {
+        self.hosts[index].cluster.snapshot(self.now).waiting_for
+    }
+
     pub(super) fn host(&self, host: u8) -> &Host {
         &self.hosts[self.index(host)]
     }
@@ -234,6 +263,12 @@ impl Segment {
         let answer = self.hosts[index].cluster.command(self.now, command);
         self.drain(index);
         answer
+    }
+
+    pub(super) fn input(&mut self, host: u8, input: Input<'_>) {
+        let index = self.index(host);
+        self.hosts[index].cluster.handle_input(self.now, input);
+        self.drain(index);
     }
 
     /// Power failure.
@@ -259,6 +294,33 @@ impl Segment {
         (host.image, host.staged, host.lease) = (None, None, Time::ZERO);
         host.inbox.clear();
         self.command(index, Command::Start);
+    }
+
+    /// The daemon is replaced in place, and the next one runs after this time: what arrives meanwhile is lost, and the
+    /// data path is filled anew by the next. False if it cannot be handed over now.
+    pub(super) fn upgrade(&mut self, host: u8, gap: Duration) -> bool {
+        let index = self.index(host);
+        let Some(state) = self.hosts[index].cluster.export(self.now) else {
+            return false;
+        };
+        self.hosts[index].running = false;
+        self.run(gap);
+        self.take_over(host, &state);
+        true
+    }
+
+    /// The next daemon begins with what the one before has exported.
+    pub(super) fn take_over(&mut self, host: u8, state: &[u8]) {
+        let (index, now) = (self.index(host), self.now);
+        let host = &mut self.hosts[index];
+        let cluster = Cluster::import(host.config.clone(), state, now).unwrap();
+        let (image, lease) = cluster.in_force(now).unzip();
+        (host.image, host.staged) = (image, None);
+        host.lease = lease.unwrap_or(Time::ZERO);
+        (host.cluster, host.running) = (cluster, true);
+        host.inbox.clear();
+        host.cluster.handle_input(now, Input::Link(true));
+        self.drain(index);
     }
 
     pub(super) fn stall(&mut self, host: u8, time: Duration) {
@@ -310,6 +372,18 @@ impl Segment {
                 Output::Cut(cut) => self.hosts[index]
                     .connections
                     .retain(|connection| !cut.contains(connection)),
+                Output::Search(connections) => {
+                    let host = &mut self.hosts[index];
+                    let missing: Vec<Ends> = connections
+                        .into_iter()
+                        .filter(|ends| !host.has(ends))
+                        .collect();
+                    host.cluster
+                        .handle_input(self.now, Input::Missing(&missing));
+                }
+                Output::Disown(_, mut connections) => {
+                    self.hosts[index].disowned.append(&mut connections);
+                }
                 Output::Event(event) => self.hosts[index].events.push((self.now, event)),
                 Output::Wait(until) => break self.hosts[index].wait = until,
             }

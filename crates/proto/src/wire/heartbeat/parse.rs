@@ -123,7 +123,7 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
     let mut offers = Vec::new();
     let (mut committed, mut staged, mut proposal) = (None, None, None);
     let (mut wanted, mut report, mut kept_out) = (None, None, None);
-    let (mut chunk, mut commit) = (None, None);
+    let mut other = None;
     while !reader.is_empty() {
         let kind = reader.u8()?;
         reader.u8()?;
@@ -139,7 +139,8 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
             kind::ECHOES => echoes = records::parse_echoes(&mut value)?,
             kind::OFFER if offers.len() < 2 => offers.push(records::parse_offer(&mut value)?),
             kind::COMMITTED => committed = Some(records::parse_map(&mut value)?),
-            kind::COMMIT => commit = Some(records::parse_commit(&mut value)?),
+            kind::COMMIT => other = Some(Body::Commit(records::parse_commit(&mut value)?)),
+            kind::INQUIRY => other = Some(records::parse_inquiry(&mut value)?),
             kind::STAGED => {
                 let ballot = records::parse_ballot(&mut value)?;
                 staged = Some(Acknowledgement {
@@ -156,7 +157,7 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
                     millis: value.u32()?,
                 });
             }
-            kind::CHUNK => chunk = Some(records::parse_chunk(&mut value)?),
+            kind::CHUNK => other = Some(Body::Chunk(records::parse_chunk(&mut value)?)),
             kind::SIGNATURE => break,
             _ => continue,
         }
@@ -171,17 +172,8 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
         sequence,
         version: head.version,
     };
-    if let Some(chunk) = chunk {
-        return Ok(Message {
-            sender,
-            body: Body::Chunk(chunk),
-        });
-    }
-    if let Some(commit) = commit {
-        return Ok(Message {
-            sender,
-            body: Body::Commit(commit),
-        });
+    if let Some(body) = other {
+        return Ok(Message { sender, body });
     }
     let state = state.ok_or(Reject::MissingRecord)?;
     if offers.is_empty() {

@@ -4,15 +4,16 @@
 //! laid out in the order of the fields below; what follows the known fields is a newer version's.
 
 use super::{
-    Announced, Ballot, Base, CHUNK_LEN, Chunk, Commit, CommittedMap, Echo, Heartbeat, MAX_ECHOES,
-    Offer, Proposal, Report, Subject,
+    Announced, Ballot, Base, Body, CHUNK_LEN, Chunk, Commit, CommittedMap, Echo, Ends, Heartbeat,
+    Inquiry, MAX_ECHOES, MAX_INQUIRY, Offer, Proposal, Report, Subject,
 };
 use crate::config::{ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, MAX_HOSTS};
-use crate::rules::Claim;
+use crate::rules::{Claim, mapped};
 use crate::wire::Reject;
 use crate::wire::reader::Reader;
 use covey_filter::USER_RULES;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Record types. NLB uses 1 and 2.
@@ -29,6 +30,7 @@ pub(super) mod kind {
     pub(in super::super) const REPORT: u8 = 0xCA;
     pub(in super::super) const KEPT_OUT: u8 = 0xCB;
     pub(in super::super) const COMMIT: u8 = covey_filter::COMMIT_RECORD;
+    pub(in super::super) const INQUIRY: u8 = 0xCD;
     pub(in super::super) const SIGNATURE: u8 = 0xCF;
 }
 
@@ -119,6 +121,63 @@ pub(super) fn parse_commit(value: &mut Reader<'_>) -> Result<Commit, Reject> {
     })
 }
 
+pub(super) fn emit_inquiry(
+    out: &mut Vec<u8>,
+    inquiry: Inquiry,
+    epoch: Epoch,
+    connections: &[Ends],
+) {
+    record(out, kind::INQUIRY, |value| {
+        value.push(match inquiry {
+            Inquiry::Who => 1,
+            Inquiry::NotI => 2,
+        });
+        value.extend_from_slice(&epoch.0.to_le_bytes());
+        value.push(connections.len() as u8);
+        for end in connections
+            .iter()
+            .flat_map(|ends| [ends.client, ends.service])
+        {
+            value.extend_from_slice(&mapped(end.ip()));
+            value.extend_from_slice(&end.port().to_le_bytes());
+        }
+    });
+}
+
+pub(super) fn parse_inquiry(value: &mut Reader<'_>) -> Result<Body, Reject> {
+    let inquiry = match value.u8()? {
+        1 => Inquiry::Who,
+        2 => Inquiry::NotI,
+        _ => return Err(Reject::BadRecord),
+    };
+    let epoch = Epoch(value.u64()?);
+    let count = usize::from(value.u8()?);
+    if count > MAX_INQUIRY {
+        return Err(Reject::BadRecord);
+    }
+    let connections = (0..count)
+        .map(|_| {
+            Ok(Ends {
+                client: parse_end(value)?,
+                service: parse_end(value)?,
+            })
+        })
+        .collect::<Result<_, Reject>>()?;
+    Ok(Body::Inquiry {
+        inquiry,
+        epoch,
+        connections,
+    })
+}
+
+fn parse_end(value: &mut Reader<'_>) -> Result<SocketAddr, Reject> {
+    let address = Ipv6Addr::from(value.array::<16>()?);
+    Ok(SocketAddr::new(
+        IpAddr::from(address).to_canonical(),
+        value.u16()?,
+    ))
+}
+
 fn emit_map(out: &mut Vec<u8>, map: &CommittedMap) {
     emit_ballot(out, &map.ballot);
     out.extend_from_slice(&map.digest.0.to_le_bytes());
@@ -194,7 +253,7 @@ pub(super) fn parse_base(value: &mut Reader<'_>) -> Result<Base, Reject> {
     })
 }
 
-fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
+pub(crate) fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
     emit_ballot(out, &proposal.ballot);
     emit_base(
         out,
@@ -210,7 +269,7 @@ fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
     out.extend_from_slice(&proposal.result.0.to_le_bytes());
 }
 
-pub(super) fn parse_proposal(value: &mut Reader<'_>) -> Result<Proposal, Reject> {
+pub(crate) fn parse_proposal(value: &mut Reader<'_>) -> Result<Proposal, Reject> {
     let ballot = parse_ballot(value)?;
     let base = Some(parse_base(value)?).filter(|base| base.epoch != Epoch(0));
     let view = HostSet::from_bits(value.u64()?);

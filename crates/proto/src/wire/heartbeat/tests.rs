@@ -117,11 +117,24 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn inquiry()(asks: bool, epoch: u64, ends in proptest::collection::vec(any::<[SocketAddr; 2]>(), 0..=MAX_INQUIRY)) -> Body {
+        // What has no place on the wire: mapped addresses, and what belongs to a socket of a link.
+        let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        Body::Inquiry {
+            inquiry: if asks { Inquiry::Who } else { Inquiry::NotI },
+            epoch: Epoch(epoch),
+            connections: ends.into_iter().map(|[client, service]| Ends { client: plain(client), service: plain(service) }).collect(),
+        }
+    }
+}
+
+prop_compose! {
     fn message()(
         host in host(), dip: u32, name in "[a-z0-9.äß😀-]{0,31}", mac: [u8; 6], incarnation: u64, sequence: u64, version in prop_oneof![Just(PROTOCOL_VERSION), 1u16..],
         body in prop_oneof![
             4 => heartbeat().prop_map(|heartbeat| Body::Heartbeat(Box::new(heartbeat))),
             1 => chunk().prop_map(Body::Chunk),
+            1 => inquiry(),
             1 => (any::<[u64; 2]>(), ballot(), any::<u64>()).prop_map(|(token, ballot, digest)| {
                 Body::Commit(Commit { token, map: CommittedMap { ballot, digest: Digest(digest) } })
             }),
@@ -149,7 +162,7 @@ proptest! {
     fn programs_in_the_kernel_find_the_token_of_a_commit_and_of_nothing_else(message in message()) {
         let told = match &message.body {
             Body::Commit(commit) => Some(commit.token),
-            Body::Heartbeat(_) | Body::Chunk(_) => None,
+            Body::Heartbeat(_) | Body::Chunk(_) | Body::Inquiry { .. } => None,
         };
         for (auth, ethertype) in [(keys(7), ethernet::HEARTBEAT), (Auth::None, ethernet::LEGACY_HEARTBEAT)] {
             let frame = message.emit(Mac::BROADCAST, ethertype, PRIMARY, &auth);

@@ -7,9 +7,10 @@
 mod params;
 mod rules;
 
-use super::{Paint, companions, event, list};
+use super::{Paint, companions, event, list, why};
 use crate::control::Ports;
 use crate::status::{EventRecord, HostState, Status};
+use crate::why::Explanation;
 use covey_proto::config::{ClusterMode, cluster_mac};
 use std::net::IpAddr;
 
@@ -109,6 +110,11 @@ impl<'a> Wlbs<'a> {
             return (self.says(&text), false);
         }
         (self.heading() + &states, true)
+    }
+
+    /// Whether the host takes a packet. NLB has a verb of that name, whose words are not public.
+    pub(in crate::cli) fn filter(&self, explanation: &Explanation) -> String {
+        self.heading() + &why(explanation, Paint::new(false))
     }
 
     /// The parameters in force.

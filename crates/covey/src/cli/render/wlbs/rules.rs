@@ -55,7 +55,7 @@ pub(super) fn table(status: &Status) -> String {
         .collect()
 }
 
-/// One line for each rule that is meant.
+/// For each rule that is meant its state and its packets, a line each.
 pub(super) fn states(status: &Status, ports: &Ports) -> String {
     configured(status)
         .filter(|rule| is_meant(rule, ports))
@@ -64,11 +64,14 @@ pub(super) fn states(status: &Status, ports: &Ports) -> String {
                 .vip
                 .map_or_else(|| "all".to_owned(), |vip| vip.to_string());
             format!(
-                "Port rule {vip}:{} ({}) is {} on host {}.\n",
+                "Port rule {vip}:{} ({}) is {} on host {}.\n\
+                 Accepted packets = {}; Dropped packets = {}\n",
                 range(rule),
                 rule.protocol,
                 state(rule),
-                status.host.id
+                status.host.id,
+                rule.packets_accepted,
+                rule.packets_dropped
             )
         })
         .collect()

@@ -43,11 +43,31 @@ fn commit() -> Message {
     }
 }
 
+fn inquiry() -> Message {
+    let ends = |client: &str, service: &str| Ends {
+        client: client.parse().unwrap(),
+        service: service.parse().unwrap(),
+    };
+    Message {
+        body: Body::Inquiry {
+            inquiry: Inquiry::Who,
+            epoch: Epoch(9),
+            connections: vec![
+                ends("10.77.0.200:40000", "10.77.0.100:80"),
+                ends("[fd77::c8]:40001", "[fd77::100]:443"),
+            ],
+        },
+        ..example()
+    }
+}
+
 fn heartbeat(change: impl FnOnce(&mut Heartbeat)) -> Message {
     let mut message = example();
     match &mut message.body {
         Body::Heartbeat(heartbeat) => change(heartbeat),
-        Body::Chunk(_) | Body::Commit(_) => panic!("the example is a heartbeat"),
+        Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => {
+            panic!("the example is a heartbeat")
+        }
     }
     message
 }
@@ -89,6 +109,7 @@ fn all() -> Vec<Golden> {
             chunk(Subject::Map(base), &[1, 2, 3]),
             include_str!("golden/version-1-map-chunk.hex"),
         ),
+        golden(inquiry(), include_str!("golden/version-1-inquiry.hex")),
         golden(commit(), include_str!("golden/version-1-commit.hex")),
         golden(
             chunk(Subject::Lingering(Digest(0x11)), &[4, 5]),
