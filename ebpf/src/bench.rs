@@ -75,8 +75,9 @@ fn write_next(ctx: &XdpContext) -> Option<()> {
     let written = WRITTEN.get_ptr_mut(0)?;
     // SAFETY: the pointer is to a map value; the benchmark runs one program at a time.
     let number = unsafe {
-        *written = (*written).wrapping_add(1);
-        *written
+        let number = *written;
+        *written = number.wrapping_add(1);
+        number
     };
     let head = FRAMES.get(number % FRAMES_COUNT)?;
     let place = ctx.data();
