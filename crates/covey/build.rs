@@ -21,7 +21,7 @@ fn main() {
     }
     match build(&root) {
         Ok(built) => {
-            for (variable, program) in [("COVEY_EBPF", "covey-ebpf"), ("COVEY_FLOOR", "floor")] {
+            for (variable, program) in [("COVEY_EBPF", "covey-ebpf"), ("COVEY_BENCH", "bench")] {
                 println!(
                     "cargo::rustc-env={variable}={}",
                     built.join(program).display()

@@ -3,10 +3,12 @@
 //!
 //! ```text
 //!   setup.rs   install what the build and the tests need     test.rs   run all tests, print one line for each
-//!   step.rs    name and time what is done                    cargo.rs  cargo as a child
-//!   mutants.rs break the core's rules, to see that the simulator notices
+//!   step.rs    name and time what is done                    bench.rs  measure what docs/benchmarks.md tells
+//!   mutants.rs break the core's rules, to see that the       cargo.rs  cargo as a child
+//!              simulator notices
 //! ```
 
+mod bench;
 mod cargo;
 mod mutants;
 mod setup;
@@ -39,8 +41,8 @@ enum Task {
     },
     /// Run all tests; those of the kernel's side only as root
     Test,
-    /// Run the benchmarks; the filter's needs root
-    Bench,
+    /// Run the benchmarks, as root: all, or the parts that are named
+    Bench { parts: Vec<bench::Part> },
     /// Break the core's safety rules one at a time, and see whether the simulator notices
     Mutants {
         /// Only those with this in their name
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         Task::Build => build().map(|()| true),
         Task::Lab { options } => lab(&options),
         Task::Test => Ok(test::run()),
-        Task::Bench => bench().map(|()| true),
+        Task::Bench { parts } => bench::run(&parts).map(|()| true),
         Task::Mutants { only } => mutants::run(only.as_deref()),
     };
     match result {
@@ -83,13 +85,4 @@ fn lab(options: &[String]) -> Result<bool> {
         .args(options)
         .exec())
     .with_context(|| format!("{} cannot be run", covey.display()))
-}
-
-fn bench() -> Result<()> {
-    setup::run()?;
-    step::run("build", || {
-        cargo::run(&["bench", "--workspace", "--bench", "*", "--no-run"])
-    })?;
-    println!();
-    cargo::run(&["bench", "--workspace", "--bench", "*"])
 }

@@ -10,8 +10,11 @@ use std::process::{Command, Stdio};
 
 const BPF_LINKER: &str = "0.10.4";
 
-/// Programs that the tests run, and the Debian packages that they are in.
-const TOOLS: [(&str, &str); 4] = [
+/// A program, and the Debian package that it is in.
+pub(crate) type Tool = (&'static str, &'static str);
+
+/// What the tests run.
+const TOOLS: [Tool; 4] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("tcpdump", "tcpdump"),
@@ -26,7 +29,12 @@ pub(crate) fn run() -> Result<()> {
     if output("bpf-linker", &["--version"]).is_none_or(|said| !said.ends_with(BPF_LINKER)) {
         step::run("install bpf-linker (takes some minutes)", bpf_linker)?;
     }
-    let missing: Vec<&str> = TOOLS
+    install_missing(&TOOLS)
+}
+
+/// Installs those of the programs that are missing.
+pub(crate) fn install_missing(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&str> = tools
         .iter()
         .filter(|(program, _)| !in_path(program))
         .map(|(_, package)| *package)

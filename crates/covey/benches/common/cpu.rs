@@ -1,0 +1,36 @@
+//! CPU time and CPUs: what a benchmark counts in, so that whatever else the machine does disturbs it less.
+#![allow(unsafe_code)] // Clocks and affinity have no safe form in std.
+
+use std::fs;
+use std::time::Duration;
+
+/// CPU time that this thread has used, the kernel's work for it included.
+pub fn of_this_thread() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel fills the structure that it is given.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0, "every thread has this clock");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// CPU time that a kernel thread, or the first thread of a process, has used.
+pub fn of_thread(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the thread is there");
+    let ran = text.split(' ').next().and_then(|ran| ran.parse().ok());
+    Duration::from_nanos(ran.expect("the kernel writes a number"))
+}
+
+/// Keeps a thread on one CPU; 0 is this one.
+pub fn pin(pid: u32, cpu: usize) {
+    // SAFETY: a set of CPUs is plain bits; none is one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the number is far below the size of the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the set is as large as is said.
+    let result =
+        unsafe { libc::sched_setaffinity(pid as libc::pid_t, size_of_val(&set), &raw const set) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}

@@ -1,0 +1,65 @@
+//! What the benchmarks share: when they run, medians, the machine's name, plots. docs/benchmarks.md has the results.
+#![allow(dead_code, unreachable_pub)] // Each benchmark uses its share.
+
+pub mod bars;
+pub mod cpu;
+pub mod traffic;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Whether to measure: `cargo test --benches` runs these files too, and has no time for it.
+pub fn wanted(name: &str) -> bool {
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("{name}: measures only under `cargo bench --bench {name}`");
+        return false;
+    }
+    if fs::metadata("/proc/self").is_ok_and(|owner| owner.uid() != 0) {
+        println!("SKIPPED {name}: it needs root");
+        return false;
+    }
+    println!("# {name}, on {}", machine());
+    println!();
+    true
+}
+
+/// The kernel, the processor and how many of it there are.
+fn machine() -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let values = |key: &str| -> Vec<&str> {
+        cpus.lines()
+            .filter(|line| line.starts_with(key))
+            .filter_map(|line| Some(line.split_once(':')?.1.trim()))
+            .collect()
+    };
+    let name = values("model name");
+    format!(
+        "Linux {}, {} x {}",
+        read("/proc/sys/kernel/osrelease").trim(),
+        name.len(),
+        name.first().unwrap_or(&"a processor without a name")
+    )
+}
+
+/// The one in the middle.
+pub fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Writes a plot where `--svg DIRECTORY` says; nowhere if nothing is said.
+pub fn draw(name: &str, picture: &str) {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--svg");
+    let Some(directory) = arguments.nth(1) else {
+        return;
+    };
+    // cargo runs benchmarks in the directory of their crate.
+    let path = PathBuf::from("../..").join(directory).join(name);
+    match fs::write(&path, picture) {
+        Ok(()) => println!("\n{name} drawn"),
+        Err(error) => println!("\n{} cannot be written: {error}", path.display()),
+    }
+}
