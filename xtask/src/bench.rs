@@ -20,6 +20,16 @@ pub(crate) enum Part {
     Daemon,
     /// How long clients wait after a crash and a join
     Failover,
+    /// Held and new connections while an operator changes all that can be changed
+    Survival,
+    /// Whose connections a crash breaks, and how soon their clients learn of it
+    Crash,
+    /// Lost and doubled SYNs across 200 maps
+    Commit,
+    /// How long and how much a crash darkens, beside keepalived and ucarp
+    Blackout,
+    /// The fast settings under full load: which view changes that should not
+    Steady,
 }
 
 impl Part {
@@ -32,12 +42,31 @@ impl Part {
                 ("nft", "nftables"),
             ],
             Self::Http => &[("nginx", "nginx-light"), ("wrk", "wrk")],
-            Self::Filter | Self::Daemon | Self::Failover => &[],
+            Self::Blackout => &[("keepalived", "keepalived"), ("ucarp", "ucarp")],
+            Self::Steady => &[("keepalived", "keepalived")],
+            Self::Filter
+            | Self::Daemon
+            | Self::Failover
+            | Self::Survival
+            | Self::Crash
+            | Self::Commit => &[],
+        }
+    }
+
+    /// The bench target that measures it, and what it is called there if the target has several parts.
+    fn target(self) -> (String, Option<String>) {
+        match self {
+            Self::Filter | Self::Flood | Self::Http | Self::Daemon | Self::Failover => {
+                (self.to_string(), None)
+            }
+            Self::Survival | Self::Crash | Self::Commit | Self::Blackout | Self::Steady => {
+                ("cluster".to_owned(), Some(self.to_string()))
+            }
         }
     }
 }
 
-/// As on the command line, which is also the name of the bench target.
+/// As on the command line.
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.to_possible_value().expect("no part is hidden");
@@ -55,16 +84,21 @@ pub(crate) fn run(parts: &[Part]) -> Result<()> {
     for part in parts {
         setup::install_missing(part.tools())?;
     }
-    let targets: Vec<String> = parts.iter().map(Part::to_string).collect();
-    let named = targets.iter().flat_map(|target| ["--bench", target]);
-    let build: Vec<&str> = ["bench", "--package", "covey", "--no-run"]
-        .into_iter()
-        .chain(named)
-        .collect();
+    let targets: Vec<_> = parts.iter().map(|part| part.target()).collect();
+    let mut build = vec!["bench", "--package", "covey", "--no-run"];
+    build.extend(targets.iter().flat_map(|(target, _)| ["--bench", target]));
     step::run("build", || cargo::run(&build))?;
-    for target in &targets {
+    for (target, part) in &targets {
         println!();
-        cargo::run(&["bench", "--package", "covey", "--bench", target])?;
+        let measure = ["bench", "--package", "covey", "--bench", target, "--"];
+        let words: Vec<&str> = measure.into_iter().chain(part.as_deref()).collect();
+        cargo::run(&words)?;
     }
     Ok(())
+}
+
+/// Installs the programs that any part runs besides covey.
+pub(crate) fn install_tools() -> Result<()> {
+    let tools = Part::value_variants().iter().map(|part| part.tools());
+    setup::install_missing(&tools.collect::<Vec<_>>().concat())
 }

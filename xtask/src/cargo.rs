@@ -12,8 +12,8 @@ pub(crate) fn command() -> Command {
 /// Runs cargo to its end; what it says about errors is seen.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let status = command()
+        .env("CARGO_TERM_QUIET", "true")
         .args(arguments)
-        .arg("--quiet")
         .status()
         .context("cargo cannot be run")?;
     if !status.success() {

@@ -29,7 +29,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing: rust-src, bpf-linker, and the Debian packages that the tests use
+    /// Install what is missing: rust-src, bpf-linker, and the Debian packages that the tests and benchmarks use
     Setup,
     /// Build the optimized binary, target/release/covey
     Build,
@@ -52,7 +52,9 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
-        Task::Setup => setup::run().map(|()| true),
+        Task::Setup => setup::run()
+            .and_then(|()| bench::install_tools())
+            .map(|()| true),
         Task::Build => build().map(|()| true),
         Task::Lab { options } => lab(&options),
         Task::Test => Ok(test::run()),

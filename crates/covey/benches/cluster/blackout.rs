@@ -6,6 +6,7 @@
 //! port that were answered, over the ports of the host that crashed; the dark share is the part of all ports that
 //! were that host's.
 
+use crate::common;
 use crate::echo::{Probe, Record};
 use crate::lab::{Lab, Timing};
 use crate::plot::{self, Row};
@@ -16,22 +17,22 @@ use std::time::{Duration, Instant};
 
 /// Crashes of each.
 const CRASHES: usize = 20;
+/// Crashes in one lab: a host of Covey's that is lost three times is kept out for a while.
+const IN_ONE_LAB: usize = 5;
 /// The ports that are probed.
 const PORTS: std::ops::Range<u16> = 61_000..61_030;
 /// How long there is light before and after.
 const LIGHT: Duration = Duration::from_millis(300);
 /// How long rivals may take to settle.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long one host alone must answer before rivals count as settled: they have nobody to ask.
-const SETTLED: Duration = Duration::from_secs(3);
-const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/blackout.svg");
 
 const COVEY: [Timing; 4] = [timing(10, 3), timing(20, 3), timing(20, 8), timing(1000, 5)];
-const RIVALS: [Rival; 6] = [
+const RIVALS: [Rival; 7] = [
     Rival::Keepalived { interval_ms: 10 },
     Rival::Keepalived { interval_ms: 20 },
     Rival::Keepalived { interval_ms: 50 },
     Rival::Keepalived { interval_ms: 1000 },
+    Rival::Ucarp { base_s: 0, skew: 2 },
     Rival::Ucarp { base_s: 0, skew: 5 },
     Rival::Ucarp { base_s: 1, skew: 0 },
 ];
@@ -89,9 +90,7 @@ pub(crate) fn measure(only: &[&str]) {
             rows.push(row(name, &standby(rival)));
         }
     }
-    if only.is_empty() {
-        std::fs::write(PICTURE, plot::dots("blackout after a crash", &rows)).unwrap();
-    }
+    common::draw("blackout.svg", &plot::dots("blackout after a crash", &rows));
 }
 
 fn row(name: String, crashes: &[Crash]) -> Row {
@@ -124,6 +123,11 @@ fn ports() -> BTreeMap<u8, Vec<u16>> {
 }
 
 fn covey(timing: Timing) -> Vec<Crash> {
+    let labs = 0..CRASHES / IN_ONE_LAB;
+    labs.flat_map(|_| covey_once(timing)).collect()
+}
+
+fn covey_once(timing: Timing) -> Vec<Crash> {
     let lab = Lab::up("blackout", 3, timing);
     let crash = |number: usize| {
         // Every host has its turn, the coordinator too.
@@ -139,13 +143,13 @@ fn covey(timing: Timing) -> Vec<Crash> {
         lab.await_agreement(&[1, 2, 3]);
         Crash::of(victim, &record)
     };
-    (0..CRASHES).map(crash).collect()
+    (0..IN_ONE_LAB).map(crash).collect()
 }
 
 fn standby(rival: Rival) -> Vec<Crash> {
     let lab = Lab::bare("blackout", 3);
     let standby = Standby::start(&lab, rival);
-    let mut master = settled(&lab);
+    let mut master = settled(&lab, rival);
     let crash = |_| {
         let probe = Probe::start(&lab, &ports());
         thread::sleep(LIGHT);
@@ -155,7 +159,7 @@ fn standby(rival: Rival) -> Vec<Crash> {
         thread::sleep(LIGHT);
         let record = probe.finish();
         standby.heal(victim);
-        master = settled(&lab);
+        master = settled(&lab, rival);
         Crash::of(victim, &record)
     };
     (0..CRASHES).map(crash).collect()
@@ -176,10 +180,10 @@ fn answers(lab: &Lab, wanted: impl Fn(u8) -> bool) -> u8 {
     panic!("nobody answers for the virtual IP");
 }
 
-/// Waits until one host has answered alone for a while; says which.
-fn settled(lab: &Lab) -> u8 {
+/// Waits until one host has answered alone for as long as rivals take to notice others; says which.
+fn settled(lab: &Lab, rival: Rival) -> u8 {
     let (mut host, mut since) = (0, Instant::now());
-    while since.elapsed() < SETTLED {
+    while since.elapsed() < rival.patience() {
         let before = host;
         host = answers(lab, |_| true);
         if host != before {

@@ -6,7 +6,7 @@
 use crate::lab::{Lab, VIP, succeed};
 use crate::netns;
 use crate::web::answering_host;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;
@@ -100,8 +100,8 @@ struct Shared {
     rate: AtomicU32,
     /// How many to hold.
     wanted: AtomicUsize,
-    /// How many are held and have been answered.
-    held: AtomicUsize,
+    /// How many are held and have been answered, by host.
+    held: Mutex<BTreeMap<u8, usize>>,
     /// How many of those and of the ones that are being opened there are.
     begun: AtomicUsize,
     /// New connections that have not come to their end.
@@ -112,6 +112,10 @@ struct Shared {
 impl Shared {
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u8, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,7 +153,7 @@ impl Clients {
     pub(crate) fn hold(&self, count: usize) {
         self.shared.wanted.store(count, Ordering::Relaxed);
         let start = Instant::now();
-        while self.shared.held.load(Ordering::Relaxed) < count {
+        while self.shared.held().values().sum::<usize>() < count {
             assert!(
                 start.elapsed() < PATIENCE,
                 "{count} connections cannot be opened: {:?}",
@@ -159,6 +163,11 @@ impl Clients {
         }
         // What breaks from now on is not opened again.
         self.shared.wanted.store(0, Ordering::Relaxed);
+    }
+
+    /// How many of the held connections this host has.
+    pub(crate) fn held_by(&self, host: u8) -> usize {
+        self.shared.held().get(&host).copied().unwrap_or_default()
     }
 
     /// What was noticed since the last call.
@@ -271,8 +280,8 @@ async fn held(client: SocketAddrV4, shared: Arc<Shared>) {
     let Err(error) = result;
     let mut tally = shared.tally();
     shared.begun.fetch_sub(1, Ordering::Relaxed);
-    if host.is_some() {
-        shared.held.fetch_sub(1, Ordering::Relaxed);
+    if let Some(host) = host {
+        *shared.held().entry(host).or_default() -= 1;
     }
     tally.broken.push(Failure {
         client,
@@ -294,7 +303,7 @@ async fn hold(
         let answered = patiently(ask(&mut stream, "keep-alive")).await?;
         match host.replace(answered) {
             None => {
-                shared.held.fetch_add(1, Ordering::Relaxed);
+                *shared.held().entry(answered).or_default() += 1;
             }
             Some(before) if before == answered => {
                 let mut tally = shared.tally();

@@ -2,7 +2,8 @@
 //! results stand in docs/benchmarks.md. `cargo xtask bench` runs the parts, each by its name.
 //!
 //! ```text
-//!   survival   held and new connections while hosts join, leave, drain, reload, restart, crash
+//!   survival   held and new connections while hosts join, leave, drain, reload, upgrade
+//!   crash      whose connections a crash breaks, and how soon their clients learn of it
 //!   commit     lost and doubled SYNs across 200 changes of the map
 //!   blackout   how long and how much a crash darkens, beside keepalived and ucarp
 //!   steady     the fast settings under full load: does a view change that should not?
@@ -18,6 +19,7 @@ mod blackout;
 mod changes;
 mod clients;
 mod commit;
+mod crash;
 mod load;
 mod plot;
 mod rivals;
@@ -25,9 +27,14 @@ mod sniffer;
 mod steady;
 mod survival;
 
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../../tests/kernel_cluster/echo.rs"]
 #[expect(dead_code, reason = "the tests ask more of the probe")]
 mod echo;
+#[path = "../../../filter/tests/frames/mod.rs"]
+#[allow(dead_code, reason = "`common` needs it")]
+mod frames;
 #[path = "../../tests/kernel_cluster/lab.rs"]
 #[expect(dead_code, reason = "the tests do more with a lab")]
 mod lab;
@@ -37,33 +44,26 @@ mod netns;
 #[expect(dead_code, reason = "the tests make their requests with it")]
 mod web;
 
-use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // `cargo test --benches` runs this file too, and has no time for it.
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let measure = arguments.iter().any(|argument| argument == "--bench");
-    arguments.retain(|argument| argument != "--bench");
-    if !measure {
-        println!("cluster: measures only under `cargo bench --bench cluster -- PART`");
+    if !common::wanted("cluster") {
         return ExitCode::SUCCESS;
     }
-    if std::fs::metadata("/proc/self").is_ok_and(|owner| owner.uid() != 0) {
-        println!("SKIPPED cluster: a lab needs root");
-        return ExitCode::SUCCESS;
-    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut words = arguments.iter().map(String::as_str);
+    let mut words = words.by_ref().filter(|word| *word != "--bench");
     let part = words.next();
-    let options: Vec<&str> = words.collect();
+    let options: Vec<&str> = words.take_while(|word| *word != "--svg").collect();
     match part {
-        Some("survival") => survival::measure(),
+        Some("survival") => survival::measure(&options),
+        Some("crash") => crash::measure(),
         Some("commit") => commit::measure(),
         Some("blackout") => blackout::measure(&options),
         Some("steady") => steady::measure(&options),
         other => {
             eprintln!(
-                "`{}` is no part; say survival, commit, blackout or steady",
+                "`{}` is no part; say survival, crash, commit, blackout or steady",
                 other.unwrap_or_default()
             );
             return ExitCode::from(2);

@@ -10,6 +10,10 @@ use std::fmt::{self, Write};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long a program takes to start.
+const STARTED: Duration = Duration::from_secs(1);
 
 /// Another program for the same end, and how often its master speaks.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,19 @@ impl fmt::Display for Rival {
                 let ms = f64::from(*base_s) * 1e3 + f64::from(*skew) * 1e3 / 256.0;
                 write!(f, "ucarp, {ms:.0} ms")
             }
+        }
+    }
+}
+
+impl Rival {
+    /// After which time without another master a host is the master.
+    pub(crate) fn patience(self) -> Duration {
+        match self {
+            // Three intervals and a skew of less than one; and at least what programs take to start.
+            Self::Keepalived { interval_ms } => {
+                Duration::from_millis(4 * u64::from(interval_ms)).max(STARTED)
+            }
+            Self::Ucarp { base_s, .. } => Duration::from_secs(4 * u64::from(base_s)).max(STARTED),
         }
     }
 }
@@ -120,8 +137,12 @@ impl<'a> Standby<'a> {
             path
         };
         let (up, down) = (script("up.sh", "add"), script("down.sh", "del"));
-        // The order among the hosts needs a difference of the skews.
-        let skew = skew + host - 1;
+        // The order among the hosts needs a difference of the skews. Without a base, the skew is all the time that a backup
+        // waits: three times the master's for the first backup, as by default.
+        let skew = match base_s {
+            0 => skew * (2 * host - 1),
+            _ => skew + host - 1,
+        };
         format!(
             "ucarp --interface=eth0 --srcip=10.77.0.{host} --vhid=77 --pass=lab --addr=10.77.0.100 \
              --advbase={base_s} --advskew={skew} --preempt --upscript={up} --downscript={down}"

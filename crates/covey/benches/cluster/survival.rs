@@ -1,13 +1,13 @@
-//! Connections that are held and new ones, while an operator does all that he may do, and when a host dies.
+//! Connections that are held and new ones, while an operator does all that he may do.
 //! docs/benchmarks.md, "Connections survive".
 //!
-//! The changes come one kind after the other, each many times; a run without changes of the same length comes last,
+//! The changes come one kind after the other, each many times. After each kind comes as long a time without changes,
 //! because what is slow on a busy machine is slow without them too.
 
 use crate::changes::Operator;
 use crate::clients::{Clients, Failure, Repeated, Tally};
 use crate::lab::{Lab, Timing};
-use crate::sniffer::{Kind, Look, Seen, Sniffer, now};
+use crate::sniffer::{Beginning, Look, Sniffer};
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,23 +24,19 @@ const RATE: u32 = 500;
 const CHANGES: usize = 20;
 /// Traffic between two changes.
 const BETWEEN: Duration = Duration::from_millis(500);
-/// A reset that comes later after the client's segment is late.
-const PROMPT: Duration = Duration::from_millis(50);
-/// After a crash: until every held connection was asked something, and given up if there was no answer.
-const AFTERMATH: Duration = Duration::from_secs(32);
 /// Of many failures, so many are told in full.
 const TOLD: usize = 5;
 
-pub(crate) fn measure() {
+pub(crate) fn measure(only: &[&str]) {
     let lab = Lab::up("survival", 3, TIMING);
     let operator = Operator::new(&lab);
     let clients = Clients::start(&lab);
     println!(
-        "{:<22} {:>7} {:>7} {:>9} {:>9} {:>6} {:>7} {:>6} {:>9} {:>8} {:>6} {:>8} {:>8}",
+        "{:<20} {:>7} {:>6} {:>8} {:>8} {:>6} {:>7} {:>6} {:>9} {:>8} {:>5} {:>7} {:>8}",
         "",
         "changes",
         "length",
-        "connects",
+        "new",
         "requests",
         "broken",
         "refused",
@@ -51,7 +47,7 @@ pub(crate) fn measure() {
         "over",
         "slowest"
     );
-    println!("{:>93} {:>8} {:>6} {:>8}", "again", "again", "", "0.1 s");
+    println!("{:>86} {:>8} {:>5} {:>7}", "again", "again", "", "0.1 s");
 
     let turn = |number: usize| 1 + (number % 3) as u8;
     // Host 3 comes and goes without any held connection of its own, so that it really leaves.
@@ -61,90 +57,135 @@ pub(crate) fn measure() {
     let mut run = Run {
         lab: &lab,
         clients: &clients,
-        all: Tally::default(),
-        length: Duration::ZERO,
+        only,
+        with: Outcome::default(),
+        without: Outcome::default(),
     };
-    run.phase("join, leave", CHANGES, |_| {
+    run.kind("join, leave", |_| {
         operator.start(3);
         thread::sleep(BETWEEN);
         operator.leave(3);
     });
     operator.start(3);
-    run.phase("drainstop, start", CHANGES, |number| {
+    run.kind("drainstop, start", |number| {
         operator.drainstop(turn(number));
         thread::sleep(BETWEEN);
         operator.start(turn(number));
     });
-    run.phase("drain, enable a rule", CHANGES, |number| {
+    run.kind("drain, enable a rule", |number| {
         operator.drain(turn(number));
         thread::sleep(BETWEEN);
         operator.enable(turn(number));
     });
-    run.phase("weights", CHANGES, |number| {
+    run.kind("weights", |number| {
         operator.weigh(2, if number.is_multiple_of(2) { 90 } else { 50 });
     });
-    run.phase("rules", CHANGES, |number| {
+    run.kind("rules", |number| {
         operator.rules(number.is_multiple_of(2));
     });
-    let planned = run.length;
-    run.phase("restart of a daemon", CHANGES, |number| {
-        operator.restart(turn(number));
+    run.kind("replace a daemon", |number| {
+        operator.upgrade(turn(number));
     });
-    clients.hold(HELD);
-    run.phase("none", 1, |_| thread::sleep(planned));
-    crash(&lab, &clients, 2);
+    run.with.row("all changes");
+    run.without.row("none, as long");
     clients.finish();
+}
+
+/// What clients and the switch have noticed in some time.
+#[derive(Default)]
+struct Outcome {
+    changes: usize,
+    length: Duration,
+    tally: Tally,
+    repeated: Repeated,
+    /// Connections that two hosts have answered.
+    twice: usize,
+    /// Frames that the sniffer did not see.
+    missed: u32,
+}
+
+impl Outcome {
+    fn add(&mut self, later: &Self) {
+        self.changes += later.changes;
+        self.length += later.length;
+        self.tally.add(&later.tally);
+        self.repeated.syns += later.repeated.syns;
+        self.repeated.segments += later.repeated.segments;
+        self.twice += later.twice;
+        self.missed += later.missed;
+    }
+
+    fn row(&self, name: &str) {
+        println!(
+            "{name:<20} {:>7} {:>4} s {:>8} {:>8} {:>6} {:>7} {:>6} {:>9} {:>8} {:>5} {:>7} {:>5} ms",
+            self.changes,
+            self.length.as_secs(),
+            self.tally.connects,
+            self.tally.requests,
+            self.tally.broken.len(),
+            self.tally.refused.len(),
+            self.tally.failed.len(),
+            self.repeated.syns,
+            self.repeated.segments,
+            self.twice,
+            self.tally.slow,
+            self.tally.slowest.as_millis()
+        );
+        tell(self.tally.failures());
+        if self.missed > 0 {
+            println!("    the sniffer has missed {} frames", self.missed);
+        }
+    }
 }
 
 struct Run<'a> {
     lab: &'a Lab,
     clients: &'a Clients,
-    all: Tally,
-    length: Duration,
+    /// Words of which one is in the name of a kind that is wanted; none if all are.
+    only: &'a [&'a str],
+    with: Outcome,
+    without: Outcome,
 }
 
 impl Run<'_> {
-    /// Makes changes of one kind, and tells what the clients and the switch have noticed.
-    fn phase(&mut self, name: &str, changes: usize, change: impl Fn(usize)) {
+    /// Makes changes of one kind, and then none for as long.
+    fn kind(&mut self, name: &str, change: impl Fn(usize)) {
+        if !self.only.is_empty() && !self.only.iter().any(|word| name.contains(word)) {
+            return;
+        }
+        let mut with = self.watch(|| {
+            for number in 0..CHANGES {
+                change(number);
+                thread::sleep(BETWEEN);
+            }
+        });
+        with.changes = CHANGES;
+        with.row(name);
+        let without = self.watch(|| thread::sleep(with.length));
+        without.row("  none");
+        self.with.add(&with);
+        self.without.add(&without);
+    }
+
+    /// What is noticed while something happens.
+    fn watch(&self, happen: impl FnOnce()) -> Outcome {
         let repeated = Repeated::by_now(self.lab);
         let sniffer = Sniffer::start(self.lab, Look::Beginnings);
         self.clients.take();
         let start = Instant::now();
-        for number in 0..changes {
-            change(number);
-            thread::sleep(BETWEEN);
-        }
+        happen();
         let length = start.elapsed();
         let tally = self.clients.take();
         let seen = sniffer.finish();
-        let repeated = Repeated::by_now(self.lab).since(repeated);
-        let twice = |seen: &Seen| {
-            let beginnings = seen.beginnings();
-            beginnings
-                .values()
-                .filter(|one| one.hosts.len() > 1)
-                .count()
-        };
-        println!(
-            "{name:<22} {changes:>7} {:>5} s {:>9} {:>9} {:>6} {:>7} {:>6} {:>9} {:>8} {:>6} {:>8} {:>5} ms",
-            length.as_secs(),
-            tally.connects,
-            tally.requests,
-            tally.broken.len(),
-            tally.refused.len(),
-            tally.failed.len(),
-            repeated.syns,
-            repeated.segments,
-            twice(&seen),
-            tally.slow,
-            tally.slowest.as_millis()
-        );
-        tell(tally.failures());
-        if seen.missed > 0 {
-            println!("    the sniffer has missed {} frames", seen.missed);
+        let twice = |one: &Beginning| one.hosts.len() > 1;
+        Outcome {
+            changes: 0,
+            length,
+            tally,
+            repeated: Repeated::by_now(self.lab).since(repeated),
+            twice: seen.beginnings().into_values().filter(twice).count(),
+            missed: seen.missed,
         }
-        self.all.add(&tally);
-        self.length += length;
     }
 }
 
@@ -156,97 +197,5 @@ fn tell<'a>(failures: impl Iterator<Item = &'a Failure>) {
     for ((host, what), count) in kinds.iter().take(TOLD) {
         let host = host.map_or_else(|| "new".to_owned(), |host| format!("with host {host}"));
         println!("    {count} {host}: {what}");
-    }
-}
-
-/// A host dies: whose connections break, and how soon their clients learn of it.
-fn crash(lab: &Lab, clients: &Clients, victim: u8) {
-    clients.hold(HELD);
-    let left: Vec<u8> = lab
-        .hosts()
-        .into_iter()
-        .filter(|host| *host != victim)
-        .collect();
-    clients.take();
-    let sniffer = Sniffer::start(lab, Look::Everything);
-    let began = now();
-    lab.fault(&["crash", &victim.to_string()]);
-    lab.await_agreement(&left);
-    thread::sleep(AFTERMATH);
-    let tally = clients.take();
-    let seen = sniffer.finish();
-
-    let commit = seen.commits.iter().find(|at| **at > began);
-    let commit = *commit.expect("the survivors have committed a map");
-    let mut fate = Fate::default();
-    for failure in &tally.broken {
-        if failure.host == Some(victim) {
-            fate.note(&seen, failure, commit);
-        } else {
-            fate.others += 1;
-        }
-    }
-    println!(
-        "\ncrash of host {victim}: a new map after {:.0} ms; {} of its connections broken, {} of other hosts'\n\
-         a reset within {} ms after the first segment under the new map: {}; after the second: {}; later: {}; \
-         none: {}\nmedian time from that first segment to the reset: {:.1} ms, longest {:.1} ms; {} frames missed",
-        (commit - began).as_secs_f64() * 1e3,
-        fate.victims,
-        fate.others,
-        PROMPT.as_millis(),
-        fate.after_first,
-        fate.after_second,
-        fate.later,
-        fate.never,
-        fate.median(),
-        fate.times.last().copied().unwrap_or_default().as_secs_f64() * 1e3,
-        seen.missed
-    );
-    tell(tally.failures());
-}
-
-#[derive(Default)]
-struct Fate {
-    victims: usize,
-    others: usize,
-    after_first: usize,
-    after_second: usize,
-    later: usize,
-    never: usize,
-    /// From the first segment to the reset, of those that had one, sorted.
-    times: Vec<Duration>,
-}
-
-impl Fate {
-    fn note(&mut self, seen: &Seen, failure: &Failure, commit: Duration) {
-        self.victims += 1;
-        let segments = seen.segments.iter();
-        let mut segments = segments.filter(|one| one.client == failure.client && one.at > commit);
-        let (mut asked, mut first) = (0, None);
-        let reset = segments.find(|one| {
-            if one.kind == Kind::FromClient {
-                asked += 1;
-                first = first.or(Some(one.at));
-            }
-            one.kind == Kind::Reset
-        });
-        match (reset, first) {
-            (Some(reset), Some(first)) => {
-                let time = reset.at - first;
-                match asked {
-                    1 if time <= PROMPT => self.after_first += 1,
-                    2 => self.after_second += 1,
-                    _ => self.later += 1,
-                }
-                let place = self.times.partition_point(|one| *one < time);
-                self.times.insert(place, time);
-            }
-            (Some(_) | None, _) => self.never += 1,
-        }
-    }
-
-    fn median(&self) -> f64 {
-        let middle = self.times.get(self.times.len() / 2);
-        middle.copied().unwrap_or_default().as_secs_f64() * 1e3
     }
 }
