@@ -7,7 +7,7 @@
 use crate::changes::Operator;
 use crate::clients::{Clients, Repeated};
 use crate::lab::{Lab, Timing};
-use crate::sniffer::{Look, Seen, Sniffer};
+use crate::sniffer::{Look, Sniffer};
 use covey::status::CommitCounts;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,14 +96,8 @@ fn phase(lab: &Lab, clients: &Clients, name: &str, changes: usize, change: impl 
         tally.slow,
         tally.slowest.as_millis()
     );
-    for (client, one) in &beginnings {
-        if one.syns > 1 || one.hosts.len() > 1 {
-            let offset = offset(&seen, one.at);
-            println!(
-                "    {client}: {} SYNs, answered by {:?}, {offset}",
-                one.syns, one.hosts
-            );
-        }
+    for odd in seen.oddities() {
+        println!("    {odd}");
     }
     for failure in tally.failures() {
         println!("    {}: {}", failure.client, failure.what);
@@ -123,11 +117,4 @@ fn phase(lab: &Lab, clients: &Clients, name: &str, changes: usize, change: impl 
 fn commits(lab: &Lab) -> Vec<CommitCounts> {
     let of = |host| lab.status(host).datapath.commits;
     lab.hosts().into_iter().map(of).collect()
-}
-
-fn offset(seen: &Seen, at: Duration) -> String {
-    format!(
-        "first SYN {:.3} ms from the nearest commit",
-        seen.to_commit(at) * 1e3
-    )
 }

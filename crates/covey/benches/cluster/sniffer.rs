@@ -120,6 +120,21 @@ impl Seen {
         all
     }
 
+    /// In words, connections that did not begin with one SYN and one answer at most, and when that was.
+    pub(crate) fn oddities(&self) -> Vec<String> {
+        let beginnings = self.beginnings().into_iter();
+        let odd = beginnings.filter(|(_, one)| one.syns > 1 || one.hosts.len() > 1);
+        let words = |(client, one): (SocketAddrV4, Beginning)| {
+            format!(
+                "{client}: {} SYNs, answered by {:?}, first SYN {:.3} ms from the nearest commit",
+                one.syns,
+                one.hosts,
+                self.to_commit(one.at) * 1e3
+            )
+        };
+        odd.map(words).collect()
+    }
+
     /// How long before (negative) or after the nearest commit this was, seconds.
     pub(crate) fn to_commit(&self, at: Duration) -> f64 {
         let offsets = self
@@ -244,19 +259,31 @@ fn program(look: Look) -> [SockFilter; 10] {
 fn watch(mut socket: Socket, stop: &AtomicBool) -> io::Result<Seen> {
     let mut seen = Seen::default();
     let mut frame = [0; 256];
+    // What comes later was not asked for; traffic need not cease for the sniffer to come to its end.
+    let mut end = None;
     loop {
         match socket.read(&mut frame) {
-            Ok(length) => note(&frame[..length], time_stamp(&socket), &mut seen),
+            Ok(length) => {
+                let at = time_stamp(&socket);
+                if end.is_some_and(|end| at > end) {
+                    break;
+                }
+                note(&frame[..length], at, &mut seen);
+            }
+            // Nothing waits to be read any more.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // Nothing waits to be read any more.
-                if stop.load(Ordering::Relaxed) {
-                    seen.missed = missed(&socket)?;
-                    return Ok(seen);
+                if end.is_some() {
+                    break;
                 }
             }
             Err(error) => return Err(error),
         }
+        if end.is_none() && stop.load(Ordering::Relaxed) {
+            end = Some(now());
+        }
     }
+    seen.missed = missed(&socket)?;
+    Ok(seen)
 }
 
 /// When the frame that was read last came.

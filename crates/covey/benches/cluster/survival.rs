@@ -100,6 +100,8 @@ struct Outcome {
     repeated: Repeated,
     /// Connections that two hosts have answered.
     twice: usize,
+    /// Those, and the ones that began with more than one SYN, in words.
+    oddities: Vec<String>,
     /// Frames that the sniffer did not see.
     missed: u32,
 }
@@ -132,6 +134,9 @@ impl Outcome {
             self.tally.slowest.as_millis()
         );
         tell(self.tally.failures());
+        for odd in &self.oddities {
+            println!("    {odd}");
+        }
         if self.missed > 0 {
             println!("    the sniffer has missed {} frames", self.missed);
         }
@@ -183,6 +188,7 @@ impl Run<'_> {
             length,
             tally,
             repeated: Repeated::by_now(self.lab).since(repeated),
+            oddities: seen.oddities(),
             twice: seen.beginnings().into_values().filter(twice).count(),
             missed: seen.missed,
         }

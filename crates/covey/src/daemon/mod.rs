@@ -66,9 +66,7 @@ const CALLS: usize = 64;
 /// # Errors
 /// What kept it from running, as a chain of sentences.
 pub fn run(config_path: &Path, config: Config, take_over: Option<RawFd>) -> anyhow::Result<()> {
-    if config.daemon.realtime {
-        run_undisturbed();
-    }
+    let realtime = config.daemon.realtime;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -79,6 +77,11 @@ pub fn run(config_path: &Path, config: Config, take_over: Option<RawFd>) -> anyh
         sys::heed_signals();
         let before = take_over.map(Inheritance::read);
         let mut daemon = Daemon::open(config_path, config, before)?;
+        // Not sooner: the kernel's verifier takes a processor for longer than others should have to wait. A program that takes
+        // over has its priority from the one before.
+        if realtime {
+            run_undisturbed();
+        }
         let result = daemon.serve(sources).await;
         daemon.put_back();
         result
