@@ -90,7 +90,10 @@ pub(crate) fn measure(only: &[&str]) {
             rows.push(row(name, &standby(rival)));
         }
     }
-    common::draw("blackout.svg", &plot::dots("blackout after a crash", &rows));
+    common::draw(
+        "bench-blackout.svg",
+        &plot::dots("blackout after a crash", &rows),
+    );
 }
 
 fn row(name: String, crashes: &[Crash]) -> Row {

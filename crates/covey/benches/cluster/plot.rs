@@ -1,5 +1,5 @@
 //! Measured times as a picture for docs/benchmarks.md: an SVG with one line of dots for each thing that was measured,
-//! on a logarithmic axis. Called by the part blackout.
+//! on a logarithmic axis. Called by the parts blackout and crash.
 
 use std::fmt::Write;
 
@@ -8,6 +8,8 @@ const LEFT: f64 = 170.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 44.0;
 const STEP: f64 = 28.0;
+/// Decades, of which each has room for three lines.
+const ROOMY: f64 = 4.0;
 const COLOURS: [&str; 2] = ["#1b6ca8", "#c8553d"];
 
 /// A line of dots.
@@ -34,8 +36,14 @@ pub(crate) fn dots(title: &str, rows: &[Row]) -> String {
     let mut draw = |element: std::fmt::Arguments<'_>| {
         writeln!(out, "{element}").expect("a string takes everything");
     };
+    // Where there is no room for more, each decade has one line.
+    let factors: &[f64] = if most - least > ROOMY {
+        &[1.0]
+    } else {
+        &[1.0, 2.0, 5.0]
+    };
     for decade in least as i32..=most as i32 {
-        for factor in [1.0, 2.0, 5.0] {
+        for factor in factors {
             let value = factor * 10f64.powi(decade);
             if value > 10f64.powf(most) {
                 break;

@@ -180,11 +180,14 @@ impl<'a> Standby<'a> {
         let mut child = child.expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
-        // keepalived's other process does not die with it.
+        // keepalived's other process does not die with it; and it does not start where one of both may still run.
         if let Ok(pid) = fs::read_to_string(self.path(host, "vrrp.pid")) {
             let mut kill = Command::new("kill");
             kill.args(["-KILL", pid.trim()]).stderr(Stdio::null());
             let _ = kill.status();
+            for name in ["keepalived.pid", "vrrp.pid"] {
+                let _ = fs::remove_file(self.path(host, name));
+            }
         }
     }
 
