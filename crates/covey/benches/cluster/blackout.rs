@@ -12,6 +12,7 @@ use crate::lab::{Lab, Timing};
 use crate::plot::{self, Row};
 use crate::rivals::{Rival, Standby};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,9 +32,9 @@ const RIVALS: [Rival; 7] = [
     Rival::Keepalived { interval_ms: 10 },
     Rival::Keepalived { interval_ms: 20 },
     Rival::Keepalived { interval_ms: 50 },
-    Rival::Keepalived { interval_ms: 1000 },
     Rival::Ucarp { base_s: 0, skew: 2 },
     Rival::Ucarp { base_s: 0, skew: 5 },
+    Rival::Keepalived { interval_ms: 1000 },
     Rival::Ucarp { base_s: 1, skew: 0 },
 ];
 
@@ -170,9 +171,12 @@ fn standby(rival: Rival) -> Vec<Crash> {
 
 /// Waits until a host for which this holds answers for the virtual IP; says which.
 fn answers(lab: &Lab, wanted: impl Fn(u8) -> bool) -> u8 {
+    static ASKED: AtomicU16 = AtomicU16::new(0);
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
-        let probe = Probe::start(lab, &BTreeMap::from([(0, vec![PORTS.end])]));
+        // A port each time: an answer that comes late is not for the next question.
+        let port = PORTS.end + ASKED.fetch_add(1, Ordering::Relaxed) % 1000;
+        let probe = Probe::start(lab, &BTreeMap::from([(0, vec![port])]));
         thread::sleep(Duration::from_millis(20));
         if let [(Some(host), _)] = probe.finish().gaps()[..]
             && wanted(host)

@@ -124,7 +124,10 @@ impl Port {
             match self.socket.recv(&mut answer) {
                 Ok(length) => {
                     let (host, number) = read_answer(&answer[..length]);
-                    self.lane.datagrams[number].1.push(host);
+                    // What an earlier probe on this port has sent is not counted here.
+                    if let Some((_, answers)) = self.lane.datagrams.get_mut(number) {
+                        answers.push(host);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // An ICMP error: the datagram stays without an answer.
