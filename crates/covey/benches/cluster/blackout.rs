@@ -27,13 +27,23 @@ const LIGHT: Duration = Duration::from_millis(300);
 /// How long rivals may take to settle.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const COVEY: [Timing; 4] = [timing(10, 3), timing(20, 3), timing(20, 8), timing(1000, 5)];
-const RIVALS: [Rival; 7] = [
+const COVEY: [Timing; 6] = [
+    timing(10, 3),
+    timing(20, 3),
+    timing(20, 8),
+    // For comparison: as many periods as VRRP waits for.
+    timing(50, 3),
+    timing(1000, 3),
+    timing(1000, 5),
+];
+const RIVALS: [Rival; 6] = [
     Rival::Keepalived { interval_ms: 10 },
     Rival::Keepalived { interval_ms: 20 },
     Rival::Keepalived { interval_ms: 50 },
-    Rival::Ucarp { base_s: 0, skew: 2 },
-    Rival::Ucarp { base_s: 0, skew: 5 },
+    Rival::Ucarp {
+        base_s: 0,
+        skew: 13,
+    },
     Rival::Keepalived { interval_ms: 1000 },
     Rival::Ucarp { base_s: 1, skew: 0 },
 ];
@@ -189,8 +199,10 @@ fn answers(lab: &Lab, wanted: impl Fn(u8) -> bool) -> u8 {
 
 /// Waits until one host has answered alone for as long as rivals take to notice others; says which.
 fn settled(lab: &Lab, rival: Rival) -> u8 {
-    let (mut host, mut since) = (0, Instant::now());
+    let start = Instant::now();
+    let (mut host, mut since) = (0, start);
     while since.elapsed() < rival.patience() {
+        assert!(start.elapsed() < PATIENCE, "{rival} does not settle");
         let before = host;
         host = answers(lab, |_| true);
         if host != before {

@@ -33,7 +33,6 @@ mod common;
 #[expect(dead_code, reason = "the tests ask more of the probe")]
 mod echo;
 #[path = "../../../filter/tests/frames/mod.rs"]
-#[allow(dead_code, reason = "`common` needs it")]
 mod frames;
 #[path = "../../tests/kernel_cluster/lab.rs"]
 #[expect(dead_code, reason = "the tests do more with a lab")]
