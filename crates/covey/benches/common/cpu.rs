@@ -16,6 +16,25 @@ pub fn of_this_thread() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// CPU time that a process has used in all of its threads, also those that have ended.
+pub fn of_process(pid: u32) -> Duration {
+    let (mut clock, mut time) = (
+        0,
+        libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        },
+    );
+    // SAFETY: the kernel fills what it is given.
+    unsafe {
+        let result = libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock);
+        assert_eq!(result, 0, "process {pid} is there");
+        let result = libc::clock_gettime(clock, &raw mut time);
+        assert_eq!(result, 0, "process {pid} is still there");
+    }
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// CPU time that a kernel thread, or the first thread of a process, has used.
 pub fn of_thread(pid: u32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the thread is there");

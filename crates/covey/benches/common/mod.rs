@@ -8,6 +8,7 @@ pub mod traffic;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Whether to measure: `cargo test --benches` runs these files too, and has no time for it.
 pub fn wanted(name: &str) -> bool {
@@ -62,4 +63,15 @@ pub fn draw(name: &str, picture: &str) {
         Ok(()) => println!("\n{name} drawn"),
         Err(error) => println!("\n{} cannot be written: {error}", path.display()),
     }
+}
+
+/// Runs a line of shell in this thread's network namespace, and says what it printed.
+pub fn shell(line: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .output()
+        .expect("there is a shell");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
