@@ -147,7 +147,7 @@ impl Rig {
 
     fn set(&mut self, setting: Setting) {
         let name = format!("napi/{INTERFACE}-");
-        let others = kernel_threads(&name);
+        let others = cpu::kernel_threads(&name);
         let threaded = u8::from(setting == Setting::OtherCpu);
         // /sys shows the namespace in which it is mounted.
         let line = format!(
@@ -158,9 +158,9 @@ impl Rig {
         self.setting = setting;
         self.helper = match setting {
             // Softirqs that have to wait.
-            Setting::SameCpu => only(&kernel_threads(&format!("ksoftirqd/{SENDER}"))),
+            Setting::SameCpu => only(&cpu::kernel_threads(&format!("ksoftirqd/{SENDER}"))),
             Setting::OtherCpu => {
-                let mut receivers = kernel_threads(&name);
+                let mut receivers = cpu::kernel_threads(&name);
                 receivers.retain(|thread| !others.contains(thread));
                 only(&receivers)
             }
@@ -379,20 +379,6 @@ fn tcp_checksum(from: Ipv4Addr, to: Ipv4Addr, header: &[u8]) -> u16 {
         sum = (sum & 0xFFFF) + (sum >> 16);
     }
     !(sum as u16)
-}
-
-/// The kernel's threads whose names begin like this.
-fn kernel_threads(name: &str) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").expect("/proc is mounted");
-    let numbers = processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers
-        .filter(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                .is_ok_and(|comm| comm.starts_with(name))
-        })
-        .collect()
 }
 
 fn only(threads: &[u32]) -> u32 {

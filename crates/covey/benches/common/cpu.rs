@@ -42,6 +42,32 @@ pub fn of_thread(pid: u32) -> Duration {
     Duration::from_nanos(ran.expect("the kernel writes a number"))
 }
 
+/// CPU time that processes have used which this one started and that have ended.
+pub fn of_children() -> Duration {
+    // SAFETY: plain numbers; none is one.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills the structure that it is given.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    assert_eq!(result, 0, "everyone may ask this");
+    let duration = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
+/// The kernel's threads whose names begin like this.
+pub fn kernel_threads(name: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc is mounted");
+    let numbers = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(name))
+        })
+        .collect()
+}
+
 /// Keeps a thread on one CPU; 0 is this one.
 pub fn pin(pid: u32, cpu: usize) {
     // SAFETY: a set of CPUs is plain bits; none is one.
