@@ -51,17 +51,12 @@ pub fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Writes a plot where `--svg DIRECTORY` says; nowhere if nothing is said.
+/// Writes a plot into docs/.
 pub fn draw(name: &str, picture: &str) {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--svg");
-    let Some(directory) = arguments.nth(1) else {
-        return;
-    };
-    // cargo runs benchmarks in the directory of their crate.
-    let path = PathBuf::from("../..").join(directory).join(name);
-    match fs::write(&path, picture) {
-        Ok(()) => println!("\n{name} drawn"),
-        Err(error) => println!("\n{} cannot be written: {error}", path.display()),
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    match fs::write(path.join(name), picture) {
+        Ok(()) => println!("\ndocs/{name} drawn"),
+        Err(error) => println!("\ndocs/{name} cannot be written: {error}"),
     }
 }
 
