@@ -433,7 +433,8 @@ fn main() {
         "Medians of {ROUNDS} runs of {} ms each, in turn.",
         RUN.as_millis()
     );
-    let title = "Millions of other hosts' packets dropped per second of CPU time";
+    let title =
+        "Millions of other hosts' packets per second of CPU time (red: received on another CPU)";
     common::draw("bench-flood.svg", &svg(title, &bars, None));
 }
 
