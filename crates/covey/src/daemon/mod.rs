@@ -21,6 +21,7 @@ mod open;
 mod operate;
 mod packet;
 mod report;
+mod services;
 mod sys;
 mod unclaimed;
 mod upgrade;
@@ -46,6 +47,7 @@ use keep::{Keeper, Will};
 use link_watch::LinkWatch;
 use operate::Waiting;
 use packet::Segment;
+use services::{UNSERVED, Unserved};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -189,6 +191,7 @@ impl Daemon {
                     }
                     Finding::Connections(None) => {}
                     Finding::Missing(missing) => self.input(Input::Missing(&missing)),
+                    Finding::Unserved(unserved) => self.note_unserved(&unserved),
                 },
                 unclaimed = self.unclaimed.told() => {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
@@ -346,6 +349,7 @@ impl Daemon {
         let rules = self.cluster.rules().digest();
         if self.counted_under != rules {
             self.counted_under = rules;
+            self.census.look_for_services(self.cluster.rules().clone());
             match self.data_path.counters() {
                 Ok(counters) => self.counted_before = counters,
                 Err(error) => tracing::warn!("the packet counters cannot be read: {error}"),
@@ -360,6 +364,15 @@ impl Daemon {
             Event::RulesChanged { .. } | Event::RuleDrained { .. }
         ) {
             self.keep_state();
+        }
+    }
+
+    fn note_unserved(&mut self, unserved: &Unserved) {
+        // Rules that have changed meanwhile are looked at by themselves.
+        if unserved.under == self.counted_under {
+            for (severity, text) in unserved.tell() {
+                self.journal.record(UNSERVED, severity, text);
+            }
         }
     }
 
