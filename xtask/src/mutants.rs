@@ -76,8 +76,8 @@ const MUTANTS: [Mutant; 11] = [
     Mutant {
         name: "reset under the next map what nobody had under the last",
         file: "crates/filter/src/ends.rs",
-        old: "self.epoch == epoch && now_ns < self.until_ns",
-        new: "self.epoch <= epoch && now_ns < self.until_ns",
+        old: "self.map == map && now_ns < self.until_ns",
+        new: "(self.map != 0 || map != 0) && now_ns < self.until_ns",
     },
     Mutant {
         name: "the sender flips before the others hear of the commit",

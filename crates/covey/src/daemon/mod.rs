@@ -38,7 +38,7 @@ use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
-use covey_proto::ids::{Digest, Epoch, Mac};
+use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
@@ -278,11 +278,11 @@ impl Daemon {
         }
     }
 
-    fn disown(&mut self, epoch: Epoch, connections: &[Ends]) {
+    fn disown(&mut self, map: Digest, connections: &[Ends]) {
         let connections: Vec<_> = connections.iter().map(unclaimed::for_filter).collect();
         let known = covey_filter::Disowned {
             until_ns: nanoseconds(sys::now() + DISOWNED),
-            epoch: epoch.0,
+            map: map.0,
         };
         if let Err(error) = self.data_path.disown(&connections, known) {
             tracing::warn!("the filter cannot be told what nobody has: {error}");
@@ -333,7 +333,7 @@ impl Daemon {
                     self.census.count(self.config.rules.vips(), idle);
                 }
                 Output::Search(connections) => self.census.search(connections),
-                Output::Disown(epoch, connections) => self.disown(epoch, &connections),
+                Output::Disown(map, connections) => self.disown(map, &connections),
                 Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {

@@ -457,7 +457,7 @@ impl Cluster {
         };
         let owners = map.proposal.owners;
         Image::serving(&self.identity, &map.rules, &map.placement, owners, &overlap)
-            .of_epoch(map.proposal.ballot.epoch)
+            .of_map(map.name().tag())
     }
 }
 

@@ -57,7 +57,7 @@ use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
 use crate::datapath::{Identity, Image};
 use crate::event::Event;
-use crate::ids::{Epoch, HostSet};
+use crate::ids::{Digest, Epoch, HostSet};
 use crate::rules::{Claim, RuleSet};
 use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
@@ -131,9 +131,9 @@ pub enum Output {
     Cut(Vec<Connection>),
     /// Look which of these connections this host does not have, and say so by [`Input::Missing`].
     Search(Vec<Ends>),
-    /// Under the map of this epoch nobody has these connections: for a few seconds, and while that map is in force,
+    /// Under the map with this tag nobody has these connections: for a few seconds, and while that map is in force,
     /// their segments get to the kernel, which resets them.
-    Disown(Epoch, Vec<Ends>),
+    Disown(Digest, Vec<Ends>),
     /// Tell people.
     Event(Event),
     /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.
