@@ -109,6 +109,25 @@ pub fn listeners() -> Result<Vec<SocketAddr>, SocketsError> {
     Ok(found)
 }
 
+/// How many SYN cookies this thread's network namespace has sent since it was made.
+///
+/// # Errors
+/// If the kernel does not show it.
+pub fn cookies_sent() -> io::Result<u64> {
+    let counters = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
+    counter(&counters, "TcpExt:", "SyncookiesSent")
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no SyncookiesSent"))
+}
+
+/// A counter of /proc/net/netstat: names in one line, values in the next, both behind the group's name.
+fn counter(counters: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = counters.lines().filter_map(|line| line.strip_prefix(group));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let pairs = names.split_whitespace().zip(values.split_whitespace());
+    let (_, value) = pairs.into_iter().find(|(known, _)| *known == name)?;
+    value.parse().ok()
+}
+
 /// Ends connections of this thread's network namespace, as if their service had been killed: the client gets a RST.
 /// Those that are gone already, or over and waiting, are left alone. Returns how many have been ended; none on a
 /// kernel that cannot do it (CONFIG_INET_DIAG_DESTROY), which is said once.

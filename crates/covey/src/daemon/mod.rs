@@ -185,9 +185,12 @@ impl Daemon {
                     self.look_at_link()?;
                 }
                 finding = self.census.finished() => match finding {
-                    Finding::Connections(Some(connections)) => {
+                    Finding::Connections(Some(count)) => {
                         self.tell_busy_buckets();
-                        self.input(Input::Connections(&connections));
+                        if count.sends_cookies {
+                            self.input(Input::CookiesSent);
+                        }
+                        self.input(Input::Connections(&count.connections));
                     }
                     Finding::Connections(None) => {}
                     Finding::Missing(missing) => self.input(Input::Missing(&missing)),

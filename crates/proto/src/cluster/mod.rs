@@ -90,6 +90,9 @@ pub enum Input<'a> {
     Frame(&'a [u8]),
     /// The time that [`Output::Wait`] named has come (or any other time).
     Timer,
+    /// This host has sent SYN cookies since it was asked last: clients may complete handshakes of which it knows
+    /// nothing. Handed in before [`Input::Connections`].
+    CookiesSent,
     /// In which buckets the sticky rules with these numbers (from 1) have had traffic within their time; given before
     /// [`Input::Connections`].
     Seen(&'a [(u8, BucketSet)]),
@@ -288,6 +291,7 @@ impl Cluster {
             }
             Input::Timer => self.on_timer(now),
             Input::Seen(seen) => self.lingering.note_seen(seen),
+            Input::CookiesSent => self.lingering.note_cookies(now),
             Input::Connections(connections) => self.on_connections(now, connections),
             Input::Unclaimed(unclaimed) => self.on_unclaimed(now, unclaimed),
             Input::Missing(missing) => self.on_missing(missing),
