@@ -81,8 +81,11 @@ impl Lab {
         };
         let period = format!("{}ms", timing.period_ms);
         let (hosts, tolerance) = (hosts.to_string(), timing.tolerance.to_string());
+        let xdp = std::env::var("COVEY_TEST_XDP").unwrap_or_else(|_| "auto".to_owned());
         let up = [
             "up",
+            "--xdp",
+            &xdp,
             "--hosts",
             &hosts,
             "--period",
@@ -91,6 +94,9 @@ impl Lab {
             &tolerance,
         ];
         lab.lab(&[&up, options].concat());
+        if xdp != "auto" {
+            assert_eq!(lab.status(1).datapath.attach, xdp);
+        }
         lab
     }
 
