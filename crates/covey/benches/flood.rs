@@ -364,7 +364,7 @@ fn netfilter_node(client: Ipv4Addr, nodes: u32) -> u32 {
     mix(&mut a, c, 4);
     mix(&mut b, a, 14);
     mix(&mut c, b, 24);
-    (u64::from(c) * u64::from(nodes) >> 32) as u32
+    ((u64::from(c) * u64::from(nodes)) >> 32) as u32
 }
 
 /// RFC 9293, 3.1.
