@@ -202,10 +202,10 @@ impl Tables for InForce {
     #[inline(always)]
     fn socket(&self, _flow: &Flow, _segment: &Segment) -> Socket {
         // Which of the sockets that take a segment it is makes no difference.
-        let epoch = self.tables.settings.epoch;
+        let map = self.tables.settings.map;
         let takes = match &self.asker {
-            Asker::Ingress(ctx) => sockets::take(ctx.get(), epoch),
-            Asker::Thorough(ctx) => sockets::take_first(ctx.get(), epoch),
+            Asker::Ingress(ctx) => sockets::take(ctx.get(), map),
+            Asker::Thorough(ctx) => sockets::take_first(ctx.get(), map),
             Asker::Neither => false,
         };
         if takes {

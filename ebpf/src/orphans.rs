@@ -20,12 +20,12 @@ static ORPHANS: LruHashMap<[u64; 5], Disowned> = LruHashMap::with_max_entries(10
 
 /// Whether nobody has the connection of a segment, as far as is known under the map in force.
 #[inline(always)]
-pub(crate) fn is_known(ends: Ends, epoch: u64) -> bool {
+pub(crate) fn is_known(ends: Ends, map: u64) -> bool {
     ORPHANS
         .get_ptr(&ends.0)
         // SAFETY: the pointer is to a map value. It is written before it is found, and each word whole.
         .map(|known| unsafe { known.read_volatile() })
-        .is_some_and(|known| known.holds(coarse_ns(), epoch))
+        .is_some_and(|known| known.holds(coarse_ns(), map))
 }
 
 /// Tells user space of a segment that this host has dropped though its bucket is this host's.

@@ -46,16 +46,16 @@ mod state {
 /// A function of its own that parses the frame once more, so that the many packets that never come here need not carry
 /// what is asked for. It returns no more than a bit, because the verifier wants every part of a value to be set.
 #[inline(never)]
-pub(crate) fn take(ctx: *mut xdp_md, epoch: u64) -> bool {
+pub(crate) fn take(ctx: *mut xdp_md, map: u64) -> bool {
     let ctx = XdpContext::new(ctx);
-    TcpPacket::whole(&Bytes::of_xdp(&ctx)).is_some_and(|packet| takes(&ctx, &packet, epoch))
+    TcpPacket::whole(&Bytes::of_xdp(&ctx)).is_some_and(|packet| takes(&ctx, &packet, map))
 }
 
 /// As [`take`], for a TCP segment that came in fragments: the frame is the first.
 #[inline(never)]
-pub(crate) fn take_first(ctx: *mut xdp_md, epoch: u64) -> bool {
+pub(crate) fn take_first(ctx: *mut xdp_md, map: u64) -> bool {
     let ctx = XdpContext::new(ctx);
-    TcpPacket::first(&Bytes::of_xdp(&ctx)).is_some_and(|packet| takes(&ctx, &packet, epoch))
+    TcpPacket::first(&Bytes::of_xdp(&ctx)).is_some_and(|packet| takes(&ctx, &packet, map))
 }
 
 /// Tells user space of the TCP segment in a frame: this host has dropped it though its bucket is this host's.
@@ -131,9 +131,9 @@ impl TcpPacket {
 }
 
 #[inline(always)]
-fn takes(ctx: &XdpContext, packet: &TcpPacket, epoch: u64) -> bool {
+fn takes(ctx: &XdpContext, packet: &TcpPacket, map: u64) -> bool {
     look_up(ctx, packet)
-        .or_orphan(|| orphans::is_known(packet.ends(), epoch))
+        .or_orphan(|| orphans::is_known(packet.ends(), map))
         .takes(&packet.segment)
 }
 

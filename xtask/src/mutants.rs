@@ -76,8 +76,8 @@ const MUTANTS: [Mutant; 11] = [
     Mutant {
         name: "reset under the next map what nobody had under the last",
         file: "crates/filter/src/ends.rs",
-        old: "self.epoch == epoch && now_ns < self.until_ns",
-        new: "self.epoch <= epoch && now_ns < self.until_ns",
+        old: "self.map == map && now_ns < self.until_ns",
+        new: "(self.map != 0 || map != 0) && now_ns < self.until_ns",
     },
     Mutant {
         name: "the sender flips before the others hear of the commit",
@@ -119,10 +119,13 @@ pub(crate) fn run(only: Option<&str>) -> Result<bool> {
                 mutant.name,
                 began.elapsed().as_secs_f64()
             ),
-            None => {
-                noticed = false;
-                println!("UNNOTICED {:58} for {} s", mutant.name, PATIENCE.as_secs());
-            }
+            None => match tell_stories()? {
+                Some(broken) => println!("noticed   {:58} by {broken}", mutant.name),
+                None => {
+                    noticed = false;
+                    println!("UNNOTICED {:58} for {} s", mutant.name, PATIENCE.as_secs());
+                }
+            },
         }
     }
     Ok(noticed)
@@ -177,24 +180,43 @@ fn build(tree: &Path) -> Result<()> {
 
 /// The first seed that breaks a promise, if one is found in time.
 fn hunt() -> Result<Option<String>> {
+    let seconds = PATIENCE.as_secs().to_string();
+    let text = simulate(&["soak", "--first", "--seconds", &seconds])?;
+    Ok(text.as_deref().and_then(|text| {
+        let (seed, what) = text.lines().find_map(broken)?;
+        Some(format!("{seed:>6}: {what}"))
+    }))
+}
+
+/// The first named scenario that breaks a promise.
+fn tell_stories() -> Result<Option<String>> {
+    let text = simulate(&["all", "--seeds", "1"])?;
+    Ok(text.as_deref().and_then(|text| {
+        let mut lines = text.lines();
+        let name = lines.find_map(|line| line.strip_suffix("BROKEN"))?.trim();
+        let (_, what) = lines.find_map(broken)?;
+        Some(format!("the scenario {name}: {what}"))
+    }))
+}
+
+/// The seed and what happened, of a line that says so.
+fn broken(line: &str) -> Option<(&str, &str)> {
+    let (seed, what) = line.strip_prefix("broken, with seed ")?.split_once(':')?;
+    Some((seed, what.trim()))
+}
+
+/// What the mutant's simulator prints, if it has found a broken promise.
+fn simulate(arguments: &[&str]) -> Result<Option<String>> {
     let output = Command::new("target/mutants/build/release/covey-sim")
-        .args([
-            "soak",
-            "--first",
-            "--seconds",
-            &PATIENCE.as_secs().to_string(),
-        ])
+        .args(arguments)
         .output()
         .context("the simulator cannot be run")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let broken = text.lines().find_map(|line| {
-        let (seed, what) = line.strip_prefix("broken, with seed ")?.split_once(':')?;
-        Some(format!("{seed:>6}: {}", what.trim()))
-    });
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = text.lines().any(|line| broken(line).is_some());
     ensure!(
-        output.status.success() == broken.is_none(),
+        output.status.success() != found,
         "the simulator failed: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(broken)
+    Ok(found.then_some(text))
 }

@@ -18,17 +18,16 @@ use common::bars::{Bar, svg};
 use common::traffic::{
     CLUSTER_MAC, FRAMES, Generator, HEAD, HOST_MAC, Random, Size, frames_that_are,
 };
-use common::{cpu, median};
+use common::{cpu, median, shell};
 use covey::datapath::{Attach, DataPath};
 use covey_filter::Reason;
 use frames::{ACK, Mac, TCP, ipv4, to_ipv4};
 use segment::{INTERFACE, Segment};
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(200);
 const RUN: Duration = Duration::from_millis(1500);
 /// Packets in one call, and in one batch of it: as many as NAPI takes at a time.
@@ -135,7 +134,7 @@ impl Rig {
             "ethtool -K {INTERFACE} gro on && sysctl -qw net.ipv4.conf.all.rp_filter=0 \
              net.ipv4.conf.{INTERFACE}.rp_filter=0"
         );
-        segment.on_host(|| run(&line));
+        segment.on_host(|| shell(&line));
         let index = segment.on_client(interface_index);
         Self {
             segment,
@@ -148,20 +147,20 @@ impl Rig {
 
     fn set(&mut self, setting: Setting) {
         let name = format!("napi/{INTERFACE}-");
-        let others = kernel_threads(&name);
+        let others = cpu::kernel_threads(&name);
         let threaded = u8::from(setting == Setting::OtherCpu);
         // /sys shows the namespace in which it is mounted.
         let line = format!(
             "unshare --mount sh -c \
              'mount -t sysfs none /sys && echo {threaded} > /sys/class/net/{INTERFACE}/threaded'"
         );
-        self.segment.on_host(|| run(&line));
+        self.segment.on_host(|| shell(&line));
         self.setting = setting;
         self.helper = match setting {
             // Softirqs that have to wait.
-            Setting::SameCpu => only(&kernel_threads(&format!("ksoftirqd/{SENDER}"))),
+            Setting::SameCpu => only(&cpu::kernel_threads(&format!("ksoftirqd/{SENDER}"))),
             Setting::OtherCpu => {
-                let mut receivers = kernel_threads(&name);
+                let mut receivers = cpu::kernel_threads(&name);
                 receivers.retain(|thread| !others.contains(thread));
                 only(&receivers)
             }
@@ -264,7 +263,7 @@ fn set_up(contender: Contender) -> Running {
         Contender::Covey => covey(Attach::Native),
         Contender::CoveyGeneric => covey(Attach::Generic),
         Contender::NftIngress => {
-            run(&format!(
+            shell(&format!(
                 "nft 'add table netdev bench; \
                  add chain netdev bench in {{ type filter hook ingress device {INTERFACE} priority 0; }}; \
                  add rule netdev bench in jhash ip saddr mod 3 seed {SEED:#x} != 0 counter drop'"
@@ -272,7 +271,7 @@ fn set_up(contender: Contender) -> Running {
             Running::Command("nft list table netdev bench && nft delete table netdev bench")
         }
         Contender::NftPrerouting => {
-            run(&format!(
+            shell(&format!(
                 "nft 'add table ip bench; \
                  add chain ip bench pre {{ type filter hook prerouting priority raw; }}; \
                  add rule ip bench pre jhash ip saddr mod 3 seed {SEED:#x} != 0 counter drop'"
@@ -281,7 +280,7 @@ fn set_up(contender: Contender) -> Running {
         }
         Contender::ClusterMatch => {
             // As in iptables-extensions(8). Hardware would have checked the checksums.
-            run(&format!(
+            shell(&format!(
                 "iptables-legacy -t mangle -A PREROUTING -i {INTERFACE} -m cluster --cluster-total-nodes 3 \
                  --cluster-local-node 1 --cluster-hash-seed {SEED:#x} -j MARK --set-mark 0xffff && \
                  iptables-legacy -t mangle -A PREROUTING -i {INTERFACE} -m mark ! --mark 0xffff -j DROP && \
@@ -308,14 +307,14 @@ fn take_down(running: Running) -> Option<u64> {
         Running::Xdp(programs) => {
             drop(programs);
             // The kernel detaches it some time later.
-            run(&format!(
+            shell(&format!(
                 "while ip link show dev {INTERFACE} | grep -q xdp; do sleep 0.01; done"
             ));
             None
         }
         Running::Nothing => None,
         Running::Command(command) => {
-            let said = run(command);
+            let said = shell(command);
             let mut words = said
                 .split_whitespace()
                 .skip_while(|word| *word != "packets");
@@ -365,7 +364,7 @@ fn netfilter_node(client: Ipv4Addr, nodes: u32) -> u32 {
     mix(&mut a, c, 4);
     mix(&mut b, a, 14);
     mix(&mut c, b, 24);
-    (u64::from(c) * u64::from(nodes) >> 32) as u32
+    ((u64::from(c) * u64::from(nodes)) >> 32) as u32
 }
 
 /// RFC 9293, 3.1.
@@ -382,20 +381,6 @@ fn tcp_checksum(from: Ipv4Addr, to: Ipv4Addr, header: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// The kernel's threads whose names begin like this.
-fn kernel_threads(name: &str) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").expect("/proc is mounted");
-    let numbers = processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers
-        .filter(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                .is_ok_and(|comm| comm.starts_with(name))
-        })
-        .collect()
-}
-
 fn only(threads: &[u32]) -> u32 {
     match threads {
         [thread] => *thread,
@@ -409,17 +394,6 @@ fn only(threads: &[u32]) -> u32 {
 fn interface_index() -> u32 {
     let found = covey::host::Interface::find(INTERFACE).expect("interfaces can be read");
     found.expect("the segment has it").index
-}
-
-/// Runs a line of shell in this thread's network namespace, and says what it printed.
-fn run(line: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-c", line])
-        .output()
-        .expect("there is a shell");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}: {said}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn main() {
@@ -459,7 +433,8 @@ fn main() {
         "Medians of {ROUNDS} runs of {} ms each, in turn.",
         RUN.as_millis()
     );
-    let title = "Millions of other hosts' packets dropped per second of CPU time";
+    let title =
+        "Millions of other hosts' packets per second of CPU time (red: received on another CPU)";
     common::draw("bench-flood.svg", &svg(title, &bars, None));
 }
 

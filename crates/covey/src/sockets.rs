@@ -52,6 +52,7 @@ const STATES: u32 = 1 << 1 // established
     | 1 << 11; // closing
 const SYN_RECV: u8 = 3;
 const TIME_WAIT: u8 = 6;
+const LISTEN: u8 = 10;
 
 /// Whether to ask how long connections have been idle. The kernel says more than 200 bytes of each then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub enum SocketsError {
 /// [`SocketsError::List`].
 pub fn connections(vips: &[IpAddr], idle: Idle) -> Result<Vec<Connection>, SocketsError> {
     let mut found = Vec::new();
-    list(idle, |entry| {
+    list(STATES, idle, |entry| {
         let connection = entry.connection();
         if vips.contains(&connection.service.ip()) {
             found.push(connection);
@@ -93,6 +94,38 @@ pub fn connections(vips: &[IpAddr], idle: Idle) -> Result<Vec<Connection>, Socke
     })
     .map_err(SocketsError::List)?;
     Ok(found)
+}
+
+/// Where programs of this thread's network namespace listen for TCP connections.
+///
+/// # Errors
+/// [`SocketsError::List`].
+pub fn listeners() -> Result<Vec<SocketAddr>, SocketsError> {
+    let mut found = Vec::new();
+    list(1 << LISTEN, Idle::Skip, |entry| {
+        found.push(entry.connection().service);
+    })
+    .map_err(SocketsError::List)?;
+    Ok(found)
+}
+
+/// How many SYN cookies this thread's network namespace has sent since it was made.
+///
+/// # Errors
+/// If the kernel does not show it.
+pub fn cookies_sent() -> io::Result<u64> {
+    let counters = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
+    counter(&counters, "TcpExt:", "SyncookiesSent")
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no SyncookiesSent"))
+}
+
+/// A counter of /proc/net/netstat: names in one line, values in the next, both behind the group's name.
+fn counter(counters: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = counters.lines().filter_map(|line| line.strip_prefix(group));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let pairs = names.split_whitespace().zip(values.split_whitespace());
+    let (_, value) = pairs.into_iter().find(|(known, _)| *known == name)?;
+    value.parse().ok()
 }
 
 /// Ends connections of this thread's network namespace, as if their service had been killed: the client gets a RST.
@@ -105,7 +138,7 @@ pub fn destroy(connections: &[Connection]) -> Result<usize, SocketsError> {
     let wanted: HashSet<_> = connections.iter().map(ends).collect();
     let mut entries = Vec::new();
     // The kernel takes a listener for a connection that is gone, unless the request has the connection's cookie.
-    list(Idle::Skip, |entry| {
+    list(STATES, Idle::Skip, |entry| {
         if entry.state != TIME_WAIT && wanted.contains(&ends(&entry.connection())) {
             entries.push(*entry);
         }
@@ -203,15 +236,15 @@ fn say_unsupported() {
     });
 }
 
-/// Shows every connection of the host.
-fn list(idle: Idle, mut each: impl FnMut(&Entry)) -> io::Result<()> {
+/// Shows every socket of the host that is in one of these states.
+fn list(states: u32, idle: Idle, mut each: impl FnMut(&Entry)) -> io::Result<()> {
     let kernel = open()?;
     for family in [libc::AF_INET, libc::AF_INET6] {
         let question = Question {
             action: SOCK_DIAG_BY_FAMILY,
             family: family as u8,
             idle,
-            states: STATES,
+            states,
             id: [0; ID],
         };
         ask(&kernel, question, NLM_F_DUMP, &mut each)?;

@@ -119,6 +119,18 @@ fn the_kernel_tells_for_how_long_a_connection_has_been_idle() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
+fn syn_cookies_that_were_sent_are_counted() {
+    let segment = Segment::new();
+    let sent = || segment.on_host(|| sockets::cookies_sent().expect("the kernel shows it"));
+    assert_eq!(sent(), 0);
+    let made = connections::in_every_stage(&segment);
+    let cookies = made.iter().filter(|it| it.stage == Stage::Cookie).count();
+    assert!(cookies > 0);
+    assert!(sent() >= cookies as u64, "{} of {cookies}", sent());
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
 fn a_client_hears_at_once_that_its_connection_has_been_ended() {
     let segment = Segment::new();
     let any = (Ipv6Addr::UNSPECIFIED, 81);

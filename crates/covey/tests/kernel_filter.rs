@@ -79,12 +79,12 @@ fn accepting_rewrites_the_destination_mac_and_nothing_else() {
 #[test]
 #[ignore = "needs root: runs BPF programs"]
 fn a_segment_in_fragments_that_nobody_claims_is_told_of_and_passes_once_it_is_disowned() {
-    const EPOCH: u64 = 5;
+    const MAP: u64 = 5;
     let mut image = image(2, HOST_MAC, |_| 2);
     for row in image.rows.iter_mut().flatten() {
         *row |= Row::SHARED;
     }
-    image.settings.epoch = EPOCH;
+    image.settings.map = MAP;
     let bench = &mut Bench::new(image);
     let mut ring = bench.programs.take_unclaimed().expect("it can be mapped");
     let ring = ring.as_mut().expect("nobody else has taken it");
@@ -109,9 +109,9 @@ fn a_segment_in_fragments_that_nobody_claims_is_told_of_and_passes_once_it_is_di
         assert_eq!(told, Some(expected), "port {port}");
         assert!(ring.next().is_none(), "once is enough");
         // What was found out under another map says nothing.
-        for (epoch, expected) in [(EPOCH - 1, XDP_DROP), (EPOCH, XDP_PASS)] {
+        for (map, expected) in [(MAP - 1, XDP_DROP), (MAP, XDP_PASS)] {
             let until_ns = u64::MAX;
-            let known = Disowned { until_ns, epoch };
+            let known = Disowned { until_ns, map };
             let disowned = bench.programs.disown(&[ends], known);
             disowned.expect("there is room for it");
             assert_eq!(verdict(bench), expected, "port {port}");

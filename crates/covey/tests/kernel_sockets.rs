@@ -16,7 +16,7 @@ use cluster::*;
 use connections::*;
 use covey_filter::{Address, BUCKETS, Disowned, Ends, Ports, RULE_SLOTS, Reason, Row};
 use covey_proto::datapath::Image;
-use covey_proto::ids::Epoch;
+use covey_proto::ids::Digest;
 use frames::{ACK, RST, SYN};
 use segment::{Segment, monotonic_ns};
 use test_run::{Bench, HOST_MAC, counts};
@@ -148,23 +148,23 @@ fn the_last_traffic_of_a_bucket_is_known_if_its_rule_is_sticky() {
 #[test]
 #[ignore = "needs root: makes network namespaces"]
 fn what_is_met_with_silence_is_told_and_let_through_once_it_is_disowned() {
-    const EPOCH: u64 = 7;
+    const MAP: u64 = 7;
     const HOUR: u64 = 3_600_000_000_000;
     let network = Segment::new();
     network.on_host(|| {
         let made = in_every_stage(&network);
         let mut bench = Bench::new(all(0));
-        bench.program(all(Row::MINE | Row::SHARED).of_epoch(Epoch(EPOCH)));
+        bench.program(all(Row::MINE | Row::SHARED).of_map(Digest(MAP)));
         let told = bench.programs.take_unclaimed().expect("a ring");
         let mut told = told.expect("nobody else reads it");
         let now = monotonic_ns();
-        let known = |until_ns, epoch| Disowned { until_ns, epoch };
+        let known = |until_ns, map| Disowned { until_ns, map };
         for (known, holds) in [
             (known(0, 0), false),
-            (known(now + HOUR, EPOCH - 1), false),
-            (known(now + HOUR, EPOCH + 1), false),
-            (known(now - 1, EPOCH), false),
-            (known(now + HOUR, EPOCH), true),
+            (known(now + HOUR, MAP - 1), false),
+            (known(now + HOUR, MAP + 1), false),
+            (known(now - 1, MAP), false),
+            (known(now + HOUR, MAP), true),
         ] {
             for connection in &made {
                 let ends = ends(connection);

@@ -47,14 +47,14 @@ impl Ends {
 pub struct Disowned {
     /// Until when it counts, nanoseconds of CLOCK_MONOTONIC.
     pub until_ns: u64,
-    /// The map under which it was found out, as in [`crate::Settings::epoch`].
-    pub epoch: u64,
+    /// The map under which it was found out, as in [`crate::Settings::map`].
+    pub map: u64,
 }
 
 impl Disowned {
     /// Whether it still counts. Under another map some other host may have opened a connection with the same ends.
     #[inline(always)]
-    pub const fn holds(&self, now_ns: u64, epoch: u64) -> bool {
-        self.epoch == epoch && now_ns < self.until_ns
+    pub const fn holds(&self, now_ns: u64, map: u64) -> bool {
+        self.map == map && now_ns < self.until_ns
     }
 }

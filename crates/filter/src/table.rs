@@ -62,9 +62,9 @@ pub struct Settings {
     pub hash_key: [u64; 2],
     /// Seed under which no two virtual IPs share a slot.
     pub vip_seed: u64,
-    /// Which map this is, a number that only grows on a host; 0 before the first. What is known of connections under
-    /// one map says nothing about the next.
-    pub epoch: u64,
+    /// Which map this is, a digest that no other map has; 0 before the first. What is known of connections under one
+    /// map says nothing about the next.
+    pub map: u64,
     /// The MAC that all hosts of the cluster share.
     pub cluster_mac: MacBytes,
     /// This NIC's own MAC, written over the destination of accepted packets.

@@ -7,7 +7,7 @@
 use crate::buckets::BucketSet;
 use crate::config::{ClusterConfig, SourceMac, masked_mac};
 use crate::fragments::Fragments;
-use crate::ids::{Epoch, HostId, HostSet, Mac};
+use crate::ids::{Digest, HostId, HostSet, Mac};
 use crate::placement::{Map, Placement};
 use crate::rules::{FilterMode, PortRule, Protocol, RuleSet};
 use covey_filter::{
@@ -59,8 +59,8 @@ impl Image {
     }
 
     /// The same tables, as those of a map.
-    pub const fn of_epoch(mut self, epoch: Epoch) -> Self {
-        self.settings.epoch = epoch.0;
+    pub const fn of_map(mut self, map: Digest) -> Self {
+        self.settings.map = map.0;
         self
     }
 
@@ -91,7 +91,7 @@ impl Image {
             settings: Settings {
                 hash_key: identity.hash_key,
                 vip_seed,
-                epoch: 0,
+                map: 0,
                 cluster_mac: identity.cluster_mac.0,
                 host_mac: identity.mac.0,
                 source_mac: identity.source_mac.0,

@@ -52,7 +52,7 @@
 //!             Output::Lease(until) => serving_until = until,
 //!             Output::CountConnections => { /* look for sockets, and hand them in */ }
 //!             Output::Search(_connections) => { /* look for them, and say which are missing */ }
-//!             Output::Disown(_epoch, _connections) => { /* let their segments through */ }
+//!             Output::Disown(_map, _connections) => { /* let their segments through */ }
 //!             Output::Cut(_connections) => { /* reset them */ }
 //!             Output::Event(event) => println!("{now:?} {event}"),
 //!             Output::Wait(deadline) => break deadline,

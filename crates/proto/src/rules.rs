@@ -83,6 +83,22 @@ impl PortRule {
             && other.start <= self.end
     }
 
+    /// What traffic it is for, as people are told: `tcp 80`, `tcp and udp 1000-2000 of 192.0.2.1`.
+    pub fn traffic(&self) -> String {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Both => "tcp and udp",
+        };
+        let ports = if self.start == self.end {
+            self.start.to_string()
+        } else {
+            format!("{}-{}", self.start, self.end)
+        };
+        let vip = self.vip.map_or(String::new(), |vip| format!(" of {vip}"));
+        format!("{protocol} {ports}{vip}")
+    }
+
     /// A number by which a rule is found again in another rule set: what traffic it is for, without how that
     /// is shared. Its buckets stay where they are when only the way of sharing changes.
     pub fn fingerprint(&self) -> u32 {

@@ -21,6 +21,7 @@ catalogue! {
 catalogue! {
     /// Name and text of every named scenario.
     ALL in "":
+    "a-cluster-that-begins-anew",
     "another-key",
     "another-key-from-the-start",
     "another-mode",

@@ -9,7 +9,7 @@ use crate::scenario::{Moment, Step};
 use crate::tcp::{Effects, Tuple};
 use crate::world::{COUNTING, Next, World};
 use covey_proto::event::Event;
-use covey_proto::ids::Epoch;
+use covey_proto::ids::Digest;
 use covey_proto::time::Time;
 use covey_proto::wire::ethernet::{self, Ethernet};
 use covey_proto::wire::heartbeat::{Body, Ends, Message};
@@ -132,7 +132,7 @@ impl World {
                     );
                 }
                 Output::Search(connections) => self.search(index, &connections),
-                Output::Disown(epoch, connections) => self.disown(index, epoch, &connections),
+                Output::Disown(map, connections) => self.disown(index, map, &connections),
                 Output::Cut(connections) => self.cut(index, &connections),
                 Output::Event(event) => self.note_event(index, &event),
             }
@@ -217,14 +217,14 @@ impl World {
     }
 
     /// The filter learns of connections that nobody has.
-    fn disown(&mut self, index: usize, epoch: Epoch, connections: &[Ends]) {
+    fn disown(&mut self, index: usize, map: Digest, connections: &[Ends]) {
         let Machine { clock, kernel, .. } = &mut self.machines[index];
         let coarse = clock.coarse(self.now);
         for tuple in connections
             .iter()
             .filter_map(|ends| Tuple::of(ends.client, ends.service))
         {
-            kernel.disown(coarse, epoch, tuple);
+            kernel.disown(coarse, map, tuple);
         }
     }
 

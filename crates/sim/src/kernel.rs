@@ -15,7 +15,7 @@ use covey_filter::{
 };
 use covey_proto::datapath::{View, no_sockets};
 use covey_proto::fragments::Fragments;
-use covey_proto::ids::{Epoch, Mac};
+use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::arp::{Arp, Operation};
 use covey_proto::wire::ethernet::{self, Ethernet};
@@ -101,8 +101,8 @@ impl Kernel {
             return Socket::None;
         };
         let settings = self.data_path.image().map(|image| &image.settings);
-        let epoch = settings.map_or(0, |settings| settings.epoch);
-        let holds = |known: &Disowned| known.holds(coarse.as_nanos(), epoch);
+        let map = settings.map_or(0, |settings| settings.map);
+        let holds = |known: &Disowned| known.holds(coarse.as_nanos(), map);
         self.stack
             .kind(&tuple)
             .or_orphan(|| self.orphans.get(&tuple).is_some_and(holds))
@@ -114,12 +114,12 @@ impl Kernel {
     }
 
     /// Nobody has this connection: for a while its segments get to the stack, which resets them.
-    pub(crate) fn disown(&mut self, coarse: Time, under: Epoch, tuple: Tuple) {
+    pub(crate) fn disown(&mut self, coarse: Time, under: Digest, tuple: Tuple) {
         let now = coarse.as_nanos();
         self.orphans.retain(|_, known| now < known.until_ns);
         let known = Disowned {
             until_ns: (coarse + DISOWNED).as_nanos(),
-            epoch: under.0,
+            map: under.0,
         };
         self.orphans.insert(tuple, known);
     }

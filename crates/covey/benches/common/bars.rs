@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 const COLOURS: [&str; 4] = ["#1b6ca8", "#c8553d", "#588157", "#6d597a"];
-const NAMES: f64 = 250.0;
+const NAMES: f64 = 260.0;
 const LENGTH: f64 = 440.0;
 const ROW: f64 = 22.0;
 const TOP: f64 = 40.0;

@@ -16,11 +16,56 @@ pub fn of_this_thread() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// CPU time that a process has used in all of its threads, also those that have ended.
+pub fn of_process(pid: u32) -> Duration {
+    let (mut clock, mut time) = (
+        0,
+        libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        },
+    );
+    // SAFETY: the kernel fills what it is given.
+    unsafe {
+        let result = libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock);
+        assert_eq!(result, 0, "process {pid} is there");
+        let result = libc::clock_gettime(clock, &raw mut time);
+        assert_eq!(result, 0, "process {pid} is still there");
+    }
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// CPU time that a kernel thread, or the first thread of a process, has used.
 pub fn of_thread(pid: u32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the thread is there");
     let ran = text.split(' ').next().and_then(|ran| ran.parse().ok());
     Duration::from_nanos(ran.expect("the kernel writes a number"))
+}
+
+/// CPU time that processes have used which this one started and that have ended.
+pub fn of_children() -> Duration {
+    // SAFETY: plain numbers; none is one.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills the structure that it is given.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    assert_eq!(result, 0, "everyone may ask this");
+    let duration = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
+/// The kernel's threads whose names begin like this.
+pub fn kernel_threads(name: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc is mounted");
+    let numbers = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(name))
+        })
+        .collect()
 }
 
 /// Keeps a thread on one CPU; 0 is this one.

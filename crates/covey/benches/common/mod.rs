@@ -8,6 +8,7 @@ pub mod traffic;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Whether to measure: `cargo test --benches` runs these files too, and has no time for it.
 pub fn wanted(name: &str) -> bool {
@@ -50,16 +51,22 @@ pub fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Writes a plot where `--svg DIRECTORY` says; nowhere if nothing is said.
+/// Writes a plot into docs/.
 pub fn draw(name: &str, picture: &str) {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--svg");
-    let Some(directory) = arguments.nth(1) else {
-        return;
-    };
-    // cargo runs benchmarks in the directory of their crate.
-    let path = PathBuf::from("../..").join(directory).join(name);
-    match fs::write(&path, picture) {
-        Ok(()) => println!("\n{name} drawn"),
-        Err(error) => println!("\n{} cannot be written: {error}", path.display()),
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    match fs::write(path.join(name), picture) {
+        Ok(()) => println!("\ndocs/{name} drawn"),
+        Err(error) => println!("\ndocs/{name} cannot be written: {error}"),
     }
+}
+
+/// Runs a line of shell in this thread's network namespace, and says what it printed.
+pub fn shell(line: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .output()
+        .expect("there is a shell");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -167,7 +167,7 @@ impl Random {
 pub fn frames_that_are(
     reasons: &[Reason],
     image: &Image,
-    mut draw: impl FnMut() -> Vec<u8>,
+    draw: impl FnMut() -> Vec<u8>,
 ) -> Vec<Vec<u8>> {
     let fragments = Fragments::default();
     let view = View {
@@ -176,7 +176,7 @@ pub fn frames_that_are(
         sockets: &no_sockets,
         fragments: Some(&fragments),
     };
-    std::iter::repeat_with(|| draw())
+    std::iter::repeat_with(draw)
         // Something is wrong if not even one in a thousand is such a frame.
         .take(1000 * FRAMES)
         .filter(|frame| reasons.contains(&decide(&frame[..], &view).reason))

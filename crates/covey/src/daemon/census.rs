@@ -2,10 +2,13 @@
 //! than a heartbeat may wait. Used by the daemon for what the core asks in [`covey_proto::Output::CountConnections`]
 //! and [`covey_proto::Output::Cut`]. Specification: docs/design.md, "Connections".
 
+use super::services::{self, Unserved};
 use crate::sockets::{self, Idle};
 use covey_proto::Connection;
+use covey_proto::rules::RuleSet;
 use covey_proto::wire::heartbeat::Ends;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Results that may wait for the loop.
@@ -14,9 +17,20 @@ const RESULTS: usize = 64;
 /// What has been found out.
 pub(super) enum Finding {
     /// The host's connections. `None` if the kernel would not say: then everything that may linger is taken to linger.
-    Connections(Option<Vec<Connection>>),
+    Connections(Option<Count>),
     /// What of a search is not there.
     Missing(Vec<Ends>),
+    /// Port rules that nothing on this host serves.
+    Unserved(Unserved),
+}
+
+/// What a count has found.
+pub(super) struct Count {
+    pub(super) connections: Vec<Connection>,
+    /// SYN cookies that the host has sent since it was started.
+    cookies_sent: u64,
+    /// Whether it has sent some since the count before.
+    pub(super) sends_cookies: bool,
 }
 
 /// Whoever counts.
@@ -24,6 +38,8 @@ pub(super) struct Census {
     found_out: mpsc::Sender<Finding>,
     findings: mpsc::Receiver<Finding>,
     running: bool,
+    /// As of the last count.
+    cookies_sent: u64,
 }
 
 impl Census {
@@ -33,6 +49,7 @@ impl Census {
             found_out,
             findings,
             running: false,
+            cookies_sent: 0,
         }
     }
 
@@ -41,7 +58,12 @@ impl Census {
         self.running = true;
         let (vips, found_out) = (vips.to_vec(), self.found_out.clone());
         tokio::task::spawn_blocking(move || {
-            let found = sockets::connections(&vips, idle);
+            let found = sockets::connections(&vips, idle).map(|connections| Count {
+                connections,
+                // Where this cannot be read there are none: a kernel without IPv4 or without /proc.
+                cookies_sent: sockets::cookies_sent().unwrap_or_default(),
+                sends_cookies: false,
+            });
             let found = found.inspect_err(|error| tracing::error!("{error}")).ok();
             // If nobody listens any more, nobody wants to know.
             let _ = found_out.blocking_send(Finding::Connections(found));
@@ -55,11 +77,15 @@ impl Census {
 
     /// Waits for the end of a count or a search. Safe to cancel.
     pub(super) async fn finished(&mut self) -> Finding {
-        let Some(finding) = self.findings.recv().await else {
+        let Some(mut finding) = self.findings.recv().await else {
             unreachable!("the sender beside it is still there");
         };
-        if let Finding::Connections(_) = finding {
+        if let Finding::Connections(count) = &mut finding {
             self.running = false;
+            if let Some(count) = count {
+                count.sends_cookies = count.cookies_sent != self.cookies_sent;
+                self.cookies_sent = count.cookies_sent;
+            }
         }
         finding
     }
@@ -72,6 +98,20 @@ impl Census {
             // Rather no answer than a wrong one.
             let found = found.inspect_err(|error| tracing::error!("{error}"));
             let _ = found_out.blocking_send(Finding::Missing(found.unwrap_or_default()));
+        });
+    }
+
+    /// Begins to look, after a while, which of these rules nothing on this host serves.
+    pub(super) fn look_for_services(&self, rules: Arc<RuleSet>) {
+        let found_out = self.found_out.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(services::GRACE).await;
+            tokio::task::spawn_blocking(move || match services::look(rules) {
+                Ok(unserved) => {
+                    let _ = found_out.blocking_send(Finding::Unserved(unserved));
+                }
+                Err(error) => tracing::error!("{error}"),
+            });
         });
     }
 

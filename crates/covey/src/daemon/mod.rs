@@ -21,6 +21,7 @@ mod open;
 mod operate;
 mod packet;
 mod report;
+mod services;
 mod sys;
 mod unclaimed;
 mod upgrade;
@@ -37,7 +38,7 @@ use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::event::Event;
-use covey_proto::ids::{Digest, Epoch, Mac};
+use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
@@ -46,6 +47,7 @@ use keep::{Keeper, Will};
 use link_watch::LinkWatch;
 use operate::Waiting;
 use packet::Segment;
+use services::{UNSERVED, Unserved};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -186,12 +188,16 @@ impl Daemon {
                     self.look_at_link()?;
                 }
                 finding = self.census.finished() => match finding {
-                    Finding::Connections(Some(connections)) => {
+                    Finding::Connections(Some(count)) => {
                         self.tell_busy_buckets();
-                        self.input(Input::Connections(&connections));
+                        if count.sends_cookies {
+                            self.input(Input::CookiesSent);
+                        }
+                        self.input(Input::Connections(&count.connections));
                     }
                     Finding::Connections(None) => {}
                     Finding::Missing(missing) => self.input(Input::Missing(&missing)),
+                    Finding::Unserved(unserved) => self.note_unserved(&unserved),
                 },
                 unclaimed = self.unclaimed.told() => {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
@@ -278,11 +284,11 @@ impl Daemon {
         }
     }
 
-    fn disown(&mut self, epoch: Epoch, connections: &[Ends]) {
+    fn disown(&mut self, map: Digest, connections: &[Ends]) {
         let connections: Vec<_> = connections.iter().map(unclaimed::for_filter).collect();
         let known = covey_filter::Disowned {
             until_ns: nanoseconds(sys::now() + DISOWNED),
-            epoch: epoch.0,
+            map: map.0,
         };
         if let Err(error) = self.data_path.disown(&connections, known) {
             tracing::warn!("the filter cannot be told what nobody has: {error}");
@@ -333,7 +339,7 @@ impl Daemon {
                     self.census.count(self.config.rules.vips(), idle);
                 }
                 Output::Search(connections) => self.census.search(connections),
-                Output::Disown(epoch, connections) => self.disown(epoch, &connections),
+                Output::Disown(map, connections) => self.disown(map, &connections),
                 Output::Cut(connections) => Census::cut(connections),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
@@ -349,6 +355,7 @@ impl Daemon {
         let rules = self.cluster.rules().digest();
         if self.counted_under != rules {
             self.counted_under = rules;
+            self.census.look_for_services(self.cluster.rules().clone());
             match self.data_path.counters() {
                 Ok(counters) => self.counted_before = counters,
                 Err(error) => tracing::warn!("the packet counters cannot be read: {error}"),
@@ -363,6 +370,15 @@ impl Daemon {
             Event::RulesChanged { .. } | Event::RuleDrained { .. }
         ) {
             self.keep_state();
+        }
+    }
+
+    fn note_unserved(&mut self, unserved: &Unserved) {
+        // Rules that have changed meanwhile are looked at by themselves.
+        if unserved.under == self.counted_under {
+            for (severity, text) in unserved.tell() {
+                self.journal.record(UNSERVED, severity, text);
+            }
         }
     }
 

@@ -237,7 +237,7 @@ impl Programs {
             HashMap::try_from(map).map_err(io::Error::other)?;
         connections.iter().try_for_each(|ends| {
             orphans
-                .insert(ends.0, [known.until_ns, known.epoch], 0)
+                .insert(ends.0, [known.until_ns, known.map], 0)
                 .map_err(io::Error::other)
         })
     }

@@ -73,6 +73,9 @@ pub(super) struct UpArgs {
     /// Give hosts, client and cluster IPv6 addresses too: fd77::1, ..., fd77::c8 and fd77::100
     #[arg(long)]
     pub(super) ipv6: bool,
+    /// Where in the kernel the filter runs
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = Xdp::Auto)]
+    pub(super) xdp: Xdp,
     /// Start no daemons, only network and servers (`fault heal` starts them)
     #[arg(long)]
     pub(super) no_daemons: bool,
@@ -160,6 +163,17 @@ impl FromStr for Tolerance {
                 )
             })
     }
+}
+
+/// As the configuration says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Xdp {
+    /// In the driver if it can, else generic
+    Auto,
+    /// In the driver, or not at all
+    Native,
+    /// After the driver
+    Generic,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

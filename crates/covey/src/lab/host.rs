@@ -3,6 +3,8 @@
 //! The daemon is the ordinary `covey run`, started inside the host's network namespace; nothing in it knows
 //! that it runs in a lab. docs/design.md, "Command line".
 
+use super::args::Xdp;
+use super::lifecycle::Spec;
 use super::netns::{NetnsId, run_in};
 use super::process::{Condition, Process};
 use super::topology::{LabName, NIC, PREFIX, PREFIX6, Place, VIP, VIP6, vips};
@@ -11,7 +13,6 @@ use crate::control::{self, Request};
 use crate::host::RUN_DIR;
 use crate::status::Status;
 use anyhow::{Context, Result, ensure};
-use covey_proto::config::Timing;
 use covey_proto::ids::HostId;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -164,8 +165,8 @@ pub(super) fn key_path(lab: &LabName) -> PathBuf {
 }
 
 /// The configuration of one host.
-pub(super) fn config(lab: &LabName, timing: Timing, ipv6: bool, id: HostId) -> String {
-    let more = if ipv6 {
+pub(super) fn config(spec: &Spec, id: HostId) -> String {
+    let more = if spec.ipv6 {
         format!(", \"{VIP6}/{PREFIX6}\"")
     } else {
         String::new()
@@ -186,6 +187,7 @@ interface = "{NIC}"
 
 [daemon]
 state_dir = "{directory}"
+xdp = "{xdp}"
 
 [[rule]]
 ports = 80
@@ -197,10 +199,15 @@ ports = 7
 protocol = "udp"
 affinity = "none"
 "#,
-        period = timing.period.as_secs_f64() * 1e3,
-        tolerance = timing.tolerance,
-        key = key_path(lab).display(),
-        directory = directory(lab, id).display(),
+        period = spec.timing.period.as_secs_f64() * 1e3,
+        tolerance = spec.timing.tolerance,
+        key = key_path(&spec.name).display(),
+        directory = directory(&spec.name, id).display(),
+        xdp = match spec.xdp {
+            Xdp::Auto => "auto",
+            Xdp::Native => "native",
+            Xdp::Generic => "generic",
+        },
     )
 }
 
@@ -222,16 +229,24 @@ mod id_as_number {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use covey_proto::config::Timing;
     use std::time::Duration;
 
     #[test]
     fn the_configuration_says_what_the_lab_is() {
-        let lab: LabName = "covey".parse().unwrap();
-        let timing = Timing {
-            period: Duration::from_millis(200),
-            tolerance: 5,
+        let spec = Spec {
+            name: "covey".parse().unwrap(),
+            program: PathBuf::new(),
+            hosts: HostId::new(3).unwrap(),
+            timing: Timing {
+                period: Duration::from_millis(200),
+                tolerance: 5,
+            },
+            ipv6: true,
+            xdp: Xdp::Generic,
+            daemons: true,
         };
-        let text = config(&lab, timing, true, HostId::new(2).unwrap());
+        let text = config(&spec, HostId::new(2).unwrap());
         let config: toml::Table = text.parse().unwrap();
         let cluster = config["cluster"].as_table().unwrap();
         assert_eq!(cluster["vips"][0].as_str(), Some("10.77.0.100/24"));
@@ -242,6 +257,7 @@ mod tests {
             Some("/run/covey-lab/cluster.key")
         );
         assert_eq!(config["host"]["id"].as_integer(), Some(2));
+        assert_eq!(config["daemon"]["xdp"].as_str(), Some("generic"));
         assert_eq!(config["rule"][1]["protocol"].as_str(), Some("udp"));
     }
 }

@@ -4,6 +4,7 @@
 //! also removes what a crash at any point has left. `up` that fails calls it before it reports.
 //! docs/design.md, "Command line".
 
+use super::args::Xdp;
 use super::convergence::patience;
 use super::host::{self, Host};
 use super::interrupt::{Interrupt, TICK};
@@ -38,6 +39,8 @@ pub(super) struct Spec {
     pub(super) timing: Timing,
     /// Whether hosts, client and cluster have IPv6 addresses too.
     pub(super) ipv6: bool,
+    /// Where in the kernel the filter runs.
+    pub(super) xdp: Xdp,
     /// Whether to start the hosts' daemons.
     pub(super) daemons: bool,
 }
@@ -128,7 +131,7 @@ fn build(spec: &Spec, interrupt: &Interrupt, say: &dyn Fn(&str)) -> Result<Lab> 
         interrupt.check()?;
         fs::create_dir(host::directory(&lab.name, id))
             .and_then(|()| {
-                let config = host::config(&lab.name, spec.timing, spec.ipv6, id);
+                let config = host::config(spec, id);
                 fs::write(host::config_path(&lab.name, id), config)
             })
             .with_context(|| format!("cannot write the configuration of host {id}"))?;

@@ -87,6 +87,7 @@ fn up(name: LabName, args: &UpArgs) -> Result<()> {
         hosts: args.hosts,
         timing: args.timing(),
         ipv6: args.ipv6,
+        xdp: args.xdp,
         daemons: !args.no_daemons,
     };
     let tell = if args.json { say_aside } else { say };

@@ -20,7 +20,7 @@ const TIMING: Timing = Timing {
     period_ms: 200,
     tolerance: 5,
 };
-/// Tolerance times period: the longest that a lease runs on after the last heartbeat.
+/// Tolerance times period: how long a lease runs on after the last heartbeat of a host that is not late.
 const LEASE: Duration = Duration::from_secs(1);
 /// Time between two requests of the load.
 const EVERY: Duration = Duration::from_millis(5);
@@ -34,6 +34,8 @@ fn now() -> Duration {
 struct Stall {
     /// Its last heartbeat before.
     last: Duration,
+    /// When its lease ended, at the latest.
+    lapse: Duration,
     /// Its first one after.
     woken: Duration,
     /// When it said after it that it has no map in force.
@@ -67,8 +69,10 @@ impl Stall {
         let back = returned.and_then(|_| first(last.at, &|beat| beat.epoch == epoch));
         let without = |beat: &Beat| newer(beat) && beat.epoch < epoch;
         let fenced = first(woken.at, &|beat| beat.host == 2 && beat.epoch.is_none());
+        let before = of_2.iter().copied().filter(|beat| beat.at <= last.at);
         Self {
             last: last.at,
+            lapse: wire::lapse(before),
             woken: woken.at,
             fenced: fenced.map(|beat| beat.at),
             takeover: first(last.at, &without).map(|beat| beat.at),
@@ -79,8 +83,7 @@ impl Stall {
     /// When it may answer nobody: from the end of its lease, or from when it says itself that it has no map in
     /// force any more, until it is back.
     fn silent(&self) -> Range<Duration> {
-        let lapse = self.last + LEASE;
-        let from = self.fenced.map_or(lapse, |said| said.min(lapse));
+        let from = self.fenced.map_or(self.lapse, |said| said.min(self.lapse));
         from..self.back.map_or(from, |back| back.max(from))
     }
 }
@@ -168,7 +171,7 @@ fn a_stalled_host_is_silent_before_others_take_over_and_until_it_is_back_in_a_ma
              back {}; {begun} connections begun in between, {wrong} answers of host 2; of {} requests {twice} \
              accepted twice, {} failed",
             millis(stall.woken - stall.last),
-            millis(LEASE),
+            millis(stall.lapse - stall.last),
             since(stall.takeover),
             since(stall.back),
             requests.len(),
@@ -212,7 +215,7 @@ fn a_host_whose_daemon_is_killed_falls_silent_on_the_virtual_ip_alone() {
     let last = beats.iter().rfind(|beat| beat.host == 2).unwrap();
     let newer = |beat: &&Beat| beat.at > last.at && beat.epoch > last.epoch;
     let takeover = beats.iter().find(newer).unwrap().at;
-    let silent = last.at + LEASE..now();
+    let silent = wire::lapse(beats.iter().filter(|beat| beat.host == 2))..now();
     let connections = Connections::of(&frames);
     let (begun, wrong) = (
         connections.begun(&silent),
@@ -223,7 +226,7 @@ fn a_host_whose_daemon_is_killed_falls_silent_on_the_virtual_ip_alone() {
          lease, {wrong} answers of host 2 on the virtual IP; {} requests answered by others, {} to its dedicated IP by \
          itself",
         millis(takeover - last.at),
-        millis(LEASE),
+        millis(silent.start - last.at),
         requests.len(),
         own.len(),
     );

@@ -79,8 +79,20 @@ impl Lab {
     fn timed(test: &str, hosts: u8, timing: Timing, vip: IpAddr, options: &[&str]) -> Self {
         let period = format!("{}ms", timing.period_ms);
         let tolerance = timing.tolerance.to_string();
-        let timing = ["--period", &period, "--tolerance", &tolerance];
-        Self::build(test, hosts, vip, &[&timing, options].concat())
+        let xdp = std::env::var("COVEY_TEST_XDP").unwrap_or_else(|_| "auto".to_owned());
+        let timed = [
+            "--xdp",
+            &xdp,
+            "--period",
+            &period,
+            "--tolerance",
+            &tolerance,
+        ];
+        let lab = Self::build(test, hosts, vip, &[&timed, options].concat());
+        if xdp != "auto" {
+            assert_eq!(lab.status(1).datapath.attach, xdp);
+        }
+        lab
     }
 
     fn build(test: &str, hosts: u8, vip: IpAddr, options: &[&str]) -> Self {

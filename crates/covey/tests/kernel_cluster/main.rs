@@ -18,6 +18,7 @@
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
+//! They run with the filter where it runs best; `COVEY_TEST_XDP=generic` has it run after the driver.
 //! They need root and are listed as ignored without `--ignored`. They run one at a time ([`lab`]) and take
 //! about four minutes in all.
 

@@ -1,9 +1,11 @@
 //! One owner for every connection, in fair shares; a cluster of two; and nothing left when a lab is down.
 
+use crate::ipv6::restart_with;
 use crate::lab::{COVEY, Lab, Timing, VIP};
 use crate::netns;
 use crate::web::{self, FIRST_PORT};
 use crate::wire::{self, Capture};
+use covey::status::EventRecord;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -136,4 +138,21 @@ fn processes_in(inodes: &[u64]) -> Vec<String> {
         .filter(|path| in_lab(path))
         .map(|path| path.display().to_string())
         .collect()
+}
+
+#[test]
+#[ignore = "needs root: network namespaces and eBPF"]
+fn a_rule_without_a_service_is_told_of_and_the_others_are_not() {
+    let lab = Lab::up("services", 2, FAST);
+    restart_with(&lab, |text, _| {
+        format!("{text}[[rule]]\nports = 8089\nprotocol = \"tcp\"\naffinity = \"single\"\n")
+    });
+    lab.await_agreement(&[1, 2]);
+    for host in lab.hosts() {
+        lab.await_log(host, "listens for port rule 3 (tcp 8089)");
+        let told = lab.covey(host, &["events", "--json"]);
+        let told = told.lines().map(|line| serde_json::from_str(line).unwrap());
+        let unserved = told.filter(|event: &EventRecord| event.id == 1105);
+        assert_eq!(unserved.count(), 1);
+    }
 }

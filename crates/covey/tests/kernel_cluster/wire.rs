@@ -222,6 +222,15 @@ pub(crate) struct Beat {
     pub(crate) host: u8,
     /// The epoch of the map that it has in force.
     pub(crate) epoch: Option<u64>,
+    /// For how long it may serve, once the others echo this: tolerance times period. A host that has been late asks
+    /// for a longer tolerance.
+    pub(crate) budget: Duration,
+}
+
+/// When the lease of a host ends that has sent these heartbeats and no more, at the latest.
+pub(crate) fn lapse<'a>(beats: impl IntoIterator<Item = &'a Beat>) -> Duration {
+    let ends = beats.into_iter().map(|beat| beat.at + beat.budget);
+    ends.max().expect("it has sent some")
 }
 
 /// The heartbeats of a capture.
@@ -238,6 +247,7 @@ pub(crate) fn heartbeats(frames: &[Frame], auth: &Auth) -> Vec<Beat> {
                 at: frame.at,
                 host: message.sender.host.get(),
                 epoch: heartbeat.committed.map(|map| map.ballot.epoch.0),
+                budget: heartbeat.timing.budget(),
             }),
             Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => None,
         }

@@ -60,7 +60,7 @@ fn host(index: usize, count: usize) -> Host {
         settings: Settings {
             hash_key: [0x0706_0504_0302_0100, 0x0F0E_0D0C_0B0A_0908],
             vip_seed: 1,
-            epoch: 1,
+            map: 1,
             cluster_mac: CLUSTER_MAC,
             host_mac: host_mac(index + 1),
             source_mac: host_mac(index + 1),

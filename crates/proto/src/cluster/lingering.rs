@@ -8,7 +8,8 @@
 //! A host *lingers* in the buckets that it does not own and has connections in. It needs no history for that: its
 //! socket table says it all. An owner holds a bucket as *shared* while any other member has not reported under
 //! the map in force, or lists the bucket. A bucket is cleared after two scans without a connection in it, because
-//! one may run just before a SYN that is on its way has become a socket.
+//! one may run just before a SYN that is on its way has become a socket; and not while SYN cookies are out, which leave no
+//! trace in the socket table.
 
 use super::command::PortState;
 use super::orphans::Inquiries;
@@ -29,6 +30,8 @@ use std::time::Duration;
 
 /// How often sockets are counted while it matters, and a set is told again that has not changed.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// For how long the kernel takes a SYN cookie back.
+const COOKIES_LAST: Duration = Duration::from_secs(120);
 
 /// One TCP socket of this host that is bound to a virtual IP and has a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub(super) struct Lingering {
     count_at: Option<Time>,
     /// Open connections in the last scan, while it matters how many there are.
     pub(super) open: Option<usize>,
+    /// Until then a SYN cookie of this host may come back as a connection.
+    cookies_until: Time,
     /// Rules with connections in the last scan and in the one before: bit 0 is the default rule.
     in_use: u128,
     in_use_before: u128,
@@ -91,6 +96,10 @@ pub(super) struct Lingering {
 impl Lingering {
     pub(super) fn note_seen(&mut self, seen: &[(u8, BucketSet)]) {
         self.seen = seen.to_vec();
+    }
+
+    pub(super) fn note_cookies(&mut self, now: Time) {
+        self.cookies_until = now + COOKIES_LAST;
     }
 
     /// Foreign buckets in which this host has connections, or must be taken to have.
@@ -162,7 +171,11 @@ impl Cluster {
         }
         let before = self.lingering.mine;
         let state = &mut self.lingering;
-        let gone = state.clean_once.without(&found);
+        let gone = if now < state.cookies_until {
+            BucketSet::EMPTY
+        } else {
+            state.clean_once.without(&found)
+        };
         state.mine = state.mine.without(&gone).union(&found);
         state.clean_once = state.mine.without(&found);
         state.busy = busy;
@@ -251,6 +264,7 @@ impl Cluster {
             news: true,
             counting: self.lingering.counting,
             open: self.lingering.open,
+            cookies_until: self.lingering.cookies_until,
             ..Lingering::default()
         };
         self.inquiries = Inquiries::default();
@@ -457,7 +471,7 @@ impl Cluster {
         };
         let owners = map.proposal.owners;
         Image::serving(&self.identity, &map.rules, &map.placement, owners, &overlap)
-            .of_epoch(map.proposal.ballot.epoch)
+            .of_map(map.name().tag())
     }
 }
 

@@ -57,7 +57,7 @@ use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
 use crate::datapath::{Identity, Image};
 use crate::event::Event;
-use crate::ids::{Epoch, HostSet};
+use crate::ids::{Digest, Epoch, HostSet};
 use crate::rules::{Claim, RuleSet};
 use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
@@ -90,6 +90,9 @@ pub enum Input<'a> {
     Frame(&'a [u8]),
     /// The time that [`Output::Wait`] named has come (or any other time).
     Timer,
+    /// This host has sent SYN cookies since it was asked last: clients may complete handshakes of which it knows
+    /// nothing. Handed in before [`Input::Connections`].
+    CookiesSent,
     /// In which buckets the sticky rules with these numbers (from 1) have had traffic within their time; given before
     /// [`Input::Connections`].
     Seen(&'a [(u8, BucketSet)]),
@@ -131,9 +134,9 @@ pub enum Output {
     Cut(Vec<Connection>),
     /// Look which of these connections this host does not have, and say so by [`Input::Missing`].
     Search(Vec<Ends>),
-    /// Under the map of this epoch nobody has these connections: for a few seconds, and while that map is in force,
+    /// Under the map with this tag nobody has these connections: for a few seconds, and while that map is in force,
     /// their segments get to the kernel, which resets them.
-    Disown(Epoch, Vec<Ends>),
+    Disown(Digest, Vec<Ends>),
     /// Tell people.
     Event(Event),
     /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.
@@ -288,6 +291,7 @@ impl Cluster {
             }
             Input::Timer => self.on_timer(now),
             Input::Seen(seen) => self.lingering.note_seen(seen),
+            Input::CookiesSent => self.lingering.note_cookies(now),
             Input::Connections(connections) => self.on_connections(now, connections),
             Input::Unclaimed(unclaimed) => self.on_unclaimed(now, unclaimed),
             Input::Missing(missing) => self.on_missing(missing),

@@ -98,8 +98,8 @@ impl Cluster {
     fn disown(&mut self, orphans: Vec<Ends>) {
         let Some(map) = &self.committed else { return };
         if !orphans.is_empty() {
-            let epoch = map.proposal.ballot.epoch;
-            self.outputs.push_back(Output::Disown(epoch, orphans));
+            let map = map.name().tag();
+            self.outputs.push_back(Output::Disown(map, orphans));
         }
     }
 

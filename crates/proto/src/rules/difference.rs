@@ -3,7 +3,7 @@
 //! Made when a host is kept out for its rules (`cluster/odd.rs`), told in an event and in the status.
 //! Specification: docs/design.md, "Membership"; NLB's rules for what must agree: NLB facts §3.4.
 
-use super::{Affinity, FilterMode, PortRule, Protocol, RuleSet};
+use super::{Affinity, FilterMode, PortRule, RuleSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -81,7 +81,7 @@ impl fmt::Display for RuleDifference {
                 there,
                 here,
             } => {
-                let (what_there, what_here) = (traffic(there), traffic(here));
+                let (what_there, what_here) = (there.traffic(), here.traffic());
                 if what_there != what_here {
                     return write!(
                         f,
@@ -114,22 +114,6 @@ impl fmt::Display for RuleDifference {
 fn list(addresses: &[IpAddr]) -> Option<String> {
     let names: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     (!names.is_empty()).then(|| names.join(", "))
-}
-
-/// What traffic a rule is for.
-fn traffic(rule: &PortRule) -> String {
-    let protocol = match rule.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Both => "tcp and udp",
-    };
-    let ports = if rule.start == rule.end {
-        rule.start.to_string()
-    } else {
-        format!("{}-{}", rule.start, rule.end)
-    };
-    let vip = rule.vip.map_or(String::new(), |vip| format!(" of {vip}"));
-    format!("{protocol} {ports}{vip}")
 }
 
 fn stickiness(rule: &PortRule) -> String {

@@ -9,7 +9,7 @@ mod ledger;
 mod screen;
 mod summary;
 
-use super::args::DemoArgs;
+use super::args::{DemoArgs, Xdp};
 use super::generator::{Generator, Load};
 use super::interrupt::{Interrupt, TICK};
 use super::lifecycle::{self, Spec};
@@ -46,6 +46,7 @@ pub(super) fn demo(name: LabName, args: &DemoArgs) -> Result<ExitCode> {
         hosts: HostId::new(3).expect("3 is a host ID"),
         timing,
         ipv6: args.ipv6,
+        xdp: Xdp::Auto,
         daemons: true,
     };
     let lab = lifecycle::up(&spec, &interrupt, &|line| screen.say(line))?;

@@ -1,6 +1,6 @@
 //! Connections whose bucket has moved on: how long they may stay.
 
-use super::super::{Command, Connection};
+use super::super::{Command, Connection, Input};
 use super::operate::{check_connections, open, overlap};
 use super::segment::{LATENCY, Segment, config};
 use std::time::Duration;
@@ -44,4 +44,24 @@ fn an_idle_connection_is_reset_where_its_bucket_is_another_hosts() {
         }
         assert!(lingering > 0, "the younger ones linger");
     }
+}
+
+#[test]
+fn a_bucket_is_not_cleared_while_syn_cookies_are_out() {
+    const LAST: Duration = Duration::from_secs(120);
+    let mut segment = Segment::new((1..=2).map(config));
+    segment.command_to(1, Command::Start);
+    segment.run_until_converged(&[1]);
+    segment.run(LATENCY * 3);
+    segment.input(1, Input::CookiesSent);
+    segment.command_to(2, Command::Start);
+    segment.run_until_converged(&[1, 2]);
+    segment.run(LAST - Duration::from_secs(2));
+    assert_eq!(overlap(&segment, 1), (0, 2048), "it gave up 2048 buckets");
+    assert_eq!(overlap(&segment, 2), (2048, 0));
+    segment.run(Duration::from_secs(2) + COUNTED);
+    assert_eq!(
+        (overlap(&segment, 1), overlap(&segment, 2)),
+        ((0, 0), (0, 0))
+    );
 }

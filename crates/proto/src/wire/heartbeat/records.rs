@@ -9,10 +9,11 @@ use super::{
 };
 use crate::config::{ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, MAX_HOSTS};
-use crate::rules::{Claim, mapped};
+use crate::rules::{Claim, mapped, truncated};
 use crate::wire::Reject;
 use crate::wire::reader::Reader;
 use covey_filter::USER_RULES;
+use sha2::{Digest as _, Sha256};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -95,6 +96,14 @@ impl Heartbeat {
 }
 
 impl CommittedMap {
+    /// A digest of ballot and contents: no other map has it, not even one of the same epoch in another life of the
+    /// cluster.
+    pub fn tag(self) -> Digest {
+        let mut hash = Sha256::new();
+        hash.update(self.to_bytes());
+        truncated(hash)
+    }
+
     /// Ballot and digest, as they travel.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = Vec::new();
