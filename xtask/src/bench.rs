@@ -91,8 +91,7 @@ pub(crate) fn run(parts: &[Part]) -> Result<()> {
     for (target, part) in &targets {
         println!();
         let measure = ["bench", "--package", "covey", "--bench", target, "--"];
-        let words = measure.into_iter().chain(part.as_deref());
-        let words: Vec<&str> = words.chain(["--svg", "docs"]).collect();
+        let words: Vec<&str> = measure.into_iter().chain(part.as_deref()).collect();
         cargo::run(&words)?;
     }
     Ok(())

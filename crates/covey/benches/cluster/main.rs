@@ -50,10 +50,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let mut words = arguments.iter().map(String::as_str);
-    let mut words = words.by_ref().filter(|word| *word != "--bench");
+    let words = arguments.iter().map(String::as_str);
+    let mut words = words.filter(|word| *word != "--bench");
     let part = words.next();
-    let options: Vec<&str> = words.take_while(|word| *word != "--svg").collect();
+    let options: Vec<&str> = words.collect();
     match part {
         Some("survival") => survival::measure(&options),
         Some("crash") => crash::measure(),

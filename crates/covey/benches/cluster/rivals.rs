@@ -20,18 +20,15 @@ const STARTED: Duration = Duration::from_secs(1);
 pub(crate) enum Rival {
     /// VRRP, with the advertisement interval in milliseconds; below a second version 3.
     Keepalived { interval_ms: u32 },
-    /// CARP, with its advertisement base in seconds and its skew in 1/256 s.
-    Ucarp { base_s: u8, skew: u8 },
+    /// CARP, with its advertisement base in seconds. (Without a base, by skews alone, it does not settle.)
+    Ucarp { base_s: u8 },
 }
 
 impl fmt::Display for Rival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Keepalived { interval_ms } => write!(f, "keepalived, {interval_ms} ms"),
-            Self::Ucarp { base_s, skew } => {
-                let ms = f64::from(*base_s) * 1e3 + f64::from(*skew) * 1e3 / 256.0;
-                write!(f, "ucarp, {ms:.0} ms")
-            }
+            Self::Ucarp { base_s } => write!(f, "ucarp, {} ms", 1000 * u32::from(*base_s)),
         }
     }
 }
@@ -44,7 +41,7 @@ impl Rival {
             Self::Keepalived { interval_ms } => {
                 Duration::from_millis(4 * u64::from(interval_ms)).max(STARTED)
             }
-            Self::Ucarp { base_s, .. } => Duration::from_secs(4 * u64::from(base_s)).max(STARTED),
+            Self::Ucarp { base_s } => Duration::from_secs(4 * u64::from(base_s)).max(STARTED),
         }
     }
 }
@@ -88,7 +85,7 @@ impl<'a> Standby<'a> {
             .unwrap();
         let arguments = match self.rival {
             Rival::Keepalived { interval_ms } => self.keepalived(host, interval_ms),
-            Rival::Ucarp { base_s, skew } => self.ucarp(host, base_s, skew),
+            Rival::Ucarp { base_s } => self.ucarp(host, base_s),
         };
         let place = format!("h{host}");
         let child = self
@@ -127,7 +124,7 @@ impl<'a> Standby<'a> {
             .collect()
     }
 
-    fn ucarp(&self, host: u8, base_s: u8, skew: u8) -> Vec<String> {
+    fn ucarp(&self, host: u8, base_s: u8) -> Vec<String> {
         let script = |name, verb| {
             let text = format!("#!/bin/sh\nexec ip address {verb} 10.77.0.100/24 dev eth0\n");
             let path = self.write(host, name, &text);
@@ -137,12 +134,8 @@ impl<'a> Standby<'a> {
             path
         };
         let (up, down) = (script("up.sh", "add"), script("down.sh", "del"));
-        // The order among the hosts needs a difference of the skews. Without a base, the skew is all the time that a backup
-        // waits: three times the master's for the first backup, as by default.
-        let skew = match base_s {
-            0 => skew * (2 * host - 1),
-            _ => skew + host - 1,
-        };
+        // The order among the hosts needs a difference of the skews.
+        let skew = host - 1;
         format!(
             "ucarp --interface=eth0 --srcip=10.77.0.{host} --vhid=77 --pass=lab --addr=10.77.0.100 \
              --advbase={base_s} --advskew={skew} --preempt --upscript={up} --downscript={down}"
