@@ -98,7 +98,7 @@ pub(crate) fn measure(only: &[&str]) {
         }
     }
     if only.is_empty() {
-        let title = "blackout after a crash: least, median and most of 20";
+        let title = "blackout after a crash: least, median and most";
         let picture = plot::dots(title, &rows);
         common::draw("bench-blackout.svg", &picture);
     }
