@@ -24,6 +24,8 @@ const IN_ONE_LAB: usize = 5;
 const PORTS: std::ops::Range<u16> = 61_000..61_030;
 /// How long there is light before and after.
 const LIGHT: Duration = Duration::from_millis(300);
+/// The golden ratio: its multiples are spread evenly over whole numbers, however many there are.
+const SPREAD: f64 = 0.618_033_988_75;
 /// How long rivals may take to settle.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -141,12 +143,13 @@ fn covey(timing: Timing) -> Vec<Crash> {
 
 fn covey_once(timing: Timing) -> Vec<Crash> {
     let lab = Lab::up("blackout", 3, timing);
+    let period = Duration::from_millis(timing.period_ms);
     let crash = |number: usize| {
         // Every host has its turn, the coordinator too.
         let victim = 1 + (number % 3) as u8;
         let left: Vec<u8> = (1..=3).filter(|host| *host != victim).collect();
         let probe = Probe::start(&lab, &ports());
-        thread::sleep(LIGHT);
+        light(period);
         lab.fault(&["crash", &victim.to_string()]);
         lab.await_agreement(&left);
         thread::sleep(LIGHT);
@@ -164,7 +167,7 @@ fn standby(rival: Rival) -> Vec<Crash> {
     let mut master = settled(&lab, rival);
     let crash = |_| {
         let probe = Probe::start(&lab, &ports());
-        thread::sleep(LIGHT);
+        light(rival.interval());
         standby.crash(master);
         let victim = master;
         answers(&lab, |host| host != victim);
@@ -175,6 +178,14 @@ fn standby(rival: Rival) -> Vec<Crash> {
         Crash::of(victim, &record)
     };
     (0..CRASHES).map(crash).collect()
+}
+
+/// Lets clients be served for a while before a crash. How long a host is silent before it is missed depends on the
+/// moment in its interval in which it dies, so the crashes come at moments that are spread over it.
+fn light(interval: Duration) {
+    static CRASHES: AtomicU16 = AtomicU16::new(0);
+    let number = CRASHES.fetch_add(1, Ordering::Relaxed);
+    thread::sleep(LIGHT + interval.mul_f64((f64::from(number) * SPREAD).fract()));
 }
 
 /// Waits until a host for which this holds answers for the virtual IP; says which.

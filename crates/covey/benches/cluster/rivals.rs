@@ -34,6 +34,14 @@ impl fmt::Display for Rival {
 }
 
 impl Rival {
+    /// Time between two messages of a master.
+    pub(crate) fn interval(self) -> Duration {
+        match self {
+            Self::Keepalived { interval_ms } => Duration::from_millis(interval_ms.into()),
+            Self::Ucarp { base_s } => Duration::from_secs(base_s.into()),
+        }
+    }
+
     /// After which time without another master a host is the master.
     pub(crate) fn patience(self) -> Duration {
         match self {
