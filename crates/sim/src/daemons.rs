@@ -164,19 +164,9 @@ impl World {
 
     /// The daemon learns what its filter has done.
     fn learn_of_commit(&mut self, index: usize) {
-        let now = self.now;
-        let Machine {
-            clock,
-            kernel,
-            daemon: Some(daemon),
-            ..
-        } = &mut self.machines[index]
-        else {
-            return;
-        };
-        if kernel.data_path.has_flipped() {
-            let local = clock.local(now);
-            daemon.cluster.handle_input(local, Input::Committed);
+        let machine = &mut self.machines[index];
+        if machine.daemon.is_some() && machine.kernel.data_path.has_flipped() {
+            machine.input(self.now, Input::Committed);
             self.drain(index);
         }
     }
@@ -194,26 +184,17 @@ impl World {
 
     /// Tells a daemon which connections its host does not have.
     fn search(&mut self, index: usize, connections: &[Ends]) {
-        let Machine {
-            clock,
-            kernel,
-            daemon: Some(daemon),
-            ..
-        } = &mut self.machines[index]
-        else {
-            return;
-        };
+        let machine = &mut self.machines[index];
         let has = |ends: &Ends| {
             Tuple::of(ends.client, ends.service)
-                .is_some_and(|tuple| kernel.stack.kind(&tuple).is_open())
+                .is_some_and(|tuple| machine.kernel.stack.kind(&tuple).is_open())
         };
         let missing: Vec<Ends> = connections
             .iter()
             .copied()
             .filter(|ends| !has(ends))
             .collect();
-        let local = clock.local(self.now);
-        daemon.cluster.handle_input(local, Input::Missing(&missing));
+        machine.input(self.now, Input::Missing(&missing));
     }
 
     /// The filter learns of connections that nobody has.

@@ -166,6 +166,13 @@ impl Machine {
         }
     }
 
+    /// Tells the core something, if it runs.
+    pub(crate) fn input(&mut self, now: Time, input: Input<'_>) {
+        if let Some(daemon) = &mut self.daemon {
+            daemon.cluster.handle_input(self.clock.local(now), input);
+        }
+    }
+
     /// Gives the core one thing that has arrived.
     pub(crate) fn hand_in(&mut self, now: Time, inbound: Inbound) {
         let local = self.clock.local(now);

@@ -11,6 +11,7 @@ use crate::echo::{Probe, Record};
 use crate::lab::{Lab, Timing};
 use crate::plot::{self, Row};
 use crate::rivals::{Rival, Standby};
+use crate::timing;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -45,13 +46,6 @@ const RIVALS: [Rival; 5] = [
     Rival::Keepalived { interval_ms: 1000 },
     Rival::Ucarp { base_s: 1 },
 ];
-
-const fn timing(period_ms: u64, tolerance: u32) -> Timing {
-    Timing {
-        period_ms,
-        tolerance,
-    }
-}
 
 /// What one crash did.
 struct Crash {

@@ -43,7 +43,16 @@ mod netns;
 #[expect(dead_code, reason = "the tests make their requests with it")]
 mod web;
 
+use lab::Timing;
 use std::process::ExitCode;
+
+/// Heartbeat timing, as short as it is written in the documents.
+const fn timing(period_ms: u64, tolerance: u32) -> Timing {
+    Timing {
+        period_ms,
+        tolerance,
+    }
+}
 
 fn main() -> ExitCode {
     if !common::wanted("cluster") {

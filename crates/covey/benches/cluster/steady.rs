@@ -6,6 +6,7 @@ use crate::clients::{Clients, Tally};
 use crate::lab::{Lab, Timing};
 use crate::load::Busy;
 use crate::rivals::{Rival, Standby};
+use crate::timing;
 use std::thread;
 use std::time::Duration;
 
@@ -22,13 +23,6 @@ const RIVALS: [Rival; 3] = [
     Rival::Keepalived { interval_ms: 20 },
     Rival::Keepalived { interval_ms: 50 },
 ];
-
-const fn timing(period_ms: u64, tolerance: u32) -> Timing {
-    Timing {
-        period_ms,
-        tolerance,
-    }
-}
 
 /// All settings, or those that are named, like `20x3` or `keepalived`.
 pub(crate) fn measure(only: &[&str]) {

@@ -174,7 +174,7 @@ fn watch(client: &mut Client, before: u64, mut show: impl FnMut(usize)) -> anyho
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::converged;
+    use super::super::tests::values::converged;
     use super::*;
     use crate::control::Response;
     use crate::status::EventRecord;

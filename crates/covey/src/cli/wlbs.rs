@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn only_this_host_can_be_reached() {
-        use super::super::tests::converged;
+        use super::super::tests::values::converged;
         let status = converged();
         for (line, reached) in [
             ("stop", Some(Reach::ThisHost)),

@@ -29,8 +29,6 @@ pub(super) struct Count {
     pub(super) connections: Vec<Connection>,
     /// SYN cookies that the host has sent since it was started.
     cookies_sent: u64,
-    /// Whether it has sent some since the count before.
-    pub(super) sends_cookies: bool,
 }
 
 /// Whoever counts.
@@ -62,7 +60,6 @@ impl Census {
                 connections,
                 // Where this cannot be read there are none: a kernel without IPv4 or without /proc.
                 cookies_sent: sockets::cookies_sent().unwrap_or_default(),
-                sends_cookies: false,
             });
             let found = found.inspect_err(|error| tracing::error!("{error}")).ok();
             // If nobody listens any more, nobody wants to know.
@@ -77,17 +74,19 @@ impl Census {
 
     /// Waits for the end of a count or a search. Safe to cancel.
     pub(super) async fn finished(&mut self) -> Finding {
-        let Some(mut finding) = self.findings.recv().await else {
+        let Some(finding) = self.findings.recv().await else {
             unreachable!("the sender beside it is still there");
         };
-        if let Finding::Connections(count) = &mut finding {
+        if let Finding::Connections(_) = finding {
             self.running = false;
-            if let Some(count) = count {
-                count.sends_cookies = count.cookies_sent != self.cookies_sent;
-                self.cookies_sent = count.cookies_sent;
-            }
         }
         finding
+    }
+
+    /// Whether the host has sent SYN cookies since the count before this one.
+    pub(super) const fn sends_cookies(&mut self, count: &Count) -> bool {
+        let before = std::mem::replace(&mut self.cookies_sent, count.cookies_sent);
+        before != count.cookies_sent
     }
 
     /// Begins to look which of these connections this host does not have.

@@ -37,7 +37,7 @@ use census::{Census, Finding};
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
-use covey_proto::event::Event;
+use covey_proto::event::{Event, Severity};
 use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::Ends;
@@ -190,7 +190,7 @@ impl Daemon {
                 finding = self.census.finished() => match finding {
                     Finding::Connections(Some(count)) => {
                         self.tell_busy_buckets();
-                        if count.sends_cookies {
+                        if self.census.sends_cookies(&count) {
                             self.input(Input::CookiesSent);
                         }
                         self.input(Input::Connections(&count.connections));
@@ -287,7 +287,7 @@ impl Daemon {
     fn disown(&mut self, map: Digest, connections: &[Ends]) {
         let connections: Vec<_> = connections.iter().map(unclaimed::for_filter).collect();
         let known = covey_filter::Disowned {
-            until_ns: nanoseconds(sys::now() + DISOWNED),
+            until_ns: (sys::now() + DISOWNED).as_nanos(),
             map: map.0,
         };
         if let Err(error) = self.data_path.disown(&connections, known) {
@@ -308,11 +308,11 @@ impl Daemon {
             match self.cluster.poll_output() {
                 Output::Transmit(frame) => self.segment.send(&frame),
                 Output::Stage(staging) => {
-                    let lease = nanoseconds(staging.lease);
+                    let lease = staging.lease.as_nanos();
                     self.data_path.stage(&staging.image, staging.token, lease);
                     self.staged = Some(staging.image);
                 }
-                Output::StagedLease(until) => self.data_path.set_staged_lease(nanoseconds(until)),
+                Output::StagedLease(until) => self.data_path.set_staged_lease(until.as_nanos()),
                 Output::Withdraw => {
                     self.data_path.withdraw();
                     self.staged = None;
@@ -330,7 +330,7 @@ impl Daemon {
                     self.data_path.fence();
                     (self.staged, self.in_force) = (None, None);
                 }
-                Output::Lease(until) => self.data_path.set_lease(nanoseconds(until)),
+                Output::Lease(until) => self.data_path.set_lease(until.as_nanos()),
                 Output::CountConnections => {
                     let idle = match self.config.cluster.max_linger {
                         Some(_) => Idle::Tell,
@@ -376,8 +376,8 @@ impl Daemon {
     fn note_unserved(&mut self, unserved: &Unserved) {
         // Rules that have changed meanwhile are looked at by themselves.
         if unserved.under == self.counted_under {
-            for (severity, text) in unserved.tell() {
-                self.journal.record(UNSERVED, severity, text);
+            for text in unserved.tell() {
+                self.journal.record(UNSERVED, Severity::Warning, text);
             }
         }
     }
@@ -396,10 +396,6 @@ impl Daemon {
         self.setup.undo();
         remove(self.data_path);
     }
-}
-
-const fn nanoseconds(time: Time) -> u64 {
-    time.as_micros().saturating_mul(1000)
 }
 
 fn remove(data_path: DataPath) {

@@ -8,7 +8,7 @@ use super::keep::{self, Keeper, Note, Will};
 use super::packet::Segment;
 use super::unclaimed::Unclaimed;
 use super::upgrade::{Inheritance, Succession, Upgrade};
-use super::{Daemon, find_interface, nanoseconds, remove, sys};
+use super::{Daemon, find_interface, remove, sys};
 use crate::config::{Config, XdpMode};
 use crate::datapath::{Attach, Counters, DataPath, Loaded, pin_dir};
 use crate::host::{HostSetup, Plan};
@@ -102,7 +102,7 @@ impl Daemon {
             before,
         } = Beginning::new(cluster_config, before);
         if let Some((image, lease)) = &in_force {
-            loaded.fill(image, nanoseconds(*lease));
+            loaded.fill(image, lease.as_nanos());
         }
         let mut data_path = attach_data_path(&config, loaded)?;
         let unclaimed = Unclaimed::open(&mut data_path)?;

@@ -4,7 +4,6 @@
 //! daemon. Specification: docs/design.md, "Connections".
 
 use crate::sockets::{self, SocketsError};
-use covey_proto::event::Severity;
 use covey_proto::ids::Digest;
 use covey_proto::rules::{FilterMode, PortRule, Protocol, RuleSet};
 use std::net::{IpAddr, SocketAddr};
@@ -39,17 +38,16 @@ pub(super) fn look(rules: Arc<RuleSet>) -> Result<Unserved, SocketsError> {
 }
 
 impl Unserved {
-    /// What people are told: severity and text, per rule.
-    pub(super) fn tell(&self) -> impl Iterator<Item = (Severity, String)> {
+    /// What people are told of each rule.
+    pub(super) fn tell(&self) -> impl Iterator<Item = String> {
         self.numbers.iter().map(|number| {
             let traffic = self.rules.rules()[number - 1].traffic();
-            let text = format!(
+            format!(
                 "nothing on this host listens for port rule {number} ({traffic}): clients that are sent here are \
                  refused; start its service, or give this host weight 0 for the rule. If the service is in another \
                  network namespace, behind a forwarded port, its connections cannot be seen and break when the map \
                  changes: let it listen on the virtual IP in the host's own namespace"
-            );
-            (Severity::Warning, text)
+            )
         })
     }
 }

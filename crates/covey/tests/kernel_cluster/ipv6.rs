@@ -6,8 +6,6 @@ use crate::wire::{self, ADVERTISEMENT, Capture, Frame};
 use crate::{change, crash, drain, heartbeat, sharing};
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
-use std::thread;
-use std::time::{Duration, Instant};
 
 const TIMING: Timing = Timing {
     period_ms: 100,
@@ -15,9 +13,6 @@ const TIMING: Timing = Timing {
 };
 /// Leaves and returns under load.
 const ROUNDS: usize = 10;
-/// How long anything may take that a kernel or a daemon does by itself; a kernel that claims an address asks within a
-/// second.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Target has the address, says who was asked for it: solicited and override (RFC 4861, 4.4), and not a router.
 const SOLICITED_OVERRIDE: u8 = 0x60;
 /// Of an answer to all, which nobody has solicited as a holder of an address.
@@ -61,15 +56,6 @@ fn the_switch_never_learns_the_cluster_mac() {
     heartbeat::no_frame_teaches_the_cluster_mac(&Lab::up_with_ipv6("source6", 3, TIMING));
 }
 
-/// Waits until this holds.
-fn until(holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "it has not come to pass");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Answers for the virtual IP in a capture: to whom, flags.
 fn advertisements(frames: &[Frame]) -> Vec<(IpAddr, u8)> {
     let of_vip = frames
@@ -107,7 +93,7 @@ fn a_solicitation_is_answered_and_a_foreign_claim_is_refused() {
     let capture = Capture::start(&lab);
     client("ip address add fd77::100/64 dev eth0");
     let claim = "ip -oneline -6 address show dev eth0 to fd77::100";
-    until(|| client(claim).contains("dadfailed"));
+    lab.until("found out", || client(claim).contains("dadfailed"));
     let frames = wire::read(&capture.finish());
     client("ip address del fd77::100/64 dev eth0");
     let refused = advertisements(&frames);
@@ -199,7 +185,9 @@ fn a_nic_that_was_switched_off_and_on_serves_again() {
     h2("ip address add fd77::2/64 dev eth0 nodad");
     h2("ip address add fe80::2/64 dev eth0 nodad");
     lab.await_agreement(&[1, 2]);
-    until(|| h2("ip -6 address show dev eth0").contains("fd77::100/128"));
+    lab.until("put it back", || {
+        h2("ip -6 address show dev eth0").contains("fd77::100/128")
+    });
     let requests = web::in_a_row(&lab, VIP6, FIRST_PORT..FIRST_PORT + 200);
     web::assert_none_failed(&requests);
     let by_2 = requests.iter().filter(|one| one.outcome == Ok(2)).count();

@@ -206,6 +206,11 @@ impl Lab {
         self.await_status(1, |status| heard(status) >= Some(before + more));
     }
 
+    /// Waits until this holds; `what` the hosts have done then.
+    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        self.wait(&self.hosts(), what, || holds().then_some(()));
+    }
+
     /// Waits until a host's log has this in it.
     pub(crate) fn await_log(&self, host: u8, text: &str) {
         self.wait(&[host], &format!("logged `{text}`"), || {

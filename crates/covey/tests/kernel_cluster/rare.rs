@@ -160,6 +160,13 @@ fn await_counted(lab: &Lab, vip: IpAddr) {
     }
 }
 
+/// How often since then.
+fn told_since(lab: &Lab, vip: IpAddr, before: &[u64]) -> Vec<u64> {
+    let after = told_too_large(lab, vip);
+    let pairs = after.iter().zip(before);
+    pairs.map(|(now, then)| now - then).collect()
+}
+
 /// A socket that talks to the echo service of a virtual IP.
 fn talker(from: IpAddr, port: u16, vip: IpAddr) -> UdpSocket {
     let socket = UdpSocket::bind((from, port)).unwrap();
@@ -208,12 +215,7 @@ fn datagrams_shrink(lab: &Lab, far: &Far, vip: IpAddr) {
         let later = tried[1..].iter().all(|tries| *tries == 1);
         assert!(tried[0] == 2 && later, "{tries:?}");
     }
-    let after = told_too_large(lab, vip);
-    let told: Vec<u64> = after
-        .iter()
-        .zip(before)
-        .map(|(now, then)| now - then)
-        .collect();
+    let told = told_since(lab, vip, &before);
     // Each about its own, and about no other's.
     assert_eq!(told, [1, 1, 1]);
     println!(
@@ -274,12 +276,7 @@ fn segments_shrink(lab: &Lab, far: &Far, vip: IpAddr) {
         });
         netns::join(server);
     }
-    let after = told_too_large(lab, vip);
-    let told: Vec<u64> = after
-        .iter()
-        .zip(before)
-        .map(|(now, then)| now - then)
-        .collect();
+    let told = told_since(lab, vip, &before);
     assert_eq!(answered.keys().copied().collect::<Vec<_>>(), hosts);
     assert!(told.iter().all(|times| *times > 0), "{told:?}");
     println!(

@@ -1,6 +1,8 @@
 //! A virtual Ethernet segment with a few hosts on it: the test bench of the core. Time jumps from one thing
 //! that happens to the next. The full simulator has clients and packets; this has only what the state
 //! machine itself can get wrong.
+//!
+//! Here: hosts, the wire, the clock. `segment/deeds.rs`: what is done to hosts. `segment/verdict.rs`: how they are doing.
 
 use super::super::{Answer, Cluster, Command, Connection, Input, Output};
 use crate::buckets::BucketSet;
@@ -20,6 +22,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+
+mod deeds;
+mod verdict;
 
 pub(super) const LATENCY: Duration = Duration::from_micros(100);
 pub(super) const TIMING: Timing = Timing {
@@ -219,19 +224,6 @@ impl Segment {
         segment
     }
 
-    pub(super) fn start_all(&mut self) {
-        for index in 0..self.hosts.len() {
-            self.command(index, Command::Start);
-        }
-    }
-
-    /// Starts all but the host at this index.
-    pub(super) fn start_all_but(&mut self, rest: usize) {
-        for index in (0..self.hosts.len()).filter(|index| *index != rest) {
-            self.command(index, Command::Start);
-        }
-    }
-
     pub(super) fn index(&self, host: u8) -> usize {
         self.hosts
             .iter()
@@ -252,86 +244,6 @@ impl Segment {
 
     pub(super) fn host(&self, host: u8) -> &Host {
         &self.hosts[self.index(host)]
-    }
-
-    pub(super) fn command_to(&mut self, host: u8, command: Command) -> Answer {
-        let index = self.index(host);
-        self.command(index, command)
-    }
-
-    pub(super) fn command(&mut self, index: usize, command: Command) -> Answer {
-        let answer = self.hosts[index].cluster.command(self.now, command);
-        self.drain(index);
-        answer
-    }
-
-    pub(super) fn input(&mut self, host: u8, input: Input<'_>) {
-        let index = self.index(host);
-        self.hosts[index].cluster.handle_input(self.now, input);
-        self.drain(index);
-    }
-
-    /// Power failure.
-    pub(super) fn crash(&mut self, host: u8) {
-        let index = self.index(host);
-        let host = &mut self.hosts[index];
-        (host.powered, host.running) = (false, false);
-    }
-
-    /// The daemon dies, the machine lives on.
-    pub(super) fn kill(&mut self, host: u8) {
-        let index = self.index(host);
-        self.hosts[index].running = false;
-    }
-
-    pub(super) fn restart(&mut self, host: u8) {
-        let index = self.index(host);
-        let now = self.now;
-        let host = &mut self.hosts[index];
-        host.config.incarnation.0 += 0x100 + now.as_micros();
-        host.cluster = Cluster::new(host.config.clone());
-        (host.powered, host.running) = (true, true);
-        (host.image, host.staged, host.lease) = (None, None, Time::ZERO);
-        host.inbox.clear();
-        self.command(index, Command::Start);
-    }
-
-    /// The daemon is replaced in place, and the next one runs after this time: what arrives meanwhile is lost, and the
-    /// data path is filled anew by the next. False if it cannot be handed over now.
-    pub(super) fn upgrade(&mut self, host: u8, gap: Duration) -> bool {
-        let index = self.index(host);
-        let Some(state) = self.hosts[index].cluster.export(self.now) else {
-            return false;
-        };
-        self.hosts[index].running = false;
-        self.run(gap);
-        self.take_over(host, &state);
-        true
-    }
-
-    /// The next daemon begins with what the one before has exported.
-    pub(super) fn take_over(&mut self, host: u8, state: &[u8]) {
-        let (index, now) = (self.index(host), self.now);
-        let host = &mut self.hosts[index];
-        let cluster = Cluster::import(host.config.clone(), state, now).unwrap();
-        let (image, lease) = cluster.in_force(now).unzip();
-        (host.image, host.staged) = (image, None);
-        host.lease = lease.unwrap_or(Time::ZERO);
-        (host.cluster, host.running) = (cluster, true);
-        host.inbox.clear();
-        host.cluster.handle_input(now, Input::Link(true));
-        self.drain(index);
-    }
-
-    pub(super) fn stall(&mut self, host: u8, time: Duration) {
-        let index = self.index(host);
-        self.hosts[index].stalled_until = self.now + time;
-    }
-
-    pub(super) fn inject(&mut self, frame: Vec<u8>) {
-        for index in 0..self.hosts.len() {
-            self.hosts[index].inbox.push_back(frame.clone());
-        }
     }
 
     fn drain(&mut self, index: usize) {
@@ -514,106 +426,5 @@ impl Segment {
 
     pub(super) fn run_until_converged(&mut self, hosts: &[u8]) -> Duration {
         self.run_until(TIMING.budget() * 6, |segment| segment.is_converged(hosts))
-    }
-
-    pub(super) fn is_converged(&self, hosts: &[u8]) -> bool {
-        let view = set(hosts);
-        let digest = |host: &u8| {
-            let cluster = &self.host(*host).cluster;
-            let map = cluster
-                .committed
-                .as_ref()
-                .filter(|map| map.proposal.view == view);
-            map.filter(|_| cluster.is_converged())
-                .map(|map| map.proposal.result)
-        };
-        let first = digest(&hosts[0]);
-        first.is_some() && hosts.iter().all(|host| digest(host) == first)
-    }
-
-    /// Promise 4: a host that the others have left out of a committed map does not serve any more.
-    pub(super) fn check_fencing(&mut self) {
-        // What can go wrong goes wrong among a few hosts; among many the check takes too long.
-        if self.hosts.len() > 8 {
-            return;
-        }
-        self.track_darkness();
-        if self.split {
-            return;
-        }
-        let serving: Vec<&Host> = self
-            .hosts
-            .iter()
-            .filter(|host| host.is_serving(self.now))
-            .collect();
-        for host in &serving {
-            let (mine, _) = host.map_in_force();
-            for other in &serving {
-                let (theirs, view) = other.map_in_force();
-                let left_out = theirs > mine && !view.contains(host.config.host);
-                assert!(
-                    !left_out,
-                    "{:?} host {} serves in epoch {mine} though host {} does in {theirs} with {view}: {}",
-                    self.now,
-                    host.config.host,
-                    other.config.host,
-                    self.account(),
-                );
-            }
-        }
-    }
-
-    fn track_darkness(&mut self) {
-        let serving: Vec<&Host> = self
-            .hosts
-            .iter()
-            .filter(|host| host.is_serving(self.now))
-            .collect();
-        let served = |bucket| serving.iter().any(|host| host.serves(self.now, bucket));
-        if (0..BUCKETS).step_by(61).all(served) {
-            self.dark_since = None;
-        } else {
-            let since = *self.dark_since.get_or_insert(self.now);
-            self.longest_dark = self.longest_dark.max(self.now.since(since));
-        }
-    }
-
-    /// How many hosts serve each bucket: (buckets that nobody serves, buckets that several serve).
-    pub(super) fn coverage(&self) -> (usize, usize) {
-        let servers = |bucket| {
-            self.hosts
-                .iter()
-                .filter(|host| host.serves(self.now, bucket))
-                .count()
-        };
-        let counts: Vec<usize> = (0..BUCKETS).map(servers).collect();
-        let dark = counts.iter().filter(|count| **count == 0).count();
-        (dark, counts.iter().filter(|count| **count > 1).count())
-    }
-
-    pub(super) fn share(&self, host: u8) -> usize {
-        (0..BUCKETS)
-            .filter(|bucket| self.host(host).serves(self.now, *bucket))
-            .count()
-    }
-
-    pub(super) fn account(&self) -> String {
-        let mut account = String::new();
-        for host in &self.hosts {
-            let snapshot = host.cluster.snapshot(self.now);
-            account += &format!(
-                "\n host {}: {:?} epoch {} view {} lease {:?} waiting for {:?}",
-                host.config.host,
-                snapshot.announced,
-                snapshot.epoch,
-                snapshot.view,
-                snapshot.lease,
-                snapshot.waiting_for,
-            );
-            for (at, event) in host.events.iter().rev().take(6).rev() {
-                account += &format!("\n    {at:?} {event}");
-            }
-        }
-        account
     }
 }
