@@ -62,6 +62,22 @@ fn outgoing_connections_leave_with_the_dedicated_address() {
     }
 }
 
+/// Q197864: where all NICs had one MAC, hosts could not talk to each other.
+#[test]
+#[ignore = "needs root: network namespaces and eBPF"]
+fn hosts_reach_each_other() {
+    let lab = Lab::up_with_ipv6("other", 3, TIMING);
+    for (host, other) in [(1, 2), (2, 3), (3, 1)] {
+        for own in ["10.77.0.", "fd77::"] {
+            let dedicated: IpAddr = format!("{own}{other}").parse().unwrap();
+            let by = netns::inside(&lab.namespace(&format!("h{host}")), move || {
+                web::get(dedicated, FIRST_PORT).outcome
+            });
+            assert_eq!(by, Ok(other), "host {host} to {dedicated}");
+        }
+    }
+}
+
 /// Q247768: to a host the virtual IP is its own, so nothing is shared there.
 #[test]
 #[ignore = "needs root: network namespaces and eBPF"]
