@@ -50,6 +50,7 @@ use packet::Segment;
 use services::{UNSERVED, Unserved};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+pub(crate) use sys::now;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use unclaimed::{DISOWNED, Unclaimed};

@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// CLOCK_MONOTONIC: the clock of the core and of `bpf_ktime_get_ns`.
-pub(super) fn now() -> Time {
+pub(crate) fn now() -> Time {
     Time::from_micros(read_clock(libc::clock_gettime, libc::CLOCK_MONOTONIC).as_micros() as u64)
 }
 
