@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   heartbeat? own MAC? somebody else's? group?  -> Pass, the kernel sees it as it came
+//!   query for the members of the cluster's group -> Pass, the kernel answers
 //!   question (ARP, ND) for a virtual IP          -> the bucket's owner and its successor answer
 //!   to the cluster MAC: fenced? virtual IP?      -> rule -> bucket -> row -> lease -> Accept or Drop
 //! ```
@@ -195,7 +196,9 @@ pub fn quick<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<De
         Some(Decision::pass(Reason::Heartbeat))
     } else if destination == settings.cluster_mac {
         if settings.serving == 0 {
-            return Some(Decision::drop(Reason::Fenced));
+            // A group's MAC also brings questions to its members, whatever they are.
+            let group = destination[0] & 1 != 0;
+            return (!group).then_some(Decision::drop(Reason::Fenced));
         }
         match Frame::parse(packet) {
             Ok(Frame::Ip(flow)) => match flow.transport {
@@ -206,7 +209,11 @@ pub fn quick<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<De
                 Transport::IcmpError(_) | Transport::Icmp | Transport::Other(_) => None,
             },
             Ok(
-                Frame::Question { .. } | Frame::Answer { .. } | Frame::Fragment(_) | Frame::Other,
+                Frame::Question { .. }
+                | Frame::Answer { .. }
+                | Frame::Fragment(_)
+                | Frame::GroupQuery
+                | Frame::Other,
             )
             | Err(_) => None,
         }

@@ -7,6 +7,7 @@
 //! ```text
 //!   Ethernet II (two VLAN tags at most) +-- ARP ------------------------------> Question, Answer
 //!                                       +-- IPv4 (options) -------+-- TCP, UDP, other --> Flow
+//!                                       |                         +-- IGMP query -------> GroupQuery
 //!                                       +-- IPv6 (six extensions)-+-- ICMP error -------> Flow, quotation
 //!                                                                 +-- fragment ---------> Fragment
 //!                                                                 +-- ICMPv6 ND --------> Question, Answer
@@ -53,6 +54,8 @@ pub enum Frame {
     Ip(Flow),
     /// A part of an IP packet.
     Fragment(Fragment),
+    /// "Who is in this group?": an IGMP query. One about the cluster's own group is sent to the cluster MAC.
+    GroupQuery,
     /// Any other EtherType or ARP operation.
     Other,
 }
@@ -149,6 +152,7 @@ pub(crate) mod ether_type {
 /// Numbers of protocols (IANA).
 pub(crate) mod protocol {
     pub(crate) const ICMP: u8 = 1;
+    pub(crate) const IGMP: u8 = 2;
     pub(crate) const TCP: u8 = 6;
     pub(crate) const UDP: u8 = 17;
     pub(crate) const GRE: u8 = 47;
@@ -163,6 +167,8 @@ pub(crate) mod discovery {
     pub(crate) const SOLICITATION: u8 = 135;
     pub(crate) const ADVERTISEMENT: u8 = 136;
 }
+
+const IGMP_QUERY: u8 = 0x11;
 
 const MAX_VLAN_TAGS: usize = 2;
 /// Extension headers of a packet.
@@ -248,6 +254,12 @@ impl Ipv4 {
         })
     }
 
+    /// Whether it holds an IGMP query, if it holds IGMP.
+    #[inline(always)]
+    fn asks_for_members<P: Packet + ?Sized>(&self, packet: &P) -> bool {
+        packet.read(self.body) == Some([IGMP_QUERY])
+    }
+
     /// Whether it is a fragment other than the first.
     #[inline(always)]
     pub(crate) const fn is_later(&self) -> bool {
@@ -258,6 +270,9 @@ impl Ipv4 {
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     let header = Ipv4::read(packet, at)?;
+    if header.protocol == protocol::IGMP && header.asks_for_members(packet) {
+        return Ok(Frame::GroupQuery);
+    }
     if header.fragment & (Ipv4::MORE | Ipv4::OFFSET) == 0 {
         return Ok(Frame::Ip(Flow {
             source: header.source,

@@ -56,10 +56,16 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
     tables: &T,
     settings: &Settings,
 ) -> Decision {
+    let frame = Frame::parse(packet);
+    if frame == Ok(Frame::GroupQuery) {
+        // Whoever does not answer is forgotten by the switch, which then brings it no heartbeat either. The reports of
+        // other hosts end below: a kernel that hears one is silent itself (RFC 2236 §3), and the switch asks each port.
+        return Decision::pass(Reason::Group);
+    }
     if settings.serving == 0 {
         return Decision::drop(Reason::Fenced);
     }
-    match Frame::parse(packet) {
+    match frame {
         Ok(Frame::Ip(flow)) => match vip(tables, settings, flow.destination) {
             Some(vip) => whole(packet, tables, settings, vip, &flow),
             None => Decision::drop(Reason::Foreign),
@@ -78,7 +84,7 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
             Some(_) => everyone(tables, Reason::Answer),
             None => Decision::drop(Reason::Foreign),
         },
-        Ok(Frame::Other) => Decision::drop(Reason::NotIp),
+        Ok(Frame::GroupQuery | Frame::Other) => Decision::drop(Reason::NotIp),
         Err(_) => Decision::drop(Reason::Malformed),
     }
 }
