@@ -1,5 +1,6 @@
 //! The command line of `covey lab`. docs/design.md, "Command line".
 
+use super::snooping::{Asking, Switch};
 use super::topology::{LabName, Place, host_name};
 use crate::duration;
 use clap::{Args, Subcommand, ValueEnum};
@@ -45,6 +46,19 @@ pub(super) enum LabCommand {
     Down,
     /// Build three hosts, send traffic, let things happen, and tell what clients notice
     Demo(DemoArgs),
+    /// Let the switch forget which groups have members behind a host's port
+    #[command(hide = true)]
+    Forget {
+        /// The host's number
+        #[arg(value_name = "N", value_parser = parse_host)]
+        host: HostId,
+        /// Heed no reports from there any more
+        #[arg(long, conflicts_with = "heed")]
+        ignore: bool,
+        /// Forget nothing; heed reports again
+        #[arg(long)]
+        heed: bool,
+    },
     /// The server inside each host
     #[command(hide = true)]
     Serve {
@@ -64,6 +78,18 @@ pub(super) struct UpArgs {
     /// How frames reach the hosts
     #[arg(long, value_enum, default_value_t = Mode::Unicast)]
     pub(super) mode: Mode,
+    /// What the hosts are plugged into
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = Switch::Bridge)]
+    pub(super) switch: Switch,
+    /// Let the hosts announce themselves as multicast routers to the switch
+    #[arg(long)]
+    pub(super) announce_mrouter: bool,
+    /// Time between two queries of a switch that snoops, from 1s; all other times of membership follow from it
+    #[arg(long, hide = true, value_name = "TIME", value_parser = query_interval)]
+    query_interval: Option<Duration>,
+    /// Version of IGMP in which it asks
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=3))]
+    igmp_version: Option<u8>,
     /// Time between two heartbeats, 10ms to 10s
     #[arg(long, value_name = "TIME", default_value = "1s")]
     period: Period,
@@ -105,6 +131,14 @@ pub(super) struct DemoArgs {
 }
 
 impl UpArgs {
+    pub(super) fn asking(&self) -> Asking {
+        let usual = Asking::default();
+        Asking {
+            interval: self.query_interval.unwrap_or(usual.interval),
+            version: self.igmp_version.unwrap_or(usual.version),
+        }
+    }
+
     pub(super) fn timing(&self) -> Timing {
         Timing {
             period: self.period.0,
@@ -209,6 +243,17 @@ pub(super) enum FaultCommand {
     Heal,
 }
 
+fn query_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text)?;
+    if interval < Asking::SHORTEST {
+        let shortest = duration::format(Asking::SHORTEST);
+        return Err(format!(
+            "the kernel does not ask more often than every {shortest}"
+        ));
+    }
+    Ok(interval)
+}
+
 /// A host's number, with or without the `h` of its name.
 fn parse_host(text: &str) -> Result<HostId, String> {
     text.parse()
@@ -269,6 +314,9 @@ mod tests {
             "up --period 11s",
             "up --tolerance 2",
             "up --tolerance 101",
+            "up --switch hub",
+            "up --query-interval 500ms",
+            "up --igmp-version 1",
             "up --mode igmp",
             "--name ../x up",
             "exec h1",

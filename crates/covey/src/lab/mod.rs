@@ -10,7 +10,8 @@
 //!   report     status                         host       configuration, daemon, server of one host
 //!   exec       a command inside               state      what is remembered between commands
 //!   serve      the balanced service           generator  steady client traffic
-//!   demo       all of it as a show            convergence, interrupt
+//!   snooping   kinds of switch                demo       all of it as a show
+//!   convergence, interrupt
 //! ```
 
 mod args;
@@ -28,6 +29,7 @@ mod netns;
 mod process;
 mod report;
 mod serve;
+mod snooping;
 mod state;
 mod topology;
 
@@ -64,6 +66,15 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
             ));
         }
         LabCommand::Demo(args) => return demo::demo(name, &args),
+        LabCommand::Forget { host, ignore, heed } => {
+            let switch = Lab::load(name.clone())?.switch;
+            if ignore || heed {
+                switch.heed(&name, host, heed)?;
+            }
+            if !heed {
+                switch.forget(&name, host)?;
+            }
+        }
         LabCommand::Serve { host, vips } => serve::serve(&host, &vips)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -89,6 +100,9 @@ fn up(name: LabName, args: &UpArgs) -> Result<()> {
         ipv6: args.ipv6,
         xdp: args.xdp,
         daemons: !args.no_daemons,
+        switch: args.switch,
+        asking: args.asking(),
+        announce_mrouter: args.announce_mrouter,
     };
     let tell = if args.json { say_aside } else { say };
     let lab = lifecycle::up(&spec, &Interrupt::install()?, &tell)?;
