@@ -213,6 +213,11 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// ff:ff:ff:ff:ff:ff
     pub const BROADCAST: Self = Self([0xFF; 6]);
+
+    /// Whether frames to it are for several machines: broadcast or multicast.
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
 }
 
 impl fmt::Display for Mac {
