@@ -77,6 +77,9 @@ pub struct ClusterStatus {
     pub mode: String,
     /// The shared MAC.
     pub mac: String,
+    /// What this host would rather have, if the others offered the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<OfferedDelivery>,
     /// Number of the committed map; 0 for none.
     pub epoch: u64,
     /// Its digest.
@@ -93,6 +96,15 @@ pub struct ClusterStatus {
     pub feature_level: u16,
     /// Whether heartbeats are authenticated.
     pub authenticated: bool,
+}
+
+/// A mode and a cluster MAC that a host offers and that are not in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfferedDelivery {
+    /// `unicast`, `multicast` or `igmp`.
+    pub mode: String,
+    /// The shared MAC.
+    pub mac: String,
 }
 
 /// The host that speaks.

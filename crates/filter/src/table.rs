@@ -89,7 +89,7 @@ impl Settings {
     /// Whether frames to this MAC are the cluster's, besides those to the cluster MAC.
     #[inline(always)]
     pub fn is_alias(&self, mac: MacBytes) -> bool {
-        self.aliases.iter().any(|alias| *alias == mac)
+        self.aliases.contains(&mac)
     }
 }
 

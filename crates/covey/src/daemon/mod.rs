@@ -14,6 +14,7 @@
 //! Specification: docs/design.md, "Layout" and "Membership".
 
 mod census;
+mod delivery;
 mod journal;
 mod keep;
 mod link_watch;
@@ -37,6 +38,7 @@ use census::{Census, Finding};
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
+use covey_proto::delivery::Delivery;
 use covey_proto::event::{Event, Severity};
 use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
@@ -140,6 +142,8 @@ struct Daemon {
     in_force: Option<Image>,
     staged: Option<Image>,
     setup: HostSetup,
+    /// How frames reach the host, as the machine is set up for it.
+    delivery: Delivery,
     journal: Journal,
     census: Census,
     unclaimed: Unclaimed,
@@ -321,6 +325,7 @@ impl Daemon {
                     self.data_path.commit();
                     self.in_force = self.staged.take();
                     self.count_from_here();
+                    self.follow_delivery();
                 }
                 Output::Amend(image) => {
                     self.data_path.amend(&image);

@@ -8,10 +8,10 @@ use super::keep::{self, Keeper, Note, Will};
 use super::packet::Segment;
 use super::unclaimed::Unclaimed;
 use super::upgrade::{Inheritance, Succession, Upgrade};
-use super::{Daemon, find_interface, remove, sys};
+use super::{Daemon, delivery, find_interface, remove, sys};
 use crate::config::{Config, XdpMode};
 use crate::datapath::{Attach, Counters, DataPath, Loaded, pin_dir};
-use crate::host::{HostSetup, Plan};
+use crate::host::HostSetup;
 use anyhow::{Context, anyhow, bail};
 use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
@@ -106,11 +106,8 @@ impl Daemon {
         }
         let mut data_path = attach_data_path(&config, loaded)?;
         let unclaimed = Unclaimed::open(&mut data_path)?;
-        let plan = Plan {
-            interface: name.clone(),
-            vips: config.rules.vips().to_vec(),
-            cluster_mac: config.cluster_mac(),
-        };
+        let plan = delivery::plan(&config, &cluster);
+        let delivery = cluster.delivery();
         let setup = match HostSetup::apply(&plan) {
             Ok(setup) => setup,
             Err(error) => {
@@ -132,6 +129,7 @@ impl Daemon {
             in_force: in_force.map(|(image, _)| image),
             staged: None,
             setup,
+            delivery,
             journal: Journal::default(),
             census: Census::new(),
             unclaimed,
