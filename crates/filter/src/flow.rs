@@ -7,7 +7,7 @@
 //! ```text
 //!   Ethernet II (two VLAN tags at most) +-- ARP ------------------------------> Question, Answer
 //!                                       +-- IPv4 (options) -------+-- TCP, UDP, other --> Flow
-//!                                       |                         +-- IGMP query -------> GroupQuery
+//!                                       |                         +-- IGMP report ------> GroupReport
 //!                                       +-- IPv6 (six extensions)-+-- ICMP error -------> Flow, quotation
 //!                                                                 +-- fragment ---------> Fragment
 //!                                                                 +-- ICMPv6 ND --------> Question, Answer
@@ -54,8 +54,8 @@ pub enum Frame {
     Ip(Flow),
     /// A part of an IP packet.
     Fragment(Fragment),
-    /// "Who is in this group?": an IGMP query. One about the cluster's own group is sent to the cluster MAC.
-    GroupQuery,
+    /// "I am in this group": an IGMP report of the first or the second version, which is sent to the group itself.
+    GroupReport,
     /// Any other EtherType or ARP operation.
     Other,
 }
@@ -168,8 +168,6 @@ pub(crate) mod discovery {
     pub(crate) const ADVERTISEMENT: u8 = 136;
 }
 
-const IGMP_QUERY: u8 = 0x11;
-
 const MAX_VLAN_TAGS: usize = 2;
 /// Extension headers of a packet.
 const MAX_EXTENSIONS: usize = 6;
@@ -254,10 +252,10 @@ impl Ipv4 {
         })
     }
 
-    /// Whether it holds an IGMP query, if it holds IGMP.
+    /// Whether it holds a report, if it holds IGMP.
     #[inline(always)]
-    fn asks_for_members<P: Packet + ?Sized>(&self, packet: &P) -> bool {
-        packet.read(self.body) == Some([IGMP_QUERY])
+    fn holds_report<P: Packet + ?Sized>(&self, packet: &P) -> bool {
+        matches!(packet.read(self.body), Some([0x12 | 0x16]))
     }
 
     /// Whether it is a fragment other than the first.
@@ -270,8 +268,8 @@ impl Ipv4 {
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     let header = Ipv4::read(packet, at)?;
-    if header.protocol == protocol::IGMP && header.asks_for_members(packet) {
-        return Ok(Frame::GroupQuery);
+    if header.protocol == protocol::IGMP && header.holds_report(packet) {
+        return Ok(Frame::GroupReport);
     }
     if header.fragment & (Ipv4::MORE | Ipv4::OFFSET) == 0 {
         return Ok(Frame::Ip(Flow {

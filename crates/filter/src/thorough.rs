@@ -5,7 +5,9 @@
 //! kernel's program has it in a function of its own. Specification: docs/design.md, "Data path".
 
 use crate::Address;
-use crate::decide::{Case, Decision, Reason, Verdict, covering, leased, shared, vip};
+use crate::decide::{
+    Case, Decision, Reason, Verdict, covering, leased, shared, to_cluster as is_to_cluster, vip,
+};
 use crate::flow::{Flow, Fragment, Frame, Packet, Ports, Transport, ether_type, protocol};
 use crate::quote::{Quote, Quoted};
 use crate::table::{DEFAULT_RULE, NEIGHBOUR_RULE, Settings, Tables, VipSlot};
@@ -24,8 +26,9 @@ pub fn thorough<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decisi
     };
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
         Decision::pass(Reason::Heartbeat)
-    } else if destination == settings.cluster_mac {
-        to_cluster(packet, tables, settings)
+    } else if is_to_cluster(settings, destination) {
+        let group = destination[0] & 1 != 0;
+        to_cluster(packet, tables, settings, group)
     } else if destination == settings.host_mac {
         Decision::pass(Reason::OwnMac)
     } else if destination[0] & 1 != 0 {
@@ -50,42 +53,45 @@ fn to_group<P: Packet + ?Sized, T: Tables>(
     }
 }
 
+/// To a MAC of the cluster. If that is a group, others may use it too: the kernel for IGMP's questions about the group
+/// of that MAC, programs that are members. What is about no virtual IP is theirs.
 #[inline(always)]
 fn to_cluster<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     tables: &T,
     settings: &Settings,
+    group: bool,
 ) -> Decision {
+    let fenced = settings.serving == 0;
+    let not_ours = |reason| match (group, fenced) {
+        (true, _) => Decision::pass(Reason::Group),
+        (false, true) => Decision::drop(Reason::Fenced),
+        (false, false) => Decision::drop(reason),
+    };
     let frame = Frame::parse(packet);
-    if frame == Ok(Frame::GroupQuery) {
-        // Whoever does not answer is forgotten by the switch, which then brings it no heartbeat either. The reports of
-        // other hosts end below: a kernel that hears one is silent itself (RFC 2236 §3), and the switch asks each port.
-        return Decision::pass(Reason::Group);
-    }
-    if settings.serving == 0 {
+    let about = match &frame {
+        Ok(Frame::Ip(flow)) => flow.destination,
+        Ok(Frame::Fragment(fragment)) => fragment.datagram.destination,
+        Ok(Frame::Question { target, .. }) => *target,
+        Ok(Frame::Answer { asker }) => *asker,
+        // A member that hears another one report says nothing itself (RFC 2236 §3), and the switch, which asks at each
+        // port, forgets this host.
+        Ok(Frame::GroupReport) => return Decision::drop(Reason::OtherMember),
+        Ok(Frame::Other) => return not_ours(Reason::NotIp),
+        Err(_) => return not_ours(Reason::Malformed),
+    };
+    let Some(vip) = vip(tables, settings, about) else {
+        return not_ours(Reason::Foreign);
+    };
+    if fenced {
         return Decision::drop(Reason::Fenced);
     }
     match frame {
-        Ok(Frame::Ip(flow)) => match vip(tables, settings, flow.destination) {
-            Some(vip) => whole(packet, tables, settings, vip, &flow),
-            None => Decision::drop(Reason::Foreign),
-        },
-        Ok(Frame::Fragment(fragment)) => {
-            match vip(tables, settings, fragment.datagram.destination) {
-                Some(vip) => part(packet, tables, settings, vip, fragment),
-                None => Decision::drop(Reason::Foreign),
-            }
-        }
-        Ok(Frame::Question { asker, target }) => match vip(tables, settings, target) {
-            Some(_) => question(tables, settings, asker, Verdict::Accept),
-            None => Decision::drop(Reason::Foreign),
-        },
-        Ok(Frame::Answer { asker }) => match vip(tables, settings, asker) {
-            Some(_) => everyone(tables, Reason::Answer),
-            None => Decision::drop(Reason::Foreign),
-        },
-        Ok(Frame::GroupQuery | Frame::Other) => Decision::drop(Reason::NotIp),
-        Err(_) => Decision::drop(Reason::Malformed),
+        Ok(Frame::Ip(flow)) => whole(packet, tables, settings, vip, &flow),
+        Ok(Frame::Fragment(fragment)) => part(packet, tables, settings, vip, fragment),
+        Ok(Frame::Question { asker, .. }) => question(tables, settings, asker, Verdict::Accept),
+        Ok(Frame::Answer { .. }) => everyone(tables, Reason::Answer),
+        Ok(Frame::GroupReport | Frame::Other) | Err(_) => not_ours(Reason::Malformed),
     }
 }
 

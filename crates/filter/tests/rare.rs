@@ -380,9 +380,9 @@ fn the_kernel_hears_who_asks_for_the_clusters_group_and_not_who_else_is_in_it() 
         host.tables.settings.serving = serving;
         let of = |kind| says(decide(&frame(kind)[..], &host));
         assert_eq!(of(query), (Verdict::Pass, Reason::Group), "{serving}");
-        for other in [report_v1, report_v2, leave] {
-            let reason = [Reason::Fenced, Reason::Foreign][usize::from(serving)];
-            assert_eq!(of(other), (Verdict::Drop, reason));
+        assert_eq!(of(leave), (Verdict::Pass, Reason::Group), "{serving}");
+        for report in [report_v1, report_v2] {
+            assert_eq!(of(report), (Verdict::Drop, Reason::OtherMember));
         }
         let to_service = to_ipv4(GROUP_MAC, &ipv4(CLIENT4, VIP4, UDP, &ports(40000, 550)));
         let taken = decide(&to_service[..], &host).verdict == Verdict::Accept;

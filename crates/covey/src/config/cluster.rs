@@ -11,7 +11,8 @@ use crate::duration;
 use crate::multicast::QUERIER_TIMEOUT;
 use covey_filter::MAX_VIPS;
 use covey_proto::config::{Auth, ClusterMode, Key, Quorum, SourceMac, Timing};
-use covey_proto::ids::MAX_HOSTS;
+use covey_proto::delivery::Delivery;
+use covey_proto::ids::{MAX_HOSTS, Mac};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -67,16 +68,18 @@ pub(super) fn read(
             "[cluster] has no vips: write vips = [\"ADDRESS/PREFIX\"], the primary virtual IP first",
         )
         .and_then(|vips| read_vips(vips, problems));
-    let mode = problems.read_or(
-        section.mode.as_ref(),
-        ClusterMode::Unicast,
-        |word| match word.as_str() {
-            "multicast" | "igmp" => Err(format!(
-                "mode \"{word}\" is not supported by this version: use \"unicast\""
-            )),
-            word => choice("mode", word, &[("unicast", ClusterMode::Unicast)]),
-        },
-    );
+    let mode = problems.read_or(section.mode.as_ref(), ClusterMode::Unicast, |word| {
+        choice(
+            "mode",
+            word,
+            &[
+                ("unicast", ClusterMode::Unicast),
+                ("multicast", ClusterMode::Multicast),
+                ("igmp", ClusterMode::Igmp),
+            ],
+        )
+    });
+    let delivery = read_delivery(section, mode, vips.as_deref(), problems);
     let period = problems.read_or(section.period.as_ref(), DEFAULT_TIMING.period, |text| {
         period(text)
     });
@@ -119,7 +122,7 @@ pub(super) fn read(
     Some(Cluster {
         name: name?,
         vips: vips?,
-        mode: mode?,
+        delivery: delivery?,
         timing: Timing {
             period: period?,
             tolerance: tolerance?,
@@ -293,6 +296,33 @@ fn useless_v6(address: Ipv6Addr, prefix: u8) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// The mode with its MAC: the one that is written there, or the one that follows from the primary virtual IP.
+fn read_delivery(
+    section: &ClusterSection,
+    mode: Option<ClusterMode>,
+    vips: Option<&[Vip]>,
+    problems: &mut Problems<'_>,
+) -> Option<Delivery> {
+    let Some(text) = &section.cluster_mac else {
+        let primary = vips?.first()?.address;
+        return Some(Delivery::derived(mode?, primary));
+    };
+    problems.read(text, |text| {
+        let mac: Mac = text.parse().map_err(|()| {
+            format!("cluster_mac \"{text}\" is no MAC: write six bytes, like \"02:bf:c0:00:02:64\"")
+        })?;
+        // Without a mode there is nothing to say about it: that is told already.
+        let Some(mode) = mode else { return Ok(None) };
+        let chosen = Delivery::explicit(mode, mac).map_err(|reason| {
+            format!(
+                "cluster_mac {mac} is not possible: {reason}; leave the key out to have NLB's MAC, or choose another, \
+                 the same on all hosts"
+            )
+        });
+        chosen.map(Some)
+    })?
 }
 
 fn read_quorum(section: &ClusterSection, problems: &mut Problems<'_>) -> Option<Quorum> {

@@ -26,6 +26,7 @@ pub(super) struct ClusterSection {
     pub(super) name: Option<Spanned<String>>,
     pub(super) vips: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) mode: Option<Spanned<String>>,
+    pub(super) cluster_mac: Option<Spanned<String>>,
     pub(super) period: Option<Spanned<String>>,
     pub(super) tolerance: Option<Spanned<i64>>,
     pub(super) key_file: Option<Spanned<String>>,

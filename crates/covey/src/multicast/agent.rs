@@ -21,6 +21,9 @@ const SOLICITED_WITHIN: Duration = Duration::from_secs(2);
 /// A report about a link that has come back is said twice (RFC 2236's robustness variable), this far apart.
 const REPORT_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long the host stays in a group that it has no use for any more: neighbours remember its MAC for minutes.
+const PARTING: Duration = Duration::from_secs(300);
+
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Input {
@@ -41,6 +44,8 @@ pub(super) enum Action {
     Advertise(Family),
     /// Say that it is no longer.
     Retire(Family),
+    /// Leave a group.
+    Leave(Ipv4Addr),
     /// Tell people.
     Tell(Notice),
 }
@@ -80,6 +85,8 @@ pub(super) struct Agent {
     report_at: Time,
     report_again: bool,
     advertising: [Option<Advertising>; 2],
+    /// Groups that are still to be left, and when.
+    parting: Vec<(Ipv4Addr, Time)>,
 }
 
 impl Agent {
@@ -95,6 +102,7 @@ impl Agent {
             report_at: Time::NEVER,
             report_again: false,
             advertising: [None; 2],
+            parting: Vec::new(),
             settings: Settings {
                 groups: Vec::new(),
                 announce: false,
@@ -139,6 +147,13 @@ impl Agent {
                 (true, true) | (false, false) => {}
             }
         }
+        self.parting
+            .retain(|(group, _)| !self.settings.groups.contains(group));
+        for group in &old.groups {
+            if !self.settings.groups.contains(group) {
+                self.parting.push((*group, now + PARTING));
+            }
+        }
         if old.groups.is_empty() {
             self.watch = Watch {
                 since: now,
@@ -159,6 +174,7 @@ impl Agent {
         let advertisements = self.advertising.iter().flatten();
         advertisements
             .map(|advertising| advertising.next)
+            .chain(self.parting.iter().map(|(_, at)| *at))
             .chain([self.report_at, self.silent_at()])
             .min()
             .unwrap_or(Time::NEVER)
@@ -229,7 +245,8 @@ impl Agent {
         }
         if self.report_at <= now {
             let version = self.version(now);
-            let groups = self.settings.groups.iter();
+            let parting = self.parting.iter().map(|(group, _)| group);
+            let groups = self.settings.groups.iter().chain(parting);
             actions.extend(groups.map(|group| Action::Report(*group, version)));
             self.report_at = if std::mem::take(&mut self.report_again) {
                 now + REPORT_AGAIN
@@ -237,6 +254,8 @@ impl Agent {
                 self.next_report(now)
             };
         }
+        let due = self.parting.extract_if(.., |(_, at)| *at <= now);
+        actions.extend(due.map(|(group, _)| Action::Leave(group)));
         for family in Family::ALL {
             if let Some(advertising) = &mut self.advertising[family as usize]
                 && advertising.next <= now

@@ -142,6 +142,7 @@ pub struct Inheritance {
 /// This host's part in the cluster's groups. Dropping it leaves them, and takes back what was announced.
 pub struct Multicast {
     name: String,
+    link_up: bool,
     agent: Agent,
     igmp: Igmp,
     mld: Option<Mld>,
@@ -161,6 +162,7 @@ impl Multicast {
                 .transpose()?,
             agent: Agent::new(settings, now()),
             name: interface.to_owned(),
+            link_up: true,
         };
         multicast.join(multicast.agent.settings())?;
         Ok(multicast)
@@ -188,28 +190,25 @@ impl Multicast {
         self.igmp.as_fd()
     }
 
-    /// Does something else from now on: joins what is new, leaves what is no longer wanted.
+    /// Does something else from now on: joins what is new at once, and leaves what is no longer wanted after a while.
     ///
     /// # Errors
     /// If the kernel refuses a group; then the host stays in those that it is in.
     pub fn follow(&mut self, settings: Settings) -> Result<()> {
         self.join(&settings)?;
-        let before = self.agent.settings().clone();
-        for group in before.groups {
-            if !settings.groups.contains(&group) {
-                let left = self.igmp.leave(group);
-                left.with_context(|| format!("cannot leave group {group} on {}", self.name))?;
-            }
-        }
         let actions = self.agent.follow(settings, now());
         self.carry_out(actions);
         Ok(())
     }
 
-    /// The link is back. The switch may have forgotten what it knew of this port, and the kernel says nothing by itself.
-    pub fn link_up(&mut self) {
-        let actions = self.agent.handle(now(), Input::LinkUp, random);
-        self.carry_out(actions);
+    /// The state of the link. When it comes back the switch may have forgotten what it knew of this port, and the kernel
+    /// says nothing by itself unless the interface was switched off.
+    pub fn link(&mut self, up: bool) {
+        if up && !std::mem::replace(&mut self.link_up, up) {
+            let actions = self.agent.handle(now(), Input::LinkUp, random);
+            self.carry_out(actions);
+        }
+        self.link_up = up;
     }
 
     /// Does what is due and hears what is asked, until there is something to tell. Safe to cancel.
@@ -253,6 +252,12 @@ impl Multicast {
         })
     }
 
+    /// For how long no IGMP query has been heard, if one should be.
+    pub fn silent(&self) -> Option<Duration> {
+        let watched = !self.agent.settings().groups.is_empty();
+        watched.then(|| now().since(self.agent.watch().since))
+    }
+
     fn join(&self, settings: &Settings) -> Result<()> {
         for group in &settings.groups {
             let joined = self.igmp.join(*group);
@@ -290,6 +295,11 @@ impl Multicast {
                     self.send_mld(&mld::advertisement(ADVERTISE_EVERY));
                 }
                 Action::Retire(Family::V6) => self.send_mld(&mld::termination()),
+                Action::Leave(group) => {
+                    if let Err(error) = self.igmp.leave(group) {
+                        tracing::warn!("group {group} cannot be left on {}: {error}", self.name);
+                    }
+                }
                 Action::Tell(notice) => notices.push(notice),
             }
         }

@@ -85,7 +85,22 @@ fn without_a_group_nobody_waits_for_queries() {
     agent.follow(settings(), START + seconds(1000));
     assert_eq!(agent.deadline(), START + seconds(1000) + TIMEOUT);
     agent.follow(nothing, START + seconds(1001));
+    let left = run(&mut agent, START + seconds(9999));
+    assert_eq!(left, [(1301, Action::Leave(GROUP))]);
     assert_eq!(agent.deadline(), Time::NEVER);
+}
+
+#[test]
+fn a_group_that_is_wanted_again_is_not_left() {
+    let nothing = Settings {
+        groups: Vec::new(),
+        ..settings()
+    };
+    let mut agent = Agent::new(settings(), START);
+    agent.follow(nothing, START + seconds(1));
+    agent.follow(settings(), START + seconds(200));
+    let done = run(&mut agent, START + seconds(9999));
+    assert_eq!(done, [(460, Action::Tell(Notice::NoQuerier(TIMEOUT)))]);
 }
 
 #[test]
