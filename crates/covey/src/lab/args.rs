@@ -3,7 +3,7 @@
 use super::topology::{LabName, Place, host_name};
 use crate::duration;
 use clap::{Args, Subcommand, ValueEnum};
-use covey_proto::config::Timing;
+use covey_proto::config::{ClusterMode, Timing};
 use covey_proto::ids::HostId;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -93,6 +93,9 @@ pub(super) struct DemoArgs {
     /// Send every other request and datagram over IPv6
     #[arg(long)]
     pub(super) ipv6: bool,
+    /// How frames reach the hosts
+    #[arg(long, value_enum, default_value_t = Mode::Unicast)]
+    pub(super) mode: Mode,
     /// Print nothing but the summary, as JSON, on standard output
     #[arg(long)]
     pub(super) json: bool,
@@ -176,10 +179,24 @@ pub(super) enum Xdp {
     Generic,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {
-    /// A unicast cluster MAC that the switch floods
+    /// A unicast cluster MAC that no switch learns, so it floods its frames
     Unicast,
+    /// A multicast cluster MAC
+    Multicast,
+    /// The cluster MAC of an IP multicast group
+    Igmp,
+}
+
+impl From<Mode> for ClusterMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Unicast => Self::Unicast,
+            Mode::Multicast => Self::Multicast,
+            Mode::Igmp => Self::Igmp,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -269,7 +286,7 @@ mod tests {
             "up --period 11s",
             "up --tolerance 2",
             "up --tolerance 101",
-            "up --mode igmp",
+            "up --mode anycast",
             "--name ../x up",
             "exec h1",
             "exec h65 -- true",
