@@ -62,36 +62,40 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
     settings: &Settings,
     group: bool,
 ) -> Decision {
-    let fenced = settings.serving == 0;
-    let not_ours = |reason| match (group, fenced) {
-        (true, _) => Decision::pass(Reason::Group),
-        (false, true) => Decision::drop(Reason::Fenced),
-        (false, false) => Decision::drop(reason),
-    };
-    let frame = Frame::parse(packet);
-    let about = match &frame {
-        Ok(Frame::Ip(flow)) => flow.destination,
-        Ok(Frame::Fragment(fragment)) => fragment.datagram.destination,
-        Ok(Frame::Question { target, .. }) => *target,
-        Ok(Frame::Answer { asker }) => *asker,
-        // A member that hears another one report says nothing itself (RFC 2236 §3), and the switch, which asks at each
-        // port, forgets this host.
-        Ok(Frame::GroupReport) => return Decision::drop(Reason::OtherMember),
-        Ok(Frame::Other) => return not_ours(Reason::NotIp),
-        Err(_) => return not_ours(Reason::Malformed),
-    };
-    let Some(vip) = vip(tables, settings, about) else {
-        return not_ours(Reason::Foreign);
-    };
-    if fenced {
+    if settings.serving == 0 && !group {
         return Decision::drop(Reason::Fenced);
     }
-    match frame {
-        Ok(Frame::Ip(flow)) => whole(packet, tables, settings, vip, &flow),
-        Ok(Frame::Fragment(fragment)) => part(packet, tables, settings, vip, fragment),
-        Ok(Frame::Question { asker, .. }) => question(tables, settings, asker, Verdict::Accept),
-        Ok(Frame::Answer { .. }) => everyone(tables, Reason::Answer),
-        Ok(Frame::GroupReport | Frame::Other) | Err(_) => not_ours(Reason::Malformed),
+    let not_ours = |reason| {
+        if group {
+            Decision::pass(Reason::Group)
+        } else {
+            Decision::drop(reason)
+        }
+    };
+    match Frame::parse(packet) {
+        Ok(Frame::Ip(flow)) => match vip(tables, settings, flow.destination) {
+            Some(vip) => whole(packet, tables, settings, vip, &flow),
+            None => not_ours(Reason::Foreign),
+        },
+        Ok(Frame::Fragment(fragment)) => {
+            match vip(tables, settings, fragment.datagram.destination) {
+                Some(vip) => part(packet, tables, settings, vip, fragment),
+                None => not_ours(Reason::Foreign),
+            }
+        }
+        Ok(Frame::Question { asker, target }) => match vip(tables, settings, target) {
+            Some(_) => question(tables, settings, asker, Verdict::Accept),
+            None => not_ours(Reason::Foreign),
+        },
+        Ok(Frame::Answer { asker }) => match vip(tables, settings, asker) {
+            Some(_) => everyone(tables, settings, Reason::Answer),
+            None => not_ours(Reason::Foreign),
+        },
+        // A member that hears another one report says nothing itself (RFC 2236 §3), and the switch, which asks at each
+        // port, forgets this host.
+        Ok(Frame::GroupReport) => Decision::drop(Reason::OtherMember),
+        Ok(Frame::Other) => not_ours(Reason::NotIp),
+        Err(_) => not_ours(Reason::Malformed),
     }
 }
 
@@ -104,12 +108,17 @@ fn whole<P: Packet + ?Sized, T: Tables>(
     vip: &VipSlot,
     flow: &Flow,
 ) -> Decision {
+    if settings.serving == 0 {
+        return Decision::drop(Reason::Fenced);
+    }
     let decision = match flow.transport {
         Transport::IcmpError(quotation) => match Quote::parse(packet, quotation) {
             Ok(quote) => error(tables, settings, &quote),
             Err(_) => Some(Decision::drop(Reason::BadQuote)),
         },
-        Transport::Icmp if settings.icmp_to_all != 0 => Some(everyone(tables, Reason::Icmp)),
+        Transport::Icmp if settings.icmp_to_all != 0 => {
+            Some(everyone(tables, settings, Reason::Icmp))
+        }
         Transport::Icmp | Transport::Tcp(_) | Transport::Udp(_) | Transport::Other(_) => {
             shared(tables, settings, vip, flow)
         }
@@ -138,9 +147,9 @@ fn part<P: Packet + ?Sized, T: Tables>(
         return decision;
     }
     match tables.took_first(&datagram) {
-        Some(true) => everyone(tables, Reason::FragmentMine),
+        Some(true) => everyone(tables, settings, Reason::FragmentMine),
         Some(false) => Decision::drop(Reason::FragmentNotMine),
-        None => everyone(tables, Reason::Fragment),
+        None => everyone(tables, settings, Reason::Fragment),
     }
 }
 
@@ -158,7 +167,7 @@ fn error<T: Tables>(tables: &T, settings: &Settings, quote: &Quote) -> Option<De
         Quoted::Other(protocol) => covering(tables, vip, protocol, Ports::NONE),
         Quoted::Icmp if settings.icmp_to_all == 0 => (Some(DEFAULT_RULE), None),
         Quoted::Icmp | Quoted::LaterFragment => {
-            return Some(everyone(tables, Reason::IcmpError));
+            return Some(everyone(tables, settings, Reason::IcmpError));
         }
     };
     let case = Case::find(tables, settings, rule?, quote.client, port)?;
@@ -197,7 +206,10 @@ fn question<T: Tables>(
 
 /// Something that each serving host takes, because which of them it concerns cannot be told.
 #[inline(always)]
-fn everyone<T: Tables>(tables: &T, reason: Reason) -> Decision {
+fn everyone<T: Tables>(tables: &T, settings: &Settings, reason: Reason) -> Decision {
+    if settings.serving == 0 {
+        return Decision::drop(Reason::Fenced);
+    }
     let (verdict, reason) = leased(tables, Verdict::Accept, reason);
     Decision::new(verdict, reason)
 }

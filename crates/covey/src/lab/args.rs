@@ -4,7 +4,7 @@ use super::snooping::{Asking, Switch};
 use super::topology::{LabName, Place, host_name};
 use crate::duration;
 use clap::{Args, Subcommand, ValueEnum};
-use covey_proto::config::Timing;
+use covey_proto::config::{ClusterMode, Timing};
 use covey_proto::ids::HostId;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -119,6 +119,9 @@ pub(super) struct DemoArgs {
     /// Send every other request and datagram over IPv6
     #[arg(long)]
     pub(super) ipv6: bool,
+    /// How frames reach the hosts
+    #[arg(long, value_enum, default_value_t = Mode::Unicast)]
+    pub(super) mode: Mode,
     /// Print nothing but the summary, as JSON, on standard output
     #[arg(long)]
     pub(super) json: bool,
@@ -210,10 +213,24 @@ pub(super) enum Xdp {
     Generic,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {
-    /// A unicast cluster MAC that the switch floods
+    /// A unicast cluster MAC that no switch learns, so it floods its frames
     Unicast,
+    /// A multicast cluster MAC
+    Multicast,
+    /// The cluster MAC of an IP multicast group
+    Igmp,
+}
+
+impl From<Mode> for ClusterMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Unicast => Self::Unicast,
+            Mode::Multicast => Self::Multicast,
+            Mode::Igmp => Self::Igmp,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -317,7 +334,7 @@ mod tests {
             "up --switch hub",
             "up --query-interval 500ms",
             "up --igmp-version 1",
-            "up --mode igmp",
+            "up --mode anycast",
             "--name ../x up",
             "exec h1",
             "exec h65 -- true",

@@ -176,6 +176,7 @@ pub(super) fn config(spec: &Spec, id: HostId) -> String {
 [cluster]
 name = "lab"
 vips = ["{VIP}/{PREFIX}"{more}]
+mode = "{mode}"
 period = "{period}ms"
 tolerance = {tolerance}
 key_file = "{key}"
@@ -201,6 +202,7 @@ ports = 7
 protocol = "udp"
 affinity = "none"
 "#,
+        mode = spec.mode,
         period = spec.timing.period.as_secs_f64() * 1e3,
         tolerance = spec.timing.tolerance,
         key = key_path(&spec.name).display(),
@@ -234,7 +236,7 @@ mod id_as_number {
 mod tests {
     use super::*;
     use crate::lab::snooping::{Asking, Switch};
-    use covey_proto::config::Timing;
+    use covey_proto::config::{ClusterMode, Timing};
     use std::time::Duration;
 
     #[test]
@@ -248,6 +250,7 @@ mod tests {
                 tolerance: 5,
             },
             ipv6: true,
+            mode: ClusterMode::Igmp,
             xdp: Xdp::Generic,
             daemons: true,
             switch: Switch::Bridge,
@@ -259,6 +262,7 @@ mod tests {
         let cluster = config["cluster"].as_table().unwrap();
         assert_eq!(cluster["vips"][0].as_str(), Some("10.77.0.100/24"));
         assert_eq!(cluster["vips"][1].as_str(), Some("fd77::100/64"));
+        assert_eq!(cluster["mode"].as_str(), Some("igmp"));
         assert_eq!(cluster["period"].as_str(), Some("200ms"));
         assert_eq!(
             cluster["key_file"].as_str(),

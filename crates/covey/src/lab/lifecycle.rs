@@ -14,7 +14,7 @@ use super::snooping::{self, Asking, Switch};
 use super::state::Lab;
 use super::topology::{self, Batch, CLIENT, CLIENT6, LabName, PREFIX6, Place, VIP6, dip};
 use anyhow::{Context, Result, anyhow, bail};
-use covey_proto::config::Timing;
+use covey_proto::config::{ClusterMode, Timing};
 use covey_proto::ids::HostId;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -40,6 +40,8 @@ pub(super) struct Spec {
     pub(super) timing: Timing,
     /// Whether hosts, client and cluster have IPv6 addresses too.
     pub(super) ipv6: bool,
+    /// How frames reach the hosts.
+    pub(super) mode: ClusterMode,
     /// Where in the kernel the filter runs.
     pub(super) xdp: Xdp,
     /// Whether to start the hosts' daemons.

@@ -36,7 +36,7 @@ mod topology;
 pub use args::LabArgs;
 
 use anyhow::{Context, Result, bail};
-use args::{FaultCommand, LabCommand, Mode, UpArgs};
+use args::{FaultCommand, LabCommand, UpArgs};
 use interrupt::Interrupt;
 use lifecycle::Spec;
 use report::Report;
@@ -91,13 +91,13 @@ fn require_root() -> Result<()> {
 }
 
 fn up(name: LabName, args: &UpArgs) -> Result<()> {
-    let Mode::Unicast = args.mode;
     let spec = Spec {
         name,
         program: own_program()?,
         hosts: args.hosts,
         timing: args.timing(),
         ipv6: args.ipv6,
+        mode: args.mode.into(),
         xdp: args.xdp,
         daemons: !args.no_daemons,
         switch: args.switch,

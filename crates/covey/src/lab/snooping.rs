@@ -120,7 +120,6 @@ impl Switch {
             }
             Self::MacGroups => {
                 let mut commands: Vec<String> = [
-                    "link set br0 type bridge mcast_snooping 0",
                     "link add querier type bridge stp_state 0 forward_delay 0 mcast_query_use_ifaddr 1",
                     "link set querier addrgenmode none",
                     "link add port-querier type veth peer name to-switch",

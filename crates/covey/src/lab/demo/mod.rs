@@ -47,6 +47,7 @@ pub(super) fn demo(name: LabName, args: &DemoArgs) -> Result<ExitCode> {
         hosts: HostId::new(3).expect("3 is a host ID"),
         timing,
         ipv6: args.ipv6,
+        mode: args.mode.into(),
         xdp: Xdp::Auto,
         daemons: true,
         switch: Switch::Bridge,
