@@ -255,7 +255,7 @@ impl Ipv4 {
     /// Whether it holds a report, if it holds IGMP.
     #[inline(always)]
     fn holds_report<P: Packet + ?Sized>(&self, packet: &P) -> bool {
-        matches!(packet.read(self.body), Some([0x12 | 0x16]))
+        matches!(packet.read(self.body), Some([0x12 | 0x16, _time]))
     }
 
     /// Whether it is a fragment other than the first.
