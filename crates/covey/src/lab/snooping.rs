@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// Who asks in a lab whose switch does not.
 pub(super) const QUERIER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
+/// The client's second NIC, without an address, where the switch snoops.
+const SPARE: &str = "eth1";
 /// Three intervals without an advertisement: then there is no router any more.
 const ROUTER_AGE: Duration = Duration::from_secs(60);
 /// For how long the others behind a port may answer when one of them has left.
@@ -109,8 +111,8 @@ impl Asking {
 impl Switch {
     /// The commands that make the bridge of a lab this switch, once its ports are plugged in.
     pub(super) fn plan(self, lab: &LabName, asking: Asking) -> Vec<Batch> {
-        let namespace = lab.namespace(Place::Switch);
-        let commands = match self {
+        let (namespace, client) = (lab.namespace(Place::Switch), lab.namespace(Place::Client));
+        let mut commands = match self {
             Self::Bridge => Vec::new(),
             Self::Snooping => {
                 // It asks by MLD too if it has an address to ask from.
@@ -140,10 +142,23 @@ impl Switch {
         if commands.is_empty() {
             return Vec::new();
         }
-        vec![Batch {
-            namespace: Some(namespace),
-            commands,
-        }]
+        // The client's second NIC: a port that is no member's, to see what gets there.
+        commands.extend([
+            format!("link add port-spare type veth peer name {SPARE} netns {client}"),
+            "link set port-spare addrgenmode none".to_owned(),
+            "link set port-spare master br0 up".to_owned(),
+        ]);
+        let spare = ["addrgenmode none", "up"].map(|what| format!("link set {SPARE} {what}"));
+        vec![
+            Batch {
+                namespace: Some(namespace),
+                commands,
+            },
+            Batch {
+                namespace: Some(client),
+                commands: spare.into(),
+            },
+        ]
     }
 
     /// Sets up what commands cannot: the programs at the ports of a switch that forwards by MAC group.

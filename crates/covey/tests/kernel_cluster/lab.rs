@@ -70,6 +70,11 @@ impl Lab {
         Self::timed(test, hosts, timing, VIP6.into(), &["--ipv6"])
     }
 
+    /// As [`Self::up`], with more options of `covey lab up`.
+    pub(crate) fn up_with(test: &str, hosts: u8, timing: Timing, options: &[&str]) -> Self {
+        Self::timed(test, hosts, timing, VIP.into(), options)
+    }
+
     /// Builds a lab without daemons: network and servers alone.
     #[allow(dead_code, reason = "benchmarks call it")]
     pub(crate) fn bare(test: &str, hosts: u8) -> Self {

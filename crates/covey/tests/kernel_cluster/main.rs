@@ -15,6 +15,7 @@
 //!   why        what `covey why` says is what happens; packets are counted by rule
 //!   ipv6       the same over IPv6; neighbour discovery, clusters without an IPv4 address
 //!   rare       path MTU discovery, fragments and echo requests, over both
+//!   multicast  switches that snoop: members get the cluster's frames, others do not, and nobody is forgotten
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -35,6 +36,7 @@ mod frames;
 mod heartbeat;
 mod ipv6;
 mod lab;
+mod multicast;
 mod netns;
 mod operate;
 mod rare;

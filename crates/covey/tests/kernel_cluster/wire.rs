@@ -44,16 +44,21 @@ pub(crate) struct Capture {
 impl Capture {
     /// Starts to capture all frames; returns when no frame is missed any more.
     pub(crate) fn start(lab: &Lab) -> Self {
-        let file = lab.directory().join("switch.pcap");
+        Self::at(lab, "switch", "br0")
+    }
+
+    /// As [`Self::start`], at one interface of `h1`, `client` or `switch`: what arrives there and what leaves.
+    pub(crate) fn at(lab: &Lab, place: &str, interface: &str) -> Self {
+        let file = lab.directory().join(format!("{place}-{interface}.pcap"));
         let name = file.to_str().unwrap();
         let mut tcpdump = lab
             .command(&[
                 "exec",
-                "switch",
+                place,
                 "--",
                 "tcpdump",
                 "-i",
-                "br0",
+                interface,
                 "-Z",
                 "root",
                 "-B",
