@@ -25,8 +25,8 @@ const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 100);
 const INTERVAL: Duration = Duration::from_secs(4);
 /// Members answer within a quarter of it.
 const WITHIN: Duration = Duration::from_secs(1);
-/// The kernel's timers go by ticks, and a report takes its time to the switch.
-const TICKS: Duration = Duration::from_millis(20);
+/// The kernel's timers go by ticks of 4 ms: of these it adds two, and rounds up to the next eighth, as all timers this long.
+const TICKS: Duration = Duration::from_millis(40);
 /// Intervals that are watched, at the least.
 const INTERVALS: usize = 3;
 
@@ -40,44 +40,56 @@ enum Igmp {
     Termination,
 }
 
-fn igmp(frame: &Frame) -> Option<(Duration, Ipv4Addr, Igmp)> {
-    let ethernet = frame.ethernet();
-    let packet = ethernet.payload;
-    if ethernet.ethertype != 0x0800 || packet[9] != 2 {
-        return None;
-    }
-    let address = |bytes: &[u8], at: usize| Ipv4Addr::from(*bytes[at..].first_chunk().unwrap());
-    let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-    let message = &packet[usize::from(packet[0] & 15) * 4..length];
-    let igmp = match message[0] {
-        0x11 => Igmp::Query {
-            version: if message.len() > 8 { 3 } else { 2 },
-            general: address(message, 4).is_unspecified(),
-        },
-        0x16 => Igmp::Report {
-            version: 2,
-            group: address(message, 4),
-        },
-        0x17 => Igmp::Leave {
-            group: address(message, 4),
-        },
-        // Reports of version 3 with one record, as members of one group send them: 3 is "include nothing from now on".
-        0x22 if message[8] == 3 => Igmp::Leave {
-            group: address(message, 12),
-        },
-        0x22 => Igmp::Report {
-            version: 3,
-            group: address(message, 12),
-        },
-        0x30 => Igmp::Advertisement,
-        0x32 => Igmp::Termination,
-        _ => return None,
+/// All that is said: when, and by whom. A report of version 3 says several things.
+fn all_igmp(frames: &[Frame]) -> Vec<(Duration, Ipv4Addr, Igmp)> {
+    let of = |frame: &Frame| {
+        let (ethernet, at) = (frame.ethernet(), frame.at);
+        let packet = ethernet.payload;
+        let is_igmp = ethernet.ethertype == 0x0800 && packet[9] == 2;
+        let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+        let message = is_igmp.then(|| &packet[usize::from(packet[0] & 15) * 4..length]);
+        let said = message.map(igmp).unwrap_or_default();
+        let from = address(packet, 12);
+        said.into_iter().map(move |igmp| (at, from, igmp))
     };
-    Some((frame.at, address(packet, 12), igmp))
+    frames
+        .iter()
+        .filter(|frame| frame.ethernet().payload.len() > 20)
+        .flat_map(of)
+        .collect()
 }
 
-fn all_igmp(frames: &[Frame]) -> Vec<(Duration, Ipv4Addr, Igmp)> {
-    frames.iter().filter_map(igmp).collect()
+fn address(bytes: &[u8], at: usize) -> Ipv4Addr {
+    Ipv4Addr::from(*bytes[at..].first_chunk().unwrap())
+}
+
+fn igmp(message: &[u8]) -> Vec<Igmp> {
+    match message[0] {
+        0x11 => vec![Igmp::Query {
+            version: if message.len() > 8 { 3 } else { 2 },
+            general: address(message, 4).is_unspecified(),
+        }],
+        0x16 => vec![Igmp::Report {
+            version: 2,
+            group: address(message, 4),
+        }],
+        0x17 => vec![Igmp::Leave {
+            group: address(message, 4),
+        }],
+        // The records of members that do not choose among senders are all of one length.
+        0x22 => {
+            let records = message[8..].chunks_exact(8);
+            let record = |record: &[u8]| match (record[0], address(record, 4)) {
+                // "I want nothing from now on", or nothing already.
+                (1 | 3, group) => Igmp::Leave { group },
+                (_, group) => Igmp::Report { version: 3, group },
+            };
+            records.map(record).collect()
+        }
+        0x30 => vec![Igmp::Advertisement],
+        0x32 => vec![Igmp::Termination],
+        _ => Vec::new(),
+    }
 }
 
 fn dip(host: u8) -> Ipv4Addr {
@@ -240,21 +252,40 @@ fn members_stay(test: &str, version: u8) {
 #[test]
 #[ignore = "needs root: network namespaces and eBPF"]
 fn a_member_that_the_switch_forgot_is_back_with_its_answer_to_the_next_query() {
-    let lab = up(
-        "igmp-back",
-        &["--switch", "mac-groups", "--query-interval", "4s"],
-    );
+    // Patient hosts, to whom the time until then is no reason to count one of them as lost.
+    let patient = Timing {
+        period_ms: 500,
+        tolerance: 20,
+    };
+    let options = [
+        "--mode",
+        "igmp",
+        "--switch",
+        "mac-groups",
+        "--query-interval",
+        "4s",
+    ];
+    let lab = Lab::up_with("igmp-back", 3, patient, &options);
     await_queries(&lab, 2, 1);
+    let before = lab.status(1).host.times_converging;
+    // As long as it is not heeded, its answer to a query that is under way changes nothing.
+    lab.lab(&["forget", "2", "--ignore"]);
+    lab.until("lost host 2's share", || answered(&lab, VIP.into()) < 100);
+    let dark = answered(&lab, VIP.into());
+    lab.lab(&["forget", "2", "--heed"]);
     let began = Instant::now();
-    lab.lab(&["forget", "2"]);
-    lab.await_agreement(&[1, 3]);
-    lab.await_agreement(&[1, 2, 3]);
+    lab.until("been members again", || answered(&lab, VIP.into()) == 100);
     let took = began.elapsed();
     println!(
-        "host 2 was back {:.1} s after the switch had forgotten it",
+        "forgotten: {dark} of 100 datagrams are answered; all are {:.1} s after the switch heeds host 2 again",
         took.as_secs_f64()
     );
-    assert!(took < INTERVAL + WITHIN + TIMING.budget() * 3, "{took:?}");
+    // Two rounds of questions, of a second and a bit, are how exactly this is measured.
+    assert!(
+        took < INTERVAL + WITHIN + Duration::from_secs(3),
+        "{took:?}"
+    );
+    assert_eq!(lab.status(1).host.times_converging, before);
     web::assert_none_failed(&web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 60));
 }
 
@@ -438,7 +469,8 @@ fn a_port_that_comes_back_and_a_daemon_that_is_replaced_stay_members_and_one_tha
     );
     web::assert_none_failed(&web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 60));
 
-    let capture = Capture::start(&lab);
+    // Linux' bridge passes no message on that is as short as RFC 4286 has the last one.
+    let capture = Capture::at(&lab, "switch", "port-h3");
     lab.signal(3, "TERM");
     lab.await_end(3);
     lab.until("left", || !is_member(3));
