@@ -3,6 +3,7 @@
 //! them by announcing themselves as multicast routers.
 
 use crate::lab::{Lab, Timing, VIP, VIP6};
+use crate::modes::change_mode;
 use crate::netns;
 use crate::web::{self, FIRST_PORT, Load};
 use crate::wire::{self, Capture, Frame};
@@ -10,7 +11,6 @@ use covey::status::{EventRecord, HostState};
 use covey_proto::ids::Mac;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -153,13 +153,13 @@ fn events(lab: &Lab, host: u8, id: u16) -> Vec<EventRecord> {
         .collect()
 }
 
-/// Changes lines of every host's configuration and has it read again, one host after the other.
+/// Changes every host's configuration and has it read again, one host after the other.
 fn reconfigure(lab: &Lab, from: &str, to: &str) {
     for host in lab.hosts() {
-        let path = lab.directory().join(format!("h{host}/covey.toml"));
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from), "{from}");
-        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        lab.reconfigure(host, |text| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, to, 1)
+        });
         lab.covey(host, &["reload"]);
     }
 }
@@ -287,6 +287,49 @@ fn a_member_that_the_switch_forgot_is_back_with_its_answer_to_the_next_query() {
     );
     assert_eq!(lab.status(1).host.times_converging, before);
     web::assert_none_failed(&web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 60));
+}
+
+/// KB838408's way out: "do not use IGMP. ... configure Virtual Local Area Networks ... to unicast mode".
+#[test]
+#[ignore = "needs root: network namespaces, eBPF and tcpdump"]
+fn leaving_igmp_for_unicast_and_a_vlan_is_a_change_that_nobody_notices() {
+    let lab = up(
+        "igmp-vlan",
+        &["--switch", "mac-groups", "--query-interval", "4s"],
+    );
+    let load = Load::start(&lab, Duration::from_millis(10), FIRST_PORT..);
+    // The port of nobody goes into a VLAN of its own; all others stay in theirs.
+    for command in [
+        "ip link set br0 type bridge vlan_filtering 1",
+        "bridge vlan add dev port-spare vid 2 pvid untagged",
+        "bridge vlan del dev port-spare vid 1",
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        lab.exec("switch", &words);
+    }
+    change_mode(&lab, "igmp", "unicast");
+    let spare = Capture::at(&lab, "client", "eth1");
+    let cluster = Capture::at(&lab, "switch", "port-h3");
+    lab.await_heartbeats(2, 20);
+    let requests = load.finish();
+    let flooded = wire::read(&cluster.finish());
+    let unicast_mac = Mac([0x02, 0xBF, 10, 77, 0, 100]);
+    let of = |frame: &&Frame| frame.ethernet().destination == unicast_mac;
+    let (in_it, beside_it) = (flooded.iter().filter(of).count(), spare.stop().len());
+    println!(
+        "{} requests while IGMP was left, none failed; {in_it} frames to {unicast_mac} flooded in the VLAN, \
+         {beside_it} outside",
+        requests.len()
+    );
+    web::assert_none_failed(&requests);
+    assert!(in_it > 0);
+    assert_eq!(beside_it, 0);
+    for host in [1, 2, 3] {
+        assert_eq!(
+            lab.status(host).multicast.unwrap().groups,
+            [] as [Ipv4Addr; 0]
+        );
+    }
 }
 
 /// How many of 100 datagrams to a virtual IP are answered.

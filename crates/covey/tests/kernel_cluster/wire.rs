@@ -90,7 +90,7 @@ impl Capture {
     }
 
     /// Ends the capture, once all that was sent up to now is in it.
-    pub(crate) fn finish(mut self) -> PathBuf {
+    pub(crate) fn finish(self) -> PathBuf {
         netns::inside(&self.client, || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             socket.set_broadcast(true).unwrap();
@@ -106,6 +106,15 @@ impl Capture {
             );
             std::thread::yield_now();
         }
+        self.end()
+    }
+
+    /// Ends the capture where no broadcast of the client gets to, and hands back what has been written down.
+    pub(crate) fn stop(self) -> Vec<Frame> {
+        read(&self.end())
+    }
+
+    fn end(mut self) -> PathBuf {
         let pid = self.tcpdump.id().to_string();
         let mut kill = Command::new("kill");
         kill.args(["-INT", &pid]);
