@@ -10,7 +10,8 @@
 //!   report     status                         host       configuration, daemon, server of one host
 //!   exec       a command inside               state      what is remembered between commands
 //!   serve      the balanced service           generator  steady client traffic
-//!   demo       all of it as a show            convergence, interrupt
+//!   snooping   kinds of switch                demo       all of it as a show
+//!   convergence, interrupt
 //! ```
 
 mod args;
@@ -28,13 +29,14 @@ mod netns;
 mod process;
 mod report;
 mod serve;
+mod snooping;
 mod state;
 mod topology;
 
 pub use args::LabArgs;
 
 use anyhow::{Context, Result, bail};
-use args::{FaultCommand, LabCommand, Mode, UpArgs};
+use args::{FaultCommand, LabCommand, UpArgs};
 use interrupt::Interrupt;
 use lifecycle::Spec;
 use report::Report;
@@ -64,6 +66,15 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
             ));
         }
         LabCommand::Demo(args) => return demo::demo(name, &args),
+        LabCommand::Forget { host, ignore, heed } => {
+            let switch = Lab::load(name.clone())?.switch;
+            if ignore || heed {
+                switch.heed(&name, host, heed)?;
+            }
+            if !heed {
+                switch.forget(&name, host)?;
+            }
+        }
         LabCommand::Serve { host, vips } => serve::serve(&host, &vips)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -80,15 +91,18 @@ fn require_root() -> Result<()> {
 }
 
 fn up(name: LabName, args: &UpArgs) -> Result<()> {
-    let Mode::Unicast = args.mode;
     let spec = Spec {
         name,
         program: own_program()?,
         hosts: args.hosts,
         timing: args.timing(),
         ipv6: args.ipv6,
+        mode: args.mode.into(),
         xdp: args.xdp,
         daemons: !args.no_daemons,
+        switch: args.switch,
+        asking: args.asking(),
+        announce_mrouter: args.announce_mrouter,
     };
     let tell = if args.json { say_aside } else { say };
     let lab = lifecycle::up(&spec, &Interrupt::install()?, &tell)?;

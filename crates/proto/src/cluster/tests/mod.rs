@@ -5,6 +5,7 @@ mod differences;
 mod faults;
 mod generations;
 mod lingering;
+mod modes;
 mod operate;
 mod orphans;
 mod segment;
