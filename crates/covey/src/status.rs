@@ -4,12 +4,18 @@
 //! `covey wlbs query`, the lab and scripts read it. Fields are only ever added; [`SCHEMA`] counts changes
 //! that a reader could notice. Times are milliseconds, shares are counted in buckets of 4096.
 
+mod network;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub use network::{
+    Arrivals, ClaimantStatus, Count, HeartbeatCounts, NeighbourStatus, NetworkStatus, ReachStatus,
+};
+
 /// Version of the read model.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// NLB's host states (KB242242), in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +66,9 @@ pub struct Status {
     pub datapath: DataPathStatus,
     /// Heartbeat frames that were not used, by reason; only reasons that occurred.
     pub frames_rejected: BTreeMap<String, u64>,
+    /// What it has found out about its segment.
+    #[serde(default)]
+    pub network: NetworkStatus,
     /// Past convergences, newest last; at most 32.
     pub convergence: Vec<ConvergenceRecord>,
 }

@@ -7,8 +7,8 @@ use crate::config::InitialState;
 use crate::control::{Code, Response};
 use crate::datapath::Counters;
 use crate::status::{
-    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState,
-    RuleStatus, SCHEMA, Status,
+    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus,
+    NetworkStatus, RuleState, RuleStatus, SCHEMA, Status,
 };
 use crate::why::{self, Insight, Question};
 use covey_filter::{Affinity, DEFAULT_RULE};
@@ -107,6 +107,7 @@ impl Daemon {
                 .filter(|(_, count)| *count > 0)
                 .map(|(reason, count)| (reason.label().to_owned(), count))
                 .collect(),
+            network: NetworkStatus::default(),
             convergence: self.journal.convergences(),
         }
     }

@@ -1,8 +1,8 @@
 //! Statuses for tests: what the daemons of a converged cluster would say.
 
 use crate::status::{
-    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState,
-    RuleStatus, SCHEMA, Status,
+    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus,
+    NetworkStatus, RuleState, RuleStatus, SCHEMA, Status,
 };
 use covey_proto::ids::HostId;
 use std::collections::BTreeMap;
@@ -94,6 +94,7 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             commits: CommitCounts::default(),
         },
         frames_rejected: BTreeMap::new(),
+        network: NetworkStatus::default(),
         convergence: Vec::new(),
     }
 }

@@ -113,6 +113,7 @@ pub(in crate::cli) fn converged() -> Status {
             },
         },
         frames_rejected: BTreeMap::from([("bad_tag".to_owned(), 3)]),
+        network: NetworkStatus::default(),
         convergence: vec![
             ConvergenceRecord {
                 at_ms: 3_100,
