@@ -5,13 +5,18 @@
 //! that a reader could notice. Times are milliseconds, shares are counted in buckets of 4096.
 
 mod network;
+mod trouble;
 
+use crate::doctor::Finding;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub use network::{
     Arrivals, ClaimantStatus, Count, HeartbeatCounts, NeighbourStatus, NetworkStatus, ReachStatus,
+};
+pub use trouble::{
+    EqualPriorities, Exclusion, Fenced, Late, LeftOut, Recent, Tally, Troubles, Twins,
 };
 
 /// Version of the read model.
@@ -71,6 +76,16 @@ pub struct Status {
     pub network: NetworkStatus,
     /// Past convergences, newest last; at most 32.
     pub convergence: Vec<ConvergenceRecord>,
+    /// What is wrong between hosts.
+    #[serde(default)]
+    pub troubles: Troubles,
+    /// What counters have grown by lately.
+    #[serde(default)]
+    pub recent: Recent,
+    /// What the daemon has found to be wrong with this host and with what it sees of the cluster, at its last check-up; what
+    /// the other hosts have found stands with each.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// What all hosts share.
@@ -102,6 +117,12 @@ pub struct ClusterStatus {
     pub feature_level: u16,
     /// Whether heartbeats are authenticated.
     pub authenticated: bool,
+    /// Whether hosts that cannot broadcast to each other go on by unicast.
+    #[serde(default)]
+    pub unicast_fallback: bool,
+    /// Under which MAC the frames of virtual IPs leave: `host`, `masked` or `cluster`.
+    #[serde(default)]
+    pub source_mac: String,
 }
 
 /// The host that speaks.
@@ -143,6 +164,12 @@ pub struct HostStatus {
     /// How often its daemon has been replaced in place since it started.
     #[serde(default)]
     pub upgrades: u32,
+    /// The file it was configured by.
+    #[serde(default)]
+    pub config: String,
+    /// Whether its daemon is to run before other programs.
+    #[serde(default)]
+    pub realtime: bool,
 }
 
 /// One host of the cluster, as the host that speaks sees it.
@@ -172,6 +199,9 @@ pub struct MemberStatus {
     pub heartbeats: u64,
     /// Heartbeats of it that never arrived, from gaps in its sequence.
     pub heartbeats_lost: u64,
+    /// What it has found to be wrong with itself: names of findings.
+    #[serde(default)]
+    pub findings: Vec<String>,
 }
 
 /// A rule and who serves it.

@@ -14,6 +14,7 @@
 //! Specification: docs/design.md, "Layout" and "Membership".
 
 mod census;
+mod checkup;
 mod journal;
 mod keep;
 mod link_watch;
@@ -21,8 +22,8 @@ mod open;
 mod operate;
 mod packet;
 mod report;
-mod services;
 mod sys;
+mod troubles;
 mod unclaimed;
 mod upgrade;
 
@@ -34,10 +35,11 @@ use crate::host::{HostSetup, Interface};
 use crate::sockets::Idle;
 use anyhow::{Context, anyhow, bail};
 use census::{Census, Finding};
+use checkup::Checkup;
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
-use covey_proto::event::{Event, Severity};
+use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::Ends;
@@ -47,7 +49,6 @@ use keep::{Keeper, Will};
 use link_watch::LinkWatch;
 use operate::Waiting;
 use packet::Segment;
-use services::{UNSERVED, Unserved};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -142,6 +143,7 @@ struct Daemon {
     setup: HostSetup,
     journal: Journal,
     census: Census,
+    checkup: Checkup,
     unclaimed: Unclaimed,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
@@ -166,6 +168,7 @@ impl Daemon {
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
         while !(self.ending && self.is_stopped() && !self.census.is_running()) {
             let wake_at = self.wake_at.min(self.upgrade.deadline());
+            let check_up = tokio::time::sleep(self.checkup.next_at().since(sys::now()));
             let wake = tokio::time::sleep(wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
@@ -197,14 +200,15 @@ impl Daemon {
                     }
                     Finding::Connections(None) => {}
                     Finding::Missing(missing) => self.input(Input::Missing(&missing)),
-                    Finding::Unserved(unserved) => self.note_unserved(&unserved),
                 },
                 unclaimed = self.unclaimed.told() => {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
                     self.input(Input::Unclaimed(&unclaimed));
                 }
+                result = self.checkup.finished() => self.note_checked_up(result),
                 Some(said) = self.upgrade.prepared() => self.note_prepared(said),
                 written = self.keeper.written() => self.note_kept(written),
+                () = check_up => self.check_up(),
                 () = wake => {
                     // What the others have said comes before what their silence would mean.
                     self.read_frames();
@@ -355,7 +359,6 @@ impl Daemon {
         let rules = self.cluster.rules().digest();
         if self.counted_under != rules {
             self.counted_under = rules;
-            self.census.look_for_services(self.cluster.rules().clone());
             match self.data_path.counters() {
                 Ok(counters) => self.counted_before = counters,
                 Err(error) => tracing::warn!("the packet counters cannot be read: {error}"),
@@ -364,21 +367,16 @@ impl Daemon {
     }
 
     fn note(&mut self, event: &Event) {
-        self.journal.note(sys::now().since(self.started_at), event);
+        let now = sys::now();
+        self.journal.note(now.since(self.started_at), event);
+        if let Event::Fenced { .. } = event {
+            self.checkup.note_fence(now, event.to_string());
+        }
         if matches!(
             event,
             Event::RulesChanged { .. } | Event::RuleDrained { .. }
         ) {
             self.keep_state();
-        }
-    }
-
-    fn note_unserved(&mut self, unserved: &Unserved) {
-        // Rules that have changed meanwhile are looked at by themselves.
-        if unserved.under == self.counted_under {
-            for text in unserved.tell() {
-                self.journal.record(UNSERVED, Severity::Warning, text);
-            }
         }
     }
 

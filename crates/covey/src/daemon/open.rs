@@ -3,6 +3,7 @@
 //! Used by [`super::run`]. Specification: docs/design.md, "Layout" and "Upgrade".
 
 use super::census::Census;
+use super::checkup::Checkup;
 use super::journal::Journal;
 use super::keep::{self, Keeper, Note, Will};
 use super::packet::Segment;
@@ -134,6 +135,7 @@ impl Daemon {
             setup,
             journal: Journal::default(),
             census: Census::new(),
+            checkup: Checkup::new(sys::now(), config.cluster.timing.expiry(), Vec::new()),
             unclaimed,
             seen_under: Digest(0),
             counted_under: Digest(0),
@@ -183,6 +185,11 @@ impl Daemon {
             (self.counted_under, self.counted_before) = (under, counters);
         }
         self.journal = Journal::continuing(before.journal);
+        self.checkup = Checkup::new(
+            sys::now(),
+            self.config.cluster.timing.expiry(),
+            before.findings,
+        );
         self.journal.record(told.id, told.severity, told.text);
         self.input(Input::Link(link_up));
         self.input(Input::Timer);

@@ -19,6 +19,7 @@ use super::{Daemon, VERSION, sys};
 use crate::config::{Config, Machine};
 use crate::control::{Code, Response};
 use crate::datapath::{Counters, DataPath, Tally, pin_dir};
+use crate::doctor::Finding;
 use crate::duration;
 use anyhow::{Context, anyhow, ensure};
 use covey_filter::Reason;
@@ -66,6 +67,9 @@ pub(super) struct Inheritance {
     counted_under: u64,
     counted_before: Vec<Vec<u64>>,
     pub(super) journal: History,
+    /// What people have been told to be wrong.
+    #[serde(default)]
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Inheritance {
@@ -263,6 +267,7 @@ impl Daemon {
             counted_under: self.counted_under.0,
             counted_before: self.counted_before.rows(),
             journal: self.journal.history(),
+            findings: self.checkup.findings(),
         };
         match self.execute(&inheritance) {
             Ok(never) => match never {},
@@ -384,6 +389,7 @@ mod tests {
             counted_under: 1,
             counted_before: Counters::default().rows(),
             journal: journal.history(),
+            findings: Vec::new(),
         };
         let mut file = sys::file_for_the_next().unwrap();
         write(&mut file, &left).unwrap();

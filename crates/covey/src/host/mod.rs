@@ -9,12 +9,16 @@
 //! Called by the daemon (setup) and by the configuration (interfaces).
 //! Specification: docs/design.md, "Data path".
 
+mod features;
+mod inspect;
 mod interface;
 mod netlink;
 mod record;
 mod setup;
 mod sysctl;
 
+pub use features::Features;
+pub use inspect::{Inspector, Nic, effective_sysctl};
 pub use interface::{Interface, interface_names};
 pub use setup::{HostSetup, Plan, SetupError};
 

@@ -21,6 +21,7 @@
 //!   rival.rs, conflict.rs, odd.rs, strangers.rs  what keeps hosts from being one cluster, by name
 //!   legacy.rs    how those of other generations are spoken to
 //!   export.rs    the same host in another daemon
+//!   snapshot.rs, trouble.rs   how it stands, and what is wrong, for people
 //! ```
 
 mod announce;
@@ -46,12 +47,14 @@ mod snapshot;
 mod sticky;
 mod strangers;
 mod transfer;
+mod trouble;
 mod view;
 
 pub use command::{Answer, Command, PortState, RuleChange, RuleScope, VipScope};
 pub use export::{EXPORT_FORMAT, ImportError};
 pub use lingering::Connection;
 pub use snapshot::{HostState, MemberSnapshot, Snapshot};
+pub use trouble::{Exclusion, Late, Troubles, Twins};
 
 use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
@@ -61,7 +64,7 @@ use crate::ids::{Digest, Epoch, HostSet};
 use crate::rules::{Claim, RuleSet};
 use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
-use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap, Ends};
+use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap, Ends, MAX_FINDINGS};
 use command::PortStates;
 use conflict::Conflicts;
 use covey_filter::Token;
@@ -107,6 +110,9 @@ pub enum Input<'a> {
     Missing(&'a [Ends]),
     /// The NIC's link came up (true) or went down.
     Link(bool),
+    /// What is wrong with this host, as numbers that the others know
+    /// ([`Heartbeat::findings`](crate::wire::heartbeat::Heartbeat)): told with the next heartbeat, and from then on.
+    Findings(&'a [u8]),
 }
 
 /// What the core asks of the world.
@@ -189,6 +195,8 @@ pub struct Cluster {
     flapping: Flapping,
     generations: Generations,
     heartbeats_blocked: bool,
+    /// What is wrong with this host, for the others ([`Input::Findings`]).
+    findings: Vec<u8>,
     /// Since when silent hosts have been asked directly.
     asking_since: Option<Time>,
 
@@ -250,6 +258,7 @@ impl Cluster {
             flapping: Flapping::default(),
             generations: Generations::new(config.version),
             heartbeats_blocked: false,
+            findings: Vec::new(),
             asking_since: None,
             offered: Arc::new(config.rules.clone()),
             offered_claims: config.claims.clone(),
@@ -299,6 +308,9 @@ impl Cluster {
                 if let Some(staged) = self.staged.clone() {
                     self.put_in_force(now, staged);
                 }
+            }
+            Input::Findings(findings) => {
+                self.findings = findings.iter().copied().take(MAX_FINDINGS).collect();
             }
             Input::Link(up) => {
                 if up && !self.link_up {

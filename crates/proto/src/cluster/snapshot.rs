@@ -2,6 +2,7 @@
 
 use super::outlook::LeftOut;
 use super::role::Role;
+use super::trouble::Troubles;
 use super::{Cluster, PortState};
 use crate::config::Timing;
 use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
@@ -70,6 +71,8 @@ pub struct Snapshot {
     pub timing: Timing,
     /// What it waits for, in words.
     pub waiting_for: Option<String>,
+    /// What is wrong, as values.
+    pub troubles: Troubles,
     /// The other hosts it has heard, in order of ID.
     pub members: Vec<MemberSnapshot>,
 }
@@ -101,6 +104,8 @@ pub struct MemberSnapshot {
     pub heartbeats: u64,
     /// Heartbeats that never arrived.
     pub lost: u64,
+    /// What is wrong with it in its own eyes: numbers of findings.
+    pub findings: Vec<u8>,
 }
 
 impl Cluster {
@@ -131,6 +136,7 @@ impl Cluster {
             kept_out: self.outlook.kept_out,
             timing: self.timing(),
             waiting_for: self.waiting_for(now),
+            troubles: self.troubles(now),
             members: self.members(now),
         }
     }
@@ -178,6 +184,7 @@ impl Cluster {
                 .map_or(Epoch(0), |map| map.ballot.epoch),
             heartbeats: peer.heartbeats,
             lost: peer.lost,
+            findings: peer.heartbeat.findings.clone(),
         };
         self.peers.iter().map(member).collect()
     }

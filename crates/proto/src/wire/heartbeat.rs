@@ -52,6 +52,8 @@ pub const MAX_NAME: usize = 63;
 pub const MAX_ECHOES: usize = 96;
 /// Connections in one inquiry.
 pub const MAX_INQUIRY: usize = 32;
+/// Findings that a host tells of itself.
+pub const MAX_FINDINGS: usize = 32;
 /// Bytes of a map in one chunk.
 pub const CHUNK_LEN: usize = 1024;
 
@@ -210,6 +212,9 @@ pub struct Heartbeat {
     pub report: Option<Report>,
     /// Whom it, as coordinator, does not let join for a while.
     pub kept_out: Option<KeptOut>,
+    /// What is wrong with it in its own eyes: the numbers of findings (docs/troubleshooting.md), [`MAX_FINDINGS`] at
+    /// most. The core hands them on and knows none of them.
+    pub findings: Vec<u8>,
 }
 
 /// Hosts that were lost again and again and may not join yet.

@@ -4,6 +4,7 @@
 //! Called by [`super::run`]. Specification: docs/design.md, "Command line".
 
 mod check;
+mod doctor;
 mod event;
 mod mac;
 mod query;
@@ -14,6 +15,7 @@ mod why;
 mod wlbs;
 
 pub(super) use check::{CheckSummary, check};
+pub(super) use doctor::doctor;
 pub(super) use event::event;
 pub(super) use mac::{ClusterMacs, ip2mac};
 pub(super) use query::{QuerySummary, query};

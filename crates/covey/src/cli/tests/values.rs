@@ -22,6 +22,7 @@ pub(super) fn member(id: u8, state: HostState) -> MemberStatus {
         epoch: 12,
         heartbeats: 4711,
         heartbeats_lost: u64::from(id) / 3,
+        findings: Vec::new(),
     }
 }
 
@@ -69,6 +70,8 @@ pub(in crate::cli) fn converged() -> Status {
             tolerance: 5,
             feature_level: 1,
             authenticated: true,
+            unicast_fallback: true,
+            source_mac: "host".to_owned(),
         },
         host: HostStatus {
             id: 1,
@@ -88,6 +91,8 @@ pub(in crate::cli) fn converged() -> Status {
             pid: 4242,
             version: "0.1.0".to_owned(),
             upgrades: 0,
+            config: "/etc/covey/covey.toml".to_owned(),
+            realtime: true,
         },
         hosts: [1, 2, 3]
             .map(|id| member(id, HostState::Converged))
@@ -132,6 +137,9 @@ pub(in crate::cli) fn converged() -> Status {
                 cause: "host 3 joined".to_owned(),
             },
         ],
+        troubles: Troubles::default(),
+        recent: Recent::default(),
+        findings: Vec::new(),
     }
 }
 

@@ -123,6 +123,7 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
     let mut offers = Vec::new();
     let (mut committed, mut staged, mut proposal) = (None, None, None);
     let (mut wanted, mut report, mut kept_out) = (None, None, None);
+    let mut findings = Vec::new();
     let mut other = None;
     while !reader.is_empty() {
         let kind = reader.u8()?;
@@ -157,6 +158,7 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
                     millis: value.u32()?,
                 });
             }
+            kind::FINDINGS => findings = records::parse_findings(&mut value)?,
             kind::CHUNK => other = Some(Body::Chunk(records::parse_chunk(&mut value)?)),
             kind::SIGNATURE => break,
             _ => continue,
@@ -194,6 +196,7 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
         wanted,
         report,
         kept_out,
+        findings,
     };
     Ok(Message {
         sender,

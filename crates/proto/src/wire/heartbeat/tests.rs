@@ -76,6 +76,7 @@ prop_compose! {
         mode in prop_oneof![Just(ClusterMode::Unicast), Just(ClusterMode::Multicast), Just(ClusterMode::Igmp)],
         legacy: bool,
         kept_out in proptest::option::of((any::<u64>(), any::<u32>())),
+        findings in proptest::collection::vec(any::<u8>(), 0..=MAX_FINDINGS),
     ) -> Heartbeat {
         Heartbeat {
             announced,
@@ -93,6 +94,7 @@ prop_compose! {
             mode,
             legacy,
             kept_out: kept_out.map(|(hosts, millis)| KeptOut { hosts: HostSet::from_bits(hosts), millis }),
+            findings,
         }
     }
 }
@@ -267,6 +269,7 @@ fn example() -> Message {
                 sticky: Digest(0x22),
             }),
             kept_out: None,
+            findings: Vec::new(),
         })),
     }
 }

@@ -1,0 +1,2 @@
+//! Every finding, once produced and once not; and the guide.
+use super::*;
