@@ -296,10 +296,8 @@ pub(super) fn unruled_traffic(evidence: &Evidence) -> Looked {
     if recent.window_ms == 0 || !has_rules {
         return None;
     }
-    let under = |rule: u8| recent.accepted.get(&rule).copied().unwrap_or(0);
-    let unruled = under(DEFAULT_RULE);
-    let numbers = status.rules.iter().map(|rule| rule.index);
-    let all: u64 = numbers.map(under).sum();
+    let unruled = recent.accepted.get(&DEFAULT_RULE).copied().unwrap_or(0);
+    let all: u64 = recent.accepted.values().sum();
     found((unruled >= UNRULED && unruled * 2 > all).then(|| {
         Finding::new(
             Kind::NoRuleForTraffic,
