@@ -155,6 +155,7 @@ impl Cluster {
             wanted: self.wanted,
             report: self.report(),
             kept_out: self.kept_out(now),
+            reach: Some(self.reach(now)),
         }
     }
 

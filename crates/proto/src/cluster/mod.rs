@@ -20,6 +20,7 @@
 //!   announce.rs  what I tell the others          lateness.rs  how late I am myself
 //!   rival.rs, conflict.rs, odd.rs, strangers.rs  what keeps hosts from being one cluster, by name
 //!   legacy.rs    how those of other generations are spoken to
+//!   probing.rs   what can be found out about the segment
 //!   export.rs    the same host in another daemon
 //! ```
 
@@ -40,6 +41,7 @@ mod orphans;
 mod outlook;
 mod peer;
 mod prepared;
+mod probing;
 mod rival;
 mod role;
 mod snapshot;
@@ -51,7 +53,8 @@ mod view;
 pub use command::{Answer, Command, PortState, RuleChange, RuleScope, VipScope};
 pub use export::{EXPORT_FORMAT, ImportError};
 pub use lingering::Connection;
-pub use snapshot::{HostState, MemberSnapshot, Snapshot};
+pub use probing::Claimant;
+pub use snapshot::{HostState, MemberSnapshot, NetworkSnapshot, Snapshot};
 
 use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
@@ -75,6 +78,7 @@ use orphans::Inquiries;
 use outlook::Outlook;
 use peer::Peers;
 use prepared::{Claims, Prepared};
+use probing::Probing;
 use rival::Rivals;
 use role::{Role, Trigger};
 use std::collections::VecDeque;
@@ -86,7 +90,8 @@ use transfer::Transfer;
 /// What the world tells the core.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A frame arrived: EtherType 0x886F or 0xBF01, or an ARP reply. Anything else is ignored.
+    /// A frame arrived: EtherType 0x886F or 0xBF01, an ARP reply or gratuitous ARP, or a probe that the filter has handed
+    /// over ([`ethernet::PROBE`](crate::wire::ethernet::PROBE)). Anything else is ignored.
     Frame(&'a [u8]),
     /// The time that [`Output::Wait`] named has come (or any other time).
     Timer,
@@ -107,6 +112,8 @@ pub enum Input<'a> {
     Missing(&'a [Ends]),
     /// The NIC's link came up (true) or went down.
     Link(bool),
+    /// Bytes of the largest packet that the NIC sends; for the others to know.
+    Mtu(u32),
 }
 
 /// What the core asks of the world.
@@ -191,6 +198,7 @@ pub struct Cluster {
     heartbeats_blocked: bool,
     /// Since when silent hosts have been asked directly.
     asking_since: Option<Time>,
+    probing: Probing,
 
     /// What this host wants to serve; binds when committed.
     offered: Arc<RuleSet>,
@@ -251,6 +259,7 @@ impl Cluster {
             generations: Generations::new(config.version),
             heartbeats_blocked: false,
             asking_since: None,
+            probing: Probing::default(),
             offered: Arc::new(config.rules.clone()),
             offered_claims: config.claims.clone(),
             port_states: PortStates::new(&config.port_states),
@@ -300,6 +309,7 @@ impl Cluster {
                     self.put_in_force(now, staged);
                 }
             }
+            Input::Mtu(mtu) => self.probing.mtu = mtu,
             Input::Link(up) => {
                 if up && !self.link_up {
                     self.listening_since = now;
@@ -381,6 +391,9 @@ impl Cluster {
         self.timers
             .set(Timer::Heartbeat, now + self.config.timing.period);
         self.send_heartbeat(now);
+        if self.takes_part() {
+            self.probe(now);
+        }
     }
 
     fn set_converging(&mut self, now: Time) {

@@ -1,6 +1,7 @@
 //! A host's account of itself, for `covey status` and the simulator.
 
 use super::outlook::LeftOut;
+use super::probing::{self, Claimant};
 use super::role::Role;
 use super::{Cluster, PortState};
 use crate::config::Timing;
@@ -8,7 +9,7 @@ use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
 use crate::time::Time;
-use crate::wire::heartbeat::Announced;
+use crate::wire::heartbeat::{Announced, Reach};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +71,23 @@ pub struct Snapshot {
     pub timing: Timing,
     /// What it waits for, in words.
     pub waiting_for: Option<String>,
+    /// What it knows of its segment.
+    pub network: NetworkSnapshot,
     /// The other hosts it has heard, in order of ID.
     pub members: Vec<MemberSnapshot>,
+}
+
+/// What a host knows of its segment.
+#[derive(Clone, Debug)]
+pub struct NetworkSnapshot {
+    /// Time between two probes of this host.
+    pub probe_interval: Duration,
+    /// What this host and each live one tell of the paths to them, in order of ID.
+    pub reaches: Vec<(HostId, Reach)>,
+    /// The host at whose port a switch has learned the cluster MAC, if that can be told.
+    pub learned_at: Option<HostId>,
+    /// Whoever says that it has a virtual IP with another MAC than the cluster's, the newest last.
+    pub claimants: Vec<Claimant>,
 }
 
 /// What a host knows of another.
@@ -131,6 +147,7 @@ impl Cluster {
             kept_out: self.outlook.kept_out,
             timing: self.timing(),
             waiting_for: self.waiting_for(now),
+            network: self.network(now),
             members: self.members(now),
         }
     }
@@ -158,6 +175,16 @@ impl Cluster {
             (Role::Active, None) => HostState::Converging,
             // On its way out; it still serves until the others have a map without it.
             (Role::Leaving { .. } | Role::Parting { .. }, _) => HostState::Draining,
+        }
+    }
+
+    fn network(&self, now: Time) -> NetworkSnapshot {
+        let reaches = self.reaches(now);
+        NetworkSnapshot {
+            probe_interval: probing::interval(self.config.timing),
+            learned_at: probing::learned_at(&reaches),
+            reaches,
+            claimants: self.claimants(),
         }
     }
 
