@@ -1,14 +1,14 @@
-//! The decision about the frames that are few: questions and answers about addresses, fragments, ICMP, tunnels, and
-//! all that is wrong.
+//! The decision about the frames that are few: questions and answers about addresses, fragments, ICMP, tunnels,
+//! probes, and all that is wrong.
 //!
 //! It knows everything that [`quick`](crate::quick()) knows, because a first fragment may hold any packet. The
 //! kernel's program has it in a function of its own. Specification: docs/design.md, "Data path".
 
-use crate::Address;
 use crate::decide::{Case, Decision, Reason, Verdict, covering, leased, shared, vip};
 use crate::flow::{Flow, Fragment, Frame, Packet, Ports, Transport, ether_type, protocol};
 use crate::quote::{Quote, Quoted};
 use crate::table::{DEFAULT_RULE, NEIGHBOUR_RULE, Settings, Tables, VipSlot};
+use crate::{Address, probe};
 
 /// Decides about one received frame of any kind.
 #[inline(always)]
@@ -25,7 +25,7 @@ pub fn thorough<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decisi
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
         Decision::pass(Reason::Heartbeat)
     } else if destination == settings.cluster_mac {
-        to_cluster(packet, tables, settings)
+        to_cluster(packet, tables, settings, kind)
     } else if destination == settings.host_mac {
         Decision::pass(Reason::OwnMac)
     } else if destination[0] & 1 != 0 {
@@ -46,6 +46,13 @@ fn to_group<P: Packet + ?Sized, T: Tables>(
         Ok(Frame::Question { asker, target }) if vip(tables, settings, target).is_some() => {
             question(tables, settings, asker, Verdict::Pass)
         }
+        // With all hosts on one hub it may be on purpose.
+        Ok(_) | Err(_)
+            if packet.read(6) == Some(settings.cluster_mac)
+                && settings.source_mac != settings.cluster_mac =>
+        {
+            Decision::pass(Reason::LeakSeen)
+        }
         Ok(_) | Err(_) => Decision::pass(Reason::Group),
     }
 }
@@ -55,7 +62,13 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     tables: &T,
     settings: &Settings,
+    kind: u16,
 ) -> Decision {
+    if let Some(target) = probe::target(packet, kind)
+        && vip(tables, settings, target).is_some()
+    {
+        return Decision::new(Verdict::Daemon, Reason::Probe);
+    }
     if settings.serving == 0 {
         return Decision::drop(Reason::Fenced);
     }

@@ -156,6 +156,7 @@ impl Cluster {
             report: self.report(),
             kept_out: self.kept_out(now),
             findings: self.findings.clone(),
+            reach: Some(self.reach(now)),
         }
     }
 

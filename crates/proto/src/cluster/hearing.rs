@@ -26,16 +26,21 @@ impl Cluster {
             }
             ethernet::ARP => {
                 let arp = Arp::parse(frame.payload)?;
+                self.note_claim(now, &arp);
                 if arp.operation == Operation::Reply {
                     self.on_arp_reply(now, arp);
                 }
                 Ok(())
             }
+            ethernet::PROBE => self.on_probe(&frame),
             _ => Ok(()),
         }
     }
 
     fn on_message(&mut self, now: Time, direct: bool, message: Message) -> Result<(), Reject> {
+        if matches!(message.body, Body::Probe) {
+            return self.on_direct_probe(&message);
+        }
         let Message { sender, body } = message;
         if !self.takes_part() {
             return Err(Reject::Stopped);
@@ -68,6 +73,7 @@ impl Cluster {
                 }
                 return Ok(());
             }
+            Body::Probe => return Ok(()),
             // As its next heartbeat says too.
             Body::Commit(commit) => {
                 self.peers.hear_other(&sender)?;
@@ -118,6 +124,9 @@ impl Cluster {
             return;
         };
         peer.echoed = echoed;
+        if let Some(reach) = peer.heartbeat.reach {
+            peer.probes.note(reach.probed);
+        }
         if peer.heartbeat.grants_to(me, start) {
             peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
         }

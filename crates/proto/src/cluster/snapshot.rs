@@ -1,6 +1,7 @@
 //! A host's account of itself, for `covey status` and the simulator.
 
 use super::outlook::LeftOut;
+use super::probing::{self, Claimant};
 use super::role::Role;
 use super::trouble::Troubles;
 use super::{Cluster, PortState};
@@ -9,7 +10,7 @@ use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
 use crate::time::Time;
-use crate::wire::heartbeat::Announced;
+use crate::wire::heartbeat::{Announced, Reach};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +74,23 @@ pub struct Snapshot {
     pub waiting_for: Option<String>,
     /// What is wrong, as values.
     pub troubles: Troubles,
+    /// What it knows of its segment.
+    pub network: NetworkSnapshot,
     /// The other hosts it has heard, in order of ID.
     pub members: Vec<MemberSnapshot>,
+}
+
+/// What a host knows of its segment.
+#[derive(Clone, Debug)]
+pub struct NetworkSnapshot {
+    /// Time between two probes of this host.
+    pub probe_interval: Duration,
+    /// What this host and each live one tell of the paths to them, in order of ID.
+    pub reaches: Vec<(HostId, Reach)>,
+    /// The host at whose port a switch has learned the cluster MAC, if that can be told.
+    pub learned_at: Option<HostId>,
+    /// Whoever says that it has a virtual IP with another MAC than the cluster's, the newest last.
+    pub claimants: Vec<Claimant>,
 }
 
 /// What a host knows of another.
@@ -137,6 +153,7 @@ impl Cluster {
             timing: self.timing(),
             waiting_for: self.waiting_for(now),
             troubles: self.troubles(now),
+            network: self.network(now),
             members: self.members(now),
         }
     }
@@ -164,6 +181,16 @@ impl Cluster {
             (Role::Active, None) => HostState::Converging,
             // On its way out; it still serves until the others have a map without it.
             (Role::Leaving { .. } | Role::Parting { .. }, _) => HostState::Draining,
+        }
+    }
+
+    fn network(&self, now: Time) -> NetworkSnapshot {
+        let reaches = self.reaches(now);
+        NetworkSnapshot {
+            probe_interval: probing::interval(self.config.timing),
+            learned_at: probing::learned_at(&reaches),
+            reaches,
+            claimants: self.claimants(),
         }
     }
 

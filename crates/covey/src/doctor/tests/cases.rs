@@ -428,8 +428,7 @@ pub(super) const CASES: [Case; Kind::ALL.len()] = [
                 other: 3,
             });
         },
-        // Only ever told of single-host rules.
-        |e| status(e).rules[1].handling_priority = Some(1),
+        |e| status(e).rules[0].handling_priority = Some(1),
     ),
     case(
         Kind::Flapping,

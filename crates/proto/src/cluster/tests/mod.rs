@@ -7,6 +7,7 @@ mod generations;
 mod lingering;
 mod operate;
 mod orphans;
+mod probing;
 mod segment;
 mod sticky;
 mod strangers;

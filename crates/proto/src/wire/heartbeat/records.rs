@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Record types. NLB uses 1 and 2.
 pub(super) mod kind {
+    pub(in super::super) const PROBE: u8 = 0xBF;
+    pub(in super::super) const REACH: u8 = 0xC0;
     pub(in super::super) const VITALS: u8 = 0xC1;
     pub(in super::super) const STATE: u8 = 0xC2;
     pub(in super::super) const ECHOES: u8 = 0xC3;
@@ -84,6 +86,9 @@ impl Heartbeat {
                 value.push(told.len() as u8);
                 value.extend(told);
             });
+        }
+        if let Some(reach) = &self.reach {
+            record(out, kind::REACH, |value| reach.emit(value));
         }
         for offer in &self.offers {
             record(out, kind::OFFER, |value| {
