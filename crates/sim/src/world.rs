@@ -340,6 +340,9 @@ impl World {
         for (at, tuple) in effects.timers {
             self.push(at, Next::Socket(machine, tuple));
         }
+        if let Some(frame) = effects.for_daemon {
+            self.deliver(machine, Inbound::Frame(frame));
+        }
         if effects.unclaimed {
             self.push(self.now + REPORTED, Next::Report(machine));
         }

@@ -14,6 +14,7 @@
 //! Specification: docs/design.md, "Layout" and "Membership".
 
 mod census;
+mod evidence;
 mod journal;
 mod keep;
 mod link_watch;
@@ -42,6 +43,7 @@ use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
+use evidence::Evidence;
 use journal::Journal;
 use keep::{Keeper, Will};
 use link_watch::LinkWatch;
@@ -130,6 +132,8 @@ impl Sources {
 struct Daemon {
     config_path: PathBuf,
     config: Config,
+    /// The NIC's number.
+    interface: u32,
     mac: Mac,
     identity: Identity,
     started_at: Time,
@@ -142,6 +146,7 @@ struct Daemon {
     setup: HostSetup,
     journal: Journal,
     census: Census,
+    evidence: Evidence,
     unclaimed: Unclaimed,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
@@ -166,6 +171,7 @@ impl Daemon {
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
         while !(self.ending && self.is_stopped() && !self.census.is_running()) {
             let wake_at = self.wake_at.min(self.upgrade.deadline());
+            let wake_at = wake_at.min(self.evidence.due_at());
             let wake = tokio::time::sleep(wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
@@ -198,6 +204,7 @@ impl Daemon {
                     Finding::Connections(None) => {}
                     Finding::Missing(missing) => self.input(Input::Missing(&missing)),
                     Finding::Unserved(unserved) => self.note_unserved(&unserved),
+                    Finding::Neighbours(neighbours) => self.evidence.note_neighbours(neighbours),
                 },
                 unclaimed = self.unclaimed.told() => {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
@@ -211,6 +218,7 @@ impl Daemon {
                     self.input(Input::Timer);
                 }
             }
+            self.gather_evidence(sys::now());
             self.answer_waiting();
             self.review_upgrade();
         }
@@ -385,6 +393,7 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        self.input(Input::Mtu(interface.mtu));
         if interface.up {
             self.setup.renew();
         }

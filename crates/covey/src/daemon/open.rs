@@ -3,6 +3,7 @@
 //! Used by [`super::run`]. Specification: docs/design.md, "Layout" and "Upgrade".
 
 use super::census::Census;
+use super::evidence::Evidence;
 use super::journal::Journal;
 use super::keep::{self, Keeper, Note, Will};
 use super::packet::Segment;
@@ -78,7 +79,7 @@ impl Daemon {
             draw_incarnation()?,
             restored.port_states,
         );
-        let segment = Segment::open(interface.index)?;
+        let segment = Segment::open(interface.index, cluster_config.rules.primary())?;
         let identity = Identity::from(&cluster_config);
         let fenced = Image::fenced(&identity, &cluster_config.rules);
         let pins = pin_dir(name).context("/proc is not mounted")?;
@@ -123,6 +124,7 @@ impl Daemon {
         }
         let mut daemon = Self {
             config_path: config_path.to_owned(),
+            interface: interface.index,
             mac,
             identity,
             started_at: sys::now(),
@@ -134,6 +136,7 @@ impl Daemon {
             setup,
             journal: Journal::default(),
             census: Census::new(),
+            evidence: Evidence::default(),
             unclaimed,
             seen_under: Digest(0),
             counted_under: Digest(0),
@@ -156,6 +159,7 @@ impl Daemon {
             }
             None => daemon.begin(interface.up, restored.note),
         }
+        daemon.input(Input::Mtu(interface.mtu));
         Ok(daemon)
     }
 

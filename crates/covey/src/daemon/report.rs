@@ -7,8 +7,8 @@ use crate::config::InitialState;
 use crate::control::{Code, Response};
 use crate::datapath::Counters;
 use crate::status::{
-    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus,
-    NetworkStatus, RuleState, RuleStatus, SCHEMA, Status,
+    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState,
+    RuleStatus, SCHEMA, Status,
 };
 use crate::why::{self, Insight, Question};
 use covey_filter::{Affinity, DEFAULT_RULE};
@@ -82,10 +82,12 @@ impl Daemon {
             .placement
             .iter()
             .flat_map(|placement| placement.maps());
+        let hosts = members(&host, &snapshot);
         Status {
             schema: SCHEMA,
             time: wall_clock(),
-            hosts: members(&host, &snapshot),
+            network: self.network(now, &counters, &snapshot, &hosts),
+            hosts,
             cluster,
             host,
             rules: rules(&snapshot, &counters.since(&self.counted_before)),
@@ -107,7 +109,6 @@ impl Daemon {
                 .filter(|(_, count)| *count > 0)
                 .map(|(reason, count)| (reason.label().to_owned(), count))
                 .collect(),
-            network: NetworkStatus::default(),
             convergence: self.journal.convergences(),
         }
     }

@@ -15,7 +15,7 @@ mod record;
 mod setup;
 mod sysctl;
 
-pub use interface::{Interface, interface_names};
+pub use interface::{Interface, interface_names, neighbours};
 pub use setup::{HostSetup, Plan, SetupError};
 
 use std::io;

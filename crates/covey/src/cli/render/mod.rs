@@ -6,6 +6,7 @@
 mod check;
 mod event;
 mod mac;
+mod network;
 mod query;
 mod rules;
 mod status;
