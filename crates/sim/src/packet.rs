@@ -232,9 +232,6 @@ fn describe_heartbeat(payload: &[u8]) -> String {
         Err(reason) => return format!("heartbeat of {length} bytes, refused: {}", reason.label()),
     };
     let sequence = message.sender.sequence;
-    if message.body == Body::Probe {
-        return "a probe of a host's own MAC".to_owned();
-    }
     let Body::Heartbeat(heartbeat) = message.body else {
         return format!("part {sequence} of something large, {length} bytes");
     };

@@ -314,7 +314,8 @@ impl World {
         ];
         let to_me = taken.contains(&parsed.destination);
         let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
-        let answer = parsed.ethertype == ethernet::ARP && parsed.destination == machine.config.mac;
+        let answer = [ethernet::ARP, ethernet::PROBE].contains(&parsed.ethertype)
+            && parsed.destination == machine.config.mac;
         if heartbeat || answer {
             self.heed_commit(port, &frame);
             if to_me && let Some(daemon) = &mut self.machines[port].daemon {

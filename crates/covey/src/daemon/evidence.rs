@@ -27,8 +27,8 @@ const READINGS: usize = 6;
 const MAX_NEIGHBOURS: usize = 8;
 
 /// Frames for virtual IPs from whoever is no host of the cluster: what clients send, and nothing that hosts ask or probe.
-/// A host that takes nothing counts all alike.
-const CLUSTER_FRAMES: [Reason; 13] = [
+/// (A host that takes nothing counts what it refuses under one reason, whatever it is.)
+const CLUSTER_FRAMES: [Reason; 11] = [
     Reason::Mine,
     Reason::NotMine,
     Reason::Lingering,
@@ -40,8 +40,6 @@ const CLUSTER_FRAMES: [Reason; 13] = [
     Reason::FragmentMine,
     Reason::FragmentNotMine,
     Reason::Disabled,
-    Reason::Fenced,
-    Reason::LeaseLapsed,
 ];
 
 /// What had been counted at a moment.
