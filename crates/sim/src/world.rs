@@ -314,7 +314,8 @@ impl World {
         ];
         let to_me = taken.contains(&parsed.destination);
         let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
-        let answer = parsed.ethertype == ethernet::ARP && parsed.destination == machine.config.mac;
+        let answer = [ethernet::ARP, ethernet::PROBE].contains(&parsed.ethertype)
+            && parsed.destination == machine.config.mac;
         if heartbeat || answer {
             self.heed_commit(port, &frame);
             if to_me && let Some(daemon) = &mut self.machines[port].daemon {
@@ -339,6 +340,9 @@ impl World {
         }
         for (at, tuple) in effects.timers {
             self.push(at, Next::Socket(machine, tuple));
+        }
+        if let Some(frame) = effects.for_daemon {
+            self.deliver(machine, Inbound::Frame(frame));
         }
         if effects.unclaimed {
             self.push(self.now + REPORTED, Next::Report(machine));

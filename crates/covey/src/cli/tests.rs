@@ -35,6 +35,11 @@ fn status_with_everything() {
 }
 
 #[test]
+fn status_of_a_segment_with_everything_wrong() {
+    assert_snapshot!(status(&on_a_bad_segment(), true, PLAIN));
+}
+
+#[test]
 fn status_of_a_converging_host() {
     assert_snapshot!(status(&converging(), false, PLAIN));
 }

@@ -2,8 +2,10 @@
 //! than a heartbeat may wait. Used by the daemon for what the core asks in [`covey_proto::Output::CountConnections`]
 //! and [`covey_proto::Output::Cut`]. Specification: docs/design.md, "Connections".
 
+use crate::host;
 use crate::sockets::{self, Idle};
 use covey_proto::Connection;
+use covey_proto::ids::Mac;
 use covey_proto::wire::heartbeat::Ends;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
@@ -17,6 +19,8 @@ pub(super) enum Finding {
     Connections(Option<Count>),
     /// What of a search is not there.
     Missing(Vec<Ends>),
+    /// Machines on the segment that this one has talked to.
+    Neighbours(Vec<(IpAddr, Mac)>),
 }
 
 /// What a count has found.
@@ -59,6 +63,16 @@ impl Census {
             let found = found.inspect_err(|error| tracing::error!("{error}")).ok();
             // If nobody listens any more, nobody wants to know.
             let _ = found_out.blocking_send(Finding::Connections(found));
+        });
+    }
+
+    /// Begins to look whom this machine has talked to on an interface.
+    pub(super) fn look_for_neighbours(&self, interface: u32) {
+        let found_out = self.found_out.clone();
+        tokio::task::spawn_blocking(move || match host::neighbours(interface) {
+            // If nobody listens any more, nobody wants to know.
+            Ok(neighbours) => drop(found_out.blocking_send(Finding::Neighbours(neighbours))),
+            Err(error) => tracing::debug!("the neighbours cannot be read: {error}"),
         });
     }
 

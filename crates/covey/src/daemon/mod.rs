@@ -15,6 +15,7 @@
 
 mod census;
 mod checkup;
+mod evidence;
 mod journal;
 mod keep;
 mod link_watch;
@@ -44,6 +45,7 @@ use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
+use evidence::Evidence;
 use journal::Journal;
 use keep::{Keeper, Will};
 use link_watch::LinkWatch;
@@ -131,6 +133,8 @@ impl Sources {
 struct Daemon {
     config_path: PathBuf,
     config: Config,
+    /// The NIC's number.
+    interface: u32,
     mac: Mac,
     identity: Identity,
     started_at: Time,
@@ -144,6 +148,7 @@ struct Daemon {
     journal: Journal,
     census: Census,
     checkup: Checkup,
+    evidence: Evidence,
     unclaimed: Unclaimed,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
@@ -169,6 +174,7 @@ impl Daemon {
         while !(self.ending && self.is_stopped() && !self.census.is_running()) {
             let wake_at = self.wake_at.min(self.upgrade.deadline());
             let check_up = tokio::time::sleep(self.checkup.next_at().since(sys::now()));
+            let wake_at = wake_at.min(self.evidence.due_at());
             let wake = tokio::time::sleep(wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
@@ -200,6 +206,7 @@ impl Daemon {
                     }
                     Finding::Connections(None) => {}
                     Finding::Missing(missing) => self.input(Input::Missing(&missing)),
+                    Finding::Neighbours(neighbours) => self.evidence.note_neighbours(neighbours),
                 },
                 unclaimed = self.unclaimed.told() => {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
@@ -215,6 +222,7 @@ impl Daemon {
                     self.input(Input::Timer);
                 }
             }
+            self.gather_evidence(sys::now());
             self.answer_waiting();
             self.review_upgrade();
         }
@@ -383,6 +391,7 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        self.input(Input::Mtu(interface.mtu));
         if interface.up {
             self.setup.renew();
         }

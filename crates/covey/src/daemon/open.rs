@@ -4,6 +4,7 @@
 
 use super::census::Census;
 use super::checkup::Checkup;
+use super::evidence::Evidence;
 use super::journal::Journal;
 use super::keep::{self, Keeper, Note, Will};
 use super::packet::Segment;
@@ -79,7 +80,7 @@ impl Daemon {
             draw_incarnation()?,
             restored.port_states,
         );
-        let segment = Segment::open(interface.index)?;
+        let segment = Segment::open(interface.index, cluster_config.rules.primary())?;
         let identity = Identity::from(&cluster_config);
         let fenced = Image::fenced(&identity, &cluster_config.rules);
         let pins = pin_dir(name).context("/proc is not mounted")?;
@@ -124,6 +125,7 @@ impl Daemon {
         }
         let mut daemon = Self {
             config_path: config_path.to_owned(),
+            interface: interface.index,
             mac,
             identity,
             started_at: sys::now(),
@@ -136,6 +138,7 @@ impl Daemon {
             journal: Journal::default(),
             census: Census::new(),
             checkup: Checkup::new(sys::now(), config.cluster.timing.expiry(), Vec::new()),
+            evidence: Evidence::default(),
             unclaimed,
             seen_under: Digest(0),
             counted_under: Digest(0),
@@ -158,6 +161,7 @@ impl Daemon {
             }
             None => daemon.begin(interface.up, restored.note),
         }
+        daemon.input(Input::Mtu(interface.mtu));
         Ok(daemon)
     }
 

@@ -8,8 +8,8 @@ use crate::control::{Code, Response};
 use crate::datapath::Counters;
 use crate::doctor::Kind;
 use crate::status::{
-    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus,
-    NetworkStatus, RuleState, RuleStatus, SCHEMA, Status,
+    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState,
+    RuleStatus, SCHEMA, Status,
 };
 use crate::why::{self, Insight, Question};
 use covey_filter::{Affinity, DEFAULT_RULE};
@@ -92,10 +92,12 @@ impl Daemon {
             .placement
             .iter()
             .flat_map(|placement| placement.maps());
+        let hosts = members(&host, &snapshot);
         Status {
             schema: SCHEMA,
             time: wall_clock(),
-            hosts: members(&host, &snapshot),
+            network: self.network(now, &counters, &snapshot, &hosts),
+            hosts,
             cluster,
             host,
             rules: rules(&snapshot, &counters.since(&self.counted_before)),
@@ -117,7 +119,6 @@ impl Daemon {
                 .filter(|(_, count)| *count > 0)
                 .map(|(reason, count)| (reason.label().to_owned(), count))
                 .collect(),
-            network: NetworkStatus::default(),
             convergence: self.journal.convergences(),
             troubles: troubles::told(now, snapshot.troubles.clone(), self.checkup.fenced(now)),
             recent: self.checkup.recent(),

@@ -87,6 +87,14 @@ pub(super) fn kind_of(link: &LinkMessage) -> Option<String> {
     })
 }
 
+/// The machines behind an interface that this one has talked to of late, by address: `ip neigh show dev`.
+///
+/// # Errors
+/// If the kernel does not answer over netlink.
+pub fn neighbours(index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+    Netlink::open()?.neighbours(index)
+}
+
 /// The names of all interfaces, for the sentence that says which ones there are.
 ///
 /// # Errors

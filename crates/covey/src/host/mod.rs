@@ -19,7 +19,7 @@ mod sysctl;
 
 pub use features::Features;
 pub use inspect::{Inspector, Nic, effective_sysctl};
-pub use interface::{Interface, interface_names};
+pub use interface::{Interface, interface_names, neighbours};
 pub use setup::{HostSetup, Plan, SetupError};
 
 use std::io;

@@ -11,7 +11,7 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
-    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -158,6 +158,19 @@ impl Netlink {
         }))
     }
 
+    /// The machines behind a link whose MACs the kernel knows, by address: `ip neigh show dev LINK`.
+    pub(super) fn neighbours(&self, index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+        let question = NeighbourMessage::default();
+        let answers = self.request(RouteNetlinkMessage::GetNeighbour(question), NLM_F_DUMP)?;
+        let neighbours = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewNeighbour(entry) if entry.header.ifindex == index => {
+                neighbour(&entry)
+            }
+            _ => None,
+        });
+        Ok(neighbours.collect())
+    }
+
     /// `bridge fdb add MAC dev LINK self permanent`: the NIC's filter lets frames to this MAC in.
     pub(super) fn add_mac(&self, index: u32, mac: Mac) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewNeighbour(fdb_message(index, mac));
@@ -204,6 +217,29 @@ impl Netlink {
             }
         }
     }
+}
+
+/// Address and MAC of a machine that has answered, however long ago. Groups and those that do not answer are none.
+fn neighbour(entry: &NeighbourMessage) -> Option<(IpAddr, Mac)> {
+    use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
+    let known = [Reachable, Stale, Delay, Probe, Permanent].contains(&entry.header.state);
+    let (mut address, mut mac) = (None, None);
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                address = Some(IpAddr::from(*v4));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                address = Some(IpAddr::from(*v6));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes[..].try_into().ok().map(Mac);
+            }
+            _ => {}
+        }
+    }
+    known.then_some(())?;
+    Some((address?, mac?))
 }
 
 /// The address of this end: IPv4 says it as local, and so does IPv6 if the other end has one.

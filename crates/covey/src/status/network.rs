@@ -27,8 +27,8 @@ pub struct NetworkStatus {
     /// Frames to unicast MACs that are neither this NIC's nor the cluster's. A few are flooded by every switch; all of
     /// everybody's are seen on a hub.
     pub frames_for_others: Count,
-    /// Frames for virtual IPs that arrived, whoever of the hosts took them; probes do not count. None at all on a segment
-    /// that the clients are not on.
+    /// Frames of clients that arrived while this host served, whoever of the hosts took them. None at all on a segment that
+    /// the clients are not on.
     pub cluster_frames: Count,
     /// Who else is on the segment: neighbours that this host's kernel has talked to and that are no hosts of the
     /// cluster, routers and clients; 8 at most.

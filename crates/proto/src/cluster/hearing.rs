@@ -38,9 +38,6 @@ impl Cluster {
     }
 
     fn on_message(&mut self, now: Time, direct: bool, message: Message) -> Result<(), Reject> {
-        if matches!(message.body, Body::Probe) {
-            return self.on_direct_probe(&message);
-        }
         let Message { sender, body } = message;
         if !self.takes_part() {
             return Err(Reject::Stopped);
@@ -73,7 +70,7 @@ impl Cluster {
                 }
                 return Ok(());
             }
-            Body::Probe => return Ok(()),
+            Body::Probe => return Err(Reject::BadRecord),
             // As its next heartbeat says too.
             Body::Commit(commit) => {
                 self.peers.hear_other(&sender)?;

@@ -10,6 +10,7 @@
 //! Nothing in the cluster depends on any of it: it is for people (`covey status`, `covey doctor`). Called when a frame
 //! has been heard and once per period. Specification: docs/design.md, "Network evidence".
 
+use super::peer::Peer;
 use super::{Cluster, Output};
 use crate::config::{ClusterMode, Timing, cluster_mac, four_bytes};
 use crate::ids::{HostId, HostSet, Mac};
@@ -156,15 +157,15 @@ impl Cluster {
             mac: self.config.cluster_mac,
             address: primary,
         };
-        let frame = probe::emit(&payload, from, to);
+        let frame = probe::to_cluster(&payload, from, to);
         self.outputs.push_back(Output::Transmit(frame));
-        let others: Vec<Mac> = self
-            .peers
-            .alive()
-            .map(|(_, peer)| peer.sender.mac)
-            .collect();
-        for mac in others {
-            self.transmit(&message, mac);
+        for (_, Peer { sender, .. }) in self.peers.alive() {
+            let to = End {
+                mac: sender.mac,
+                address: sender.dip,
+            };
+            let frame = probe::to_host(&payload, from, to, primary);
+            self.outputs.push_back(Output::Transmit(frame));
         }
     }
 
@@ -189,37 +190,28 @@ impl Cluster {
         }
     }
 
-    /// The filter has handed over a probe to the cluster MAC. Whoever it is from and whatever it says, it changes
-    /// nothing but what is told of the segment.
+    /// A probe to this NIC's own MAC, or one to the cluster MAC that the filter has handed over. Whoever it is from and
+    /// whatever it says, it changes nothing but what is told of the segment.
     pub(super) fn on_probe(&mut self, frame: &Ethernet<'_>) -> Result<(), Reject> {
-        if frame.destination != self.config.cluster_mac {
-            return Err(Reject::OtherCluster);
-        }
-        let payload = probe::message(frame.payload)?;
-        let primary = four_bytes(self.config.rules.primary());
-        let message = Message::parse(payload, primary, &self.config.auth)?;
-        let probes = self.probes_of(&message)?;
-        probes.cluster_mac.arrive(message.sender.sequence)
-    }
-
-    /// A probe came to this NIC's own MAC.
-    pub(super) fn on_direct_probe(&mut self, message: &Message) -> Result<(), Reject> {
-        let probes = self.probes_of(message)?;
-        probes.own_mac.arrive(message.sender.sequence)
-    }
-
-    fn probes_of(&mut self, message: &Message) -> Result<&mut Probes, Reject> {
         if !self.takes_part() {
             return Err(Reject::Stopped);
         }
-        if message.sender.host == self.config.host {
+        let payload = probe::message(frame.payload)?;
+        let primary = four_bytes(self.config.rules.primary());
+        let Message { sender, body } = Message::parse(payload, primary, &self.config.auth)?;
+        if body != Body::Probe {
+            return Err(Reject::BadRecord);
+        }
+        if sender.host == self.config.host {
             return Err(Reject::OwnFrame);
         }
-        match message.body {
-            Body::Probe => self.peers.probes_of(&message.sender),
-            Body::Heartbeat(_) | Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => {
-                Err(Reject::BadRecord)
-            }
+        let probes = self.peers.probes_of(&sender)?;
+        if frame.destination == self.config.cluster_mac {
+            probes.cluster_mac.arrive(sender.sequence)
+        } else if frame.destination == self.config.mac {
+            probes.own_mac.arrive(sender.sequence)
+        } else {
+            Err(Reject::OtherCluster)
         }
     }
 

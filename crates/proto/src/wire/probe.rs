@@ -1,5 +1,6 @@
 //! The packet round a probe: a [`Body::Probe`](super::heartbeat::Body::Probe) in IP, to the primary virtual IP and the
-//! cluster MAC, so that it travels as clients' frames do.
+//! cluster MAC, so that it travels as clients' frames do. Probes to a host's own MAC are packets of the same kind under
+//! the EtherType that the filter gives to the others.
 //!
 //! What marks it out, and how a host's filter finds it, is said once, in `crates/filter/src/probe.rs`. Sent and read by
 //! `cluster/probing.rs`. Specification: docs/design.md, "Network evidence".
@@ -25,14 +26,33 @@ pub struct End<A> {
     pub address: A,
 }
 
-/// A whole frame. Over IPv6 its source is the link-local address that follows from the MAC; nobody answers to it.
-pub fn emit(message: &[u8], from: End<Ipv4Addr>, to: End<IpAddr>) -> Vec<u8> {
-    let (ethertype, mut packet) = match to.address {
-        IpAddr::V4(address) => (ethernet::IPV4, ipv4(from.address, address, message.len())),
-        IpAddr::V6(address) => {
-            let packet = ipv6(link_local(from.mac), address, message.len());
-            (ethernet::IPV6, packet)
-        }
+/// A probe to the cluster MAC. Over IPv6 its source is the link-local address that follows from the MAC; nobody answers
+/// to it.
+pub fn to_cluster(message: &[u8], from: End<Ipv4Addr>, to: End<IpAddr>) -> Vec<u8> {
+    let ethertype = match to.address {
+        IpAddr::V4(_) => ethernet::IPV4,
+        IpAddr::V6(_) => ethernet::IPV6,
+    };
+    emit(ethertype, message, from, to)
+}
+
+/// A probe to a host's own MAC, over the protocol of the primary virtual IP.
+pub fn to_host(message: &[u8], from: End<Ipv4Addr>, to: End<Ipv4Addr>, primary: IpAddr) -> Vec<u8> {
+    let address = match primary {
+        IpAddr::V4(_) => to.address.into(),
+        IpAddr::V6(_) => link_local(to.mac).into(),
+    };
+    let to = End {
+        mac: to.mac,
+        address,
+    };
+    emit(ethernet::PROBE, message, from, to)
+}
+
+fn emit(ethertype: u16, message: &[u8], from: End<Ipv4Addr>, to: End<IpAddr>) -> Vec<u8> {
+    let mut packet = match to.address {
+        IpAddr::V4(address) => ipv4(from.address, address, message.len()),
+        IpAddr::V6(address) => ipv6(link_local(from.mac), address, message.len()),
     };
     packet.extend_from_slice(message);
     Ethernet {
@@ -120,7 +140,7 @@ mod tests {
             mac: Mac([2, 0xBF, 10, 77, 0, 100]),
             address: vip.parse().unwrap(),
         };
-        emit(b"message", from, to)
+        to_cluster(b"message", from, to)
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod check;
 mod doctor;
 mod event;
 mod mac;
+mod network;
 mod query;
 mod rules;
 mod status;

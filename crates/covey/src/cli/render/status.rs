@@ -5,7 +5,7 @@
 
 use super::query::state_words;
 use super::table::{Align, Cell, Paint, Table, Tone, labelled};
-use super::{connections, percent, ranges, rules};
+use super::{connections, network, percent, ranges, rules};
 use crate::duration;
 use crate::status::{HostState, MemberStatus, RuleStatus, Status};
 use covey_filter::BUCKETS;
@@ -20,6 +20,7 @@ pub(in crate::cli) fn status(status: &Status, verbose: bool, paint: Paint) -> St
         rules::brief(status, paint),
     ];
     if verbose {
+        parts.push(network::network(status, paint));
         parts.push(data_path(status, paint));
         parts.push(frames_rejected(status, paint));
         parts.push(convergences(status, paint));

@@ -51,6 +51,81 @@ pub(super) fn rule(
     }
 }
 
+fn arrivals(from: &[u8], missing: &[u8]) -> Arrivals {
+    Arrivals {
+        from: from.to_vec(),
+        missing: missing.to_vec(),
+    }
+}
+
+/// A segment on which everything reaches everybody.
+fn network() -> NetworkStatus {
+    let others: [(u8, &[u8]); 3] = [(1, &[2, 3]), (2, &[1, 3]), (3, &[1, 2])];
+    NetworkStatus {
+        probe_interval_ms: 2000.0,
+        recent_ms: 55_000,
+        reach: others
+            .map(|(host, others)| ReachStatus {
+                host,
+                mtu: Some(1500),
+                broadcast: arrivals(others, &[]),
+                cluster_mac: arrivals(others, &[]),
+                own_mac: arrivals(others, &[]),
+            })
+            .to_vec(),
+        cluster_frames: Count {
+            total: 1_234_656,
+            recent: 4711,
+        },
+        neighbours: vec![NeighbourStatus {
+            address: [10, 77, 0, 200].into(),
+            mac: "02:00:00:00:00:c8".to_owned(),
+        }],
+        heartbeats: [2, 3]
+            .map(|host| HeartbeatCounts {
+                host,
+                received: 55,
+                lost: 0,
+            })
+            .to_vec(),
+        ..NetworkStatus::default()
+    }
+}
+
+/// Host 1 of three, on a segment that has everything wrong with it.
+pub(super) fn on_a_bad_segment() -> Status {
+    let mut status = converged();
+    let network = &mut status.network;
+    for (row, (from, missing)) in
+        network
+            .reach
+            .iter_mut()
+            .zip([(&[][..], &[2, 3][..]), (&[1, 3], &[]), (&[], &[1])])
+    {
+        row.cluster_mac = arrivals(from, missing);
+    }
+    network.reach[0].mtu = Some(9000);
+    network.reach[1].mtu = None;
+    network.reach[2].broadcast = arrivals(&[2], &[1]);
+    network.cluster_mac_learned_at = Some(2);
+    let count = |total, recent| Count { total, recent };
+    network.leaks_seen = count(17, 3);
+    network.leaks_stopped = count(2, 1);
+    network.frames_for_others = count(99_999, 12_345);
+    network.neighbours.clear();
+    network.heartbeats[1].lost = 7;
+    network.claimants = [("02:09:09:09:09:09", None), ("02:00:00:00:00:03", Some(3))]
+        .map(|(mac, host)| ClaimantStatus {
+            vip: [10, 77, 0, 100].into(),
+            mac: mac.to_owned(),
+            host,
+            times: 4,
+            last_ms: 1500,
+        })
+        .to_vec();
+    status
+}
+
 /// Host 1 of three that have converged.
 pub(in crate::cli) fn converged() -> Status {
     Status {
@@ -118,7 +193,7 @@ pub(in crate::cli) fn converged() -> Status {
             },
         },
         frames_rejected: BTreeMap::from([("bad_tag".to_owned(), 3)]),
-        network: NetworkStatus::default(),
+        network: network(),
         convergence: vec![
             ConvergenceRecord {
                 at_ms: 3_100,

@@ -48,10 +48,9 @@ pub(super) fn vip() -> IpAddr {
 /// Whether a frame is a probe, to whatever MAC.
 pub(super) fn is_probe(frame: &Ethernet<'_>) -> bool {
     let payload = match frame.ethertype {
-        ethernet::IPV4 | ethernet::IPV6 => probe::message(frame.payload),
-        _ => Ok(frame.payload),
+        ethernet::IPV4 | ethernet::IPV6 | ethernet::PROBE => probe::message(frame.payload).unwrap(),
+        _ => return false,
     };
-    let payload = payload.unwrap();
     let Some(primary) = payload.get(12..).and_then(|rest| rest.first_chunk()) else {
         return false;
     };

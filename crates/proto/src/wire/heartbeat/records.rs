@@ -34,8 +34,8 @@ pub(super) mod kind {
     pub(in super::super) const KEPT_OUT: u8 = 0xCB;
     pub(in super::super) const COMMIT: u8 = covey_filter::COMMIT_RECORD;
     pub(in super::super) const INQUIRY: u8 = 0xCD;
+    pub(in super::super) const FINDINGS: u8 = 0xCE;
     pub(in super::super) const SIGNATURE: u8 = 0xCF;
-    pub(in super::super) const FINDINGS: u8 = 0xD1;
 }
 
 impl Heartbeat {
