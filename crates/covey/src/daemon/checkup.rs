@@ -122,14 +122,14 @@ impl Checkup {
     }
 
     fn note(&mut self, tally: Tally) {
-        let oldest = self.tallies.front();
-        self.recent = oldest.map_or_else(Recent::default, |oldest| tally.since(oldest));
         let from = tally.at_ms().saturating_sub(WINDOW.as_millis() as u64);
-        self.tallies.push_back(tally);
         // One from before the window stays: it is what the window is compared with.
         while self.tallies.get(1).is_some_and(|next| next.at_ms() <= from) {
             self.tallies.pop_front();
         }
+        let oldest = self.tallies.front();
+        self.recent = oldest.map_or_else(Recent::default, |oldest| tally.since(oldest));
+        self.tallies.push_back(tally);
     }
 }
 

@@ -22,13 +22,14 @@ mod teaming;
 mod tests;
 
 pub use catalogue::{BEGINS, ENDS, Entry, Kind, Scope, Told};
-pub use evidence::{Daemon, Evidence, Patient};
+pub use evidence::{Daemon, Evidence, Patient, Service};
 pub use guide::guide;
-pub use machine::{Machine, Sources, gather};
+pub use machine::{Machine, Sources, WayOut, gather};
 
 use crate::status::{MemberStatus, Status};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -160,53 +161,92 @@ impl Diagnosis {
     /// Adds what the other hosts tell of themselves. What all see alike is said once.
     #[must_use]
     pub fn with_others(mut self, status: &Status) -> Self {
-        let others = status.hosts.iter();
-        for host in others.filter(|host| host.alive && host.id != status.host.id) {
+        let is_other = |host: &&MemberStatus| host.alive && host.id != status.host.id;
+        let mut told: BTreeMap<&str, Vec<&MemberStatus>> = BTreeMap::new();
+        for host in status.hosts.iter().filter(is_other) {
             self.hosts.push(host.id);
             for name in &host.findings {
-                self.add(host, name);
+                told.entry(name).or_default().push(host);
+            }
+        }
+        for (name, tellers) in told {
+            match Kind::named(name) {
+                Some(kind) if kind.entry().scope == Scope::Cluster => {
+                    self.add_common(kind, &tellers);
+                }
+                Some(kind) => {
+                    let findings = tellers.iter().map(|host| told_of(kind, host));
+                    self.findings.extend(findings);
+                }
+                None => {
+                    let findings = tellers.iter().map(|host| unknown(name, host));
+                    self.findings.extend(findings);
+                }
             }
         }
         self.sort();
         self
     }
 
-    fn add(&mut self, host: &MemberStatus, name: &str) {
-        let Some(kind) = Kind::named(name) else {
-            let what = format!(
-                "Host {} ({}) has found something that this version does not know: {name}.",
-                host.id, host.name
-            );
-            self.findings.push(Finding {
-                name: name.to_owned(),
-                severity: Severity::Warning,
-                host: Some(host.id),
-                about: None,
-                what,
-                evidence: Vec::new(),
-                cure: format!("Run covey doctor on host {}.", host.id),
-                articles: Vec::new(),
-            });
-            return;
+    /// Adds what these hosts say of the cluster.
+    fn add_common(&mut self, kind: Kind, tellers: &[&MemberStatus]) {
+        let known = self
+            .findings
+            .iter()
+            .position(|known| known.name == kind.name());
+        let (index, others) = match (known, tellers.split_first()) {
+            (Some(index), _) => (index, tellers),
+            (None, Some((first, others))) => {
+                self.findings.push(told_of(kind, first));
+                (self.findings.len() - 1, others)
+            }
+            (None, None) => return,
         };
-        let known = self.findings.iter_mut().find(|known| known.name == name);
-        match (kind.entry().scope, known) {
-            (Scope::Cluster, Some(known)) => {
-                known.evidence.push(format!("host {} says so too", host.id));
-            }
-            (Scope::Cluster, None) | (Scope::Host, _) => {
-                let what = format!(
-                    "Host {} ({}) says: {}.",
-                    host.id,
-                    host.name,
-                    kind.entry().title
-                );
-                let there = format!("run covey doctor on host {} for the figures", host.id);
-                let mut finding = Finding::new(kind, what).seen(there);
-                finding.host = Some(host.id);
-                self.findings.push(finding);
-            }
-        }
+        let ids: Vec<u8> = others.iter().map(|host| host.id).collect();
+        let says = match ids.as_slice() {
+            [] => return,
+            [_] => "says",
+            _ => "say",
+        };
+        let line = format!("{} {says} so too", hosts(&ids));
+        self.findings[index].evidence.push(line);
+    }
+}
+
+/// What another host tells of itself or of the cluster.
+fn told_of(kind: Kind, host: &MemberStatus) -> Finding {
+    let (id, name) = (host.id, &host.name);
+    let what = format!("Host {id} ({name}) says: {}.", kind.entry().title);
+    let there = format!("run covey doctor on host {id} for the figures");
+    let mut finding = Finding::new(kind, what).seen(there);
+    finding.host = Some(id);
+    finding
+}
+
+/// What another host has found by a later version than this.
+fn unknown(finding: &str, host: &MemberStatus) -> Finding {
+    let (id, name) = (host.id, &host.name);
+    Finding {
+        name: finding.to_owned(),
+        severity: Severity::Warning,
+        host: Some(id),
+        about: None,
+        what: format!(
+            "Host {id} ({name}) has found something that this version does not know: {finding}."
+        ),
+        evidence: Vec::new(),
+        cure: format!("Run covey doctor on host {id}."),
+        articles: Vec::new(),
+    }
+}
+
+/// `host 2`, `hosts 2 and 3`, `hosts 2, 3 and 4`.
+fn hosts(ids: &[u8]) -> String {
+    let names: Vec<String> = ids.iter().map(u8::to_string).collect();
+    match names.as_slice() {
+        [] => "no host".to_owned(),
+        [one] => format!("host {one}"),
+        [most @ .., last] => format!("hosts {} and {last}", most.join(", ")),
     }
 }
 

@@ -43,18 +43,29 @@ impl Features {
     /// # Errors
     /// If there is none, or its driver has no ethtool.
     pub fn of(interface: &str) -> io::Result<Self> {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        let names = names(&socket, interface)?;
-        let active = active(&socket, interface, names.len())?;
-        let is_on = |wanted: &str| {
-            let index = names.iter().position(|name| name == wanted);
-            index.is_some_and(|index| active[index / WORD] & 1 << (index % WORD) != 0)
-        };
+        let on = active_features(interface)?;
+        let is_on = |wanted: &str| on.iter().any(|name| name == wanted);
         Ok(Self {
             lro: is_on("rx-lro"),
             gro_hw: is_on("rx-gro-hw"),
         })
     }
+}
+
+/// The names of all features of an interface that are on, as the kernel calls them.
+///
+/// # Errors
+/// If there is no such interface, or its driver has no ethtool.
+pub fn active_features(interface: &str) -> io::Result<Vec<String>> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let names = names(&socket, interface)?;
+    let active = active(&socket, interface, names.len())?;
+    let is_on = |index: usize| active[index / WORD] & 1 << (index % WORD) != 0;
+    let on = names
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| is_on(*index));
+    Ok(on.map(|(_, name)| name).collect())
 }
 
 /// The names of all features, in the order of their bits.

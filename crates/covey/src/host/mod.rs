@@ -17,7 +17,7 @@ mod record;
 mod setup;
 mod sysctl;
 
-pub use features::Features;
+pub use features::{Features, active_features};
 pub use inspect::{Inspector, Nic, effective_sysctl};
 pub use interface::{Interface, interface_names, neighbours};
 pub use setup::{HostSetup, Plan, SetupError};

@@ -15,6 +15,7 @@
 //!   why        what `covey why` says is what happens; packets are counted by rule
 //!   ipv6       the same over IPv6; neighbour discovery, clusters without an IPv4 address
 //!   rare       path MTU discovery, fragments and echo requests, over both
+//!   doctor     what is wrong is named, by all hosts, and nothing else
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -27,6 +28,7 @@
 mod change;
 mod connections;
 mod crash;
+mod doctor;
 mod drain;
 mod echo;
 mod fencing;

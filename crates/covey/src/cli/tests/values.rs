@@ -1,6 +1,7 @@
 //! What the golden tests print: hosts in every state, and a machine with nothing but a configuration.
 
 use crate::config::{System, TextFile};
+use crate::doctor::{Finding, Severity};
 use crate::host::Interface;
 use crate::status::*;
 use covey_proto::ids::Mac;
@@ -284,6 +285,40 @@ pub(super) fn held_back() -> Status {
     status.rules[1].share = (2..=9).map(|id| (id, 512)).collect();
     status.rules.push(sticky);
     status.host.connections = Some(1);
+    status
+}
+
+/// Host 1 of three, with something wrong here and there.
+pub(super) fn ailing() -> Status {
+    let finding = |name: &str, severity, what: &str, evidence: &[&str]| {
+        Finding {
+        name: name.to_owned(),
+        severity,
+        host: Some(1),
+        about: None,
+        what: what.to_owned(),
+        evidence: evidence.iter().copied().map(str::to_owned).collect(),
+        cure: "Find out what it is that does this on this machine, and have it stop doing so, or tell it to leave lo alone."
+            .to_owned(),
+        articles: vec!["Q192466".to_owned(), "Q232000".to_owned()],
+    }
+    };
+    let mut status = converged();
+    status.findings = vec![
+        finding(
+            "vip-missing",
+            Severity::Error,
+            "The virtual IP 10.77.0.100 is not an address of lo, so this host drops what it should answer.",
+            &["no interface has it", "lo has 127.0.0.1"],
+        ),
+        finding(
+            "generic-xdp",
+            Severity::Info,
+            "The filter runs in generic XDP.",
+            &[],
+        ),
+    ];
+    status.hosts[1].findings = vec!["rp-filter".to_owned()];
     status
 }
 

@@ -8,7 +8,7 @@ mod host;
 mod nic;
 mod segment;
 
-use super::{Evidence, Finding};
+use super::{Evidence, Finding, hosts};
 
 /// What is wrong with what was looked at; `None` if it could not be looked at.
 type Looked = Option<Vec<Finding>>;
@@ -63,14 +63,4 @@ pub(super) const ALL: [Check; 40] = [
 /// The finding, if it is one.
 fn found(finding: Option<Finding>) -> Looked {
     Some(finding.into_iter().collect())
-}
-
-/// `host 2`, `hosts 2 and 3`, `hosts 2, 3 and 4`.
-fn hosts(ids: &[u8]) -> String {
-    let names: Vec<String> = ids.iter().map(u8::to_string).collect();
-    match names.as_slice() {
-        [] => "no host".to_owned(),
-        [one] => format!("host {one}"),
-        [most @ .., last] => format!("hosts {} and {last}", most.join(", ")),
-    }
 }

@@ -166,12 +166,15 @@ pub(super) fn flooding(evidence: &Evidence) -> Looked {
 }
 
 fn told(row: &ReachStatus) -> String {
-    let from = hosts(&row.cluster_mac.from);
-    let missing = hosts(&row.cluster_mac.missing);
-    format!(
-        "host {}: probes to the cluster MAC arrive from {from}, and are missing from {missing}",
-        row.host
-    )
+    let arrive = format!(
+        "host {}: probes to the cluster MAC arrive from {}",
+        row.host,
+        hosts(&row.cluster_mac.from)
+    );
+    match row.cluster_mac.missing.as_slice() {
+        [] => arrive,
+        missing => format!("{arrive}, and not from {}", hosts(missing)),
+    }
 }
 
 /// In unicast mode: probes to this host's own MAC arrive, and those to the cluster MAC do not.

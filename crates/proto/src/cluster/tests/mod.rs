@@ -4,6 +4,7 @@ mod agreement;
 mod differences;
 mod faults;
 mod generations;
+mod health;
 mod lingering;
 mod operate;
 mod orphans;
