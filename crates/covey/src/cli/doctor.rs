@@ -109,8 +109,10 @@ fn look(
         Daemon::NotRunning(_) | Daemon::Hangs(_) => None,
     };
     let told = status.map(|status| PathBuf::from(&status.host.config));
-    let path = config.map(Path::to_owned).or(told);
-    let path = path.unwrap_or_else(|| PathBuf::from(CONFIG));
+    let named = config.map(Path::to_owned).or(told);
+    // A daemon that hangs cannot say by which file it runs.
+    let unknown = named.is_none() && matches!(daemon, Daemon::Hangs(_));
+    let path = named.unwrap_or_else(|| PathBuf::from(CONFIG));
     let read = Config::load(&path, &Machine);
     let patient = match (status, &read) {
         (Some(status), _) => Some(Patient::of_status(status)),

@@ -164,14 +164,10 @@ impl Daemon {
     /// Tells what is new, people by events and the other hosts by numbers.
     pub(super) fn note_checked_up(&mut self, result: CheckedUp) {
         self.checkup.note(result.tally);
-        let news = self.checkup.watched.update(result.findings);
-        if news.is_empty() {
-            return;
-        }
-        for news in news {
+        for news in self.checkup.watched.update(result.findings) {
             self.tell(&news);
         }
-        let numbers: Vec<u8> = self.checkup.watched.numbers();
+        let numbers = self.checkup.watched.numbers();
         self.input(Input::Findings(&numbers));
     }
 
@@ -234,10 +230,16 @@ impl Watched {
         there.map(|case| &case.finding)
     }
 
-    /// For the other hosts: the numbers of the kinds, the worst first.
+    /// For the other hosts: the numbers of the kinds, the worst first. What the last check-up has not found is not among
+    /// them: they may ask at any moment, and should hear how it is now.
     fn numbers(&self) -> Vec<u8> {
         let mut numbers = Vec::new();
-        for kind in self.sure().filter_map(Finding::kind).map(Kind::number) {
+        let found = self
+            .0
+            .iter()
+            .filter(|case| case.is_there && case.doubts == 0);
+        let kinds = found.filter_map(|case| case.finding.kind());
+        for kind in kinds.map(Kind::number) {
             if !numbers.contains(&kind) && numbers.len() < MAX_FINDINGS {
                 numbers.push(kind);
             }
@@ -315,6 +317,9 @@ mod tests {
         assert_eq!(there(&["alone"], 9), "-rp-filter 7");
         assert_eq!(there(&["alone"], 10), "");
         assert_eq!(watched.numbers(), [Kind::Alone.number()]);
+        watched.update(Vec::new());
+        assert_eq!(watched.numbers(), [0; 0]);
+        assert_eq!(watched.sure().count(), 1);
     }
 
     #[test]

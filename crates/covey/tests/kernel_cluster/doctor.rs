@@ -114,7 +114,9 @@ fn a_crash_elsewhere_is_the_only_thing_that_is_named() {
     }
     lab.fault(&["heal"]);
     lab.await_agreement(&[1, 2, 3]);
-    assert_well(&lab, &[1, 2, 3]);
+    // What the others tell is as old as their last check-up.
+    let well = |host: &u8| named(&lab, *host).is_empty();
+    lab.until("got well", || [1, 2, 3].iter().all(well));
 }
 
 #[test]
@@ -208,7 +210,9 @@ fn hosts_whose_rules_differ_are_named_by_all() {
     .unwrap();
     lab.signal(3, "TERM");
     lab.await_end(3);
-    lab.fault(&["heal"]);
+    // It starts the daemon, and says that not all hosts converge: one of them is to be kept out.
+    let healed = lab.command(&["fault", "heal"]).output().unwrap();
+    assert!(!healed.status.success());
     lab.await_agreement(&[1, 2]);
     await_named(&lab, 1, "rules-differ", 1);
     await_named(&lab, 3, "rules-differ", 3);
