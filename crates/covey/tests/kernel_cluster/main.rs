@@ -15,6 +15,7 @@
 //!   why        what `covey why` says is what happens; packets are counted by rule
 //!   ipv6       the same over IPv6; neighbour discovery, clusters without an IPv4 address
 //!   rare       path MTU discovery, fragments and echo requests, over both
+//!   network    what the hosts find out about the switch and who else is on it
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -36,8 +37,11 @@ mod heartbeat;
 mod ipv6;
 mod lab;
 mod netns;
+mod network;
 mod operate;
 mod rare;
+#[path = "../segment/mod.rs"]
+mod segment;
 mod sharing;
 mod sticky;
 mod upgrade;
