@@ -7,6 +7,7 @@ use crate::segment::packet_socket;
 use crate::web::{self, FIRST_PORT};
 use crate::{netns, wire};
 use covey::status::{Arrivals, Status};
+use std::io;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
@@ -20,11 +21,9 @@ const CLUSTER: &str = "02:bf:0a:4d:00:64";
 const GROUP: [u8; 6] = [0x03, 0, 0, 0, 0, 1];
 const LLC: u16 = 3;
 
-/// Sends a frame from `h1`, `client` or `switch`'s NIC as it is.
-fn send(lab: &Lab, place: &str, frame: Vec<u8>) {
-    netns::inside(&lab.namespace(place), move || {
-        packet_socket().send(&frame).unwrap();
-    });
+/// Sends a frame from the NIC of `h1` or the client as it is.
+fn send(lab: &Lab, place: &str, frame: Vec<u8>) -> io::Result<usize> {
+    netns::inside(&lab.namespace(place), move || packet_socket().send(&frame))
 }
 
 fn heard(from: &[u8]) -> Arrivals {
@@ -63,8 +62,8 @@ fn a_cluster_mac_that_the_switch_has_learned_shows_with_its_port_on_every_host()
         lab.await_status(host, is_sound);
     }
     let fdb = |verb| {
-        let command = ["bridge", "fdb", verb, CLUSTER, "dev", "port-h2", "master"];
-        lab.exec("switch", &command);
+        let entry = [CLUSTER, "dev", "port-h2", "master", "static"];
+        lab.exec("switch", &[&["bridge", "fdb", verb], &entry[..]].concat());
     };
     fdb("add");
     let begun = Instant::now();
@@ -87,14 +86,14 @@ fn leaks_are_seen_where_they_arrive_and_counted_where_they_are_stopped() {
     let lab = Lab::up("leaks", 3, TIMING);
     let leak = || ethernet(GROUP, CLUSTER_MAC, LLC, &[0xAA, 0xAA, 3]);
     // A host's own is stopped by its guard, and nobody sees it.
-    send(&lab, "h1", leak());
+    send(&lab, "h1", leak()).expect_err("the guard drops it");
     lab.await_status(1, |status| status.network.leaks_stopped.total == 1);
     for host in lab.hosts() {
         assert_eq!(lab.status(host).network.leaks_seen.total, 0, "host {host}");
     }
     // From below a guard, or from a machine without one, all see it; and the switch has learned the cluster MAC where
     // it came from, so that probes reach nobody.
-    send(&lab, "client", leak());
+    send(&lab, "client", leak()).unwrap();
     for host in lab.hosts() {
         lab.await_status(host, |status| {
             let leaks = status.network.leaks_seen;
@@ -123,7 +122,7 @@ fn whoever_has_the_virtual_ip_besides_the_cluster_is_named() {
     // It announces itself.
     let announcement = arp(1, (wire::nic(200).0, VIP), ([0; 6], VIP));
     let announcement = ethernet(BROADCAST, wire::nic(200).0, 0x0806, &announcement);
-    send(&lab, "client", announcement);
+    send(&lab, "client", announcement).unwrap();
     for host in lab.hosts() {
         lab.await_status(host, |status| told(status, 1));
     }
@@ -137,11 +136,8 @@ fn whoever_has_the_virtual_ip_besides_the_cluster_is_named() {
     lab.await_status(2, |status| told(status, 1));
     // An address of its own is its own business.
     let own = arp(1, (wire::nic(200).0, client), ([0; 6], client));
-    send(
-        &lab,
-        "client",
-        ethernet(BROADCAST, wire::nic(200).0, 0x0806, &own),
-    );
+    let own = ethernet(BROADCAST, wire::nic(200).0, 0x0806, &own);
+    send(&lab, "client", own).unwrap();
     lab.await_heartbeats(2, 5);
     assert_eq!(lab.status(1).network.claimants.len(), 1);
 }
