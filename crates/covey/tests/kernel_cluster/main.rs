@@ -4,6 +4,7 @@
 //! (`--nocapture`).
 //!
 //! ```text
+//!   articles   what single articles of the knowledge base tell: outgoing connections, several virtual IPs, other NICs
 //!   sharing    one owner for every connection; two hosts; nothing is left after `down`
 //!   crash      a crash costs the dead host's share alone, for the detection time; a minimum of buckets moves
 //!   fencing    a stalled or dead daemon's host is silent before the others take over
@@ -25,6 +26,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod articles;
 mod change;
 mod connections;
 mod crash;
