@@ -8,7 +8,7 @@ use super::args::Format;
 use super::output::{print, print_json, wants_colours};
 use super::render::{self, Paint};
 use super::run::connect;
-use crate::config::{Config, ConfigError, Machine};
+use crate::config::{Config, Machine};
 use crate::control::client::ClientError;
 use crate::doctor::{Daemon, Diagnosis, Evidence, Patient, Sources, examine, gather};
 use crate::status::Status;
@@ -122,10 +122,11 @@ fn look(
     let machine = patient.map(|patient| gather(&patient, sources));
     let machine = machine.transpose();
     Ok(Evidence {
-        configuration: Some(
-            read.map(drop)
-                .map_err(|error: ConfigError| error.to_string()),
-        ),
+        configuration: match read {
+            Err(_) if unknown => None,
+            Err(error) => Some(Err(error.to_string())),
+            Ok(_) => Some(Ok(())),
+        },
         machine: machine.context("this machine's network cannot be looked at")?,
         daemon,
     })

@@ -8,7 +8,9 @@ use covey_proto::ids::Mac;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -129,7 +131,7 @@ impl Netlink {
         }
     }
 
-    /// `ip address add ADDRESS/32 dev LINK`, or `ip address add ADDRESS/128 dev LINK nodad noprefixroute preferred_lft 0`:
+    /// `ip address add ADDRESS/32 dev LINK scope host`, or `ip address add ADDRESS/128 dev LINK nodad noprefixroute preferred_lft 0`:
     /// several hosts have it on purpose, and none may choose it as a source.
     pub(super) fn add_address(&self, index: u32, address: IpAddr) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
@@ -268,6 +270,7 @@ fn address_message(index: u32, address: IpAddr) -> AddressMessage {
         IpAddr::V4(_) => {
             message.header.family = AddressFamily::Inet;
             message.header.prefix_len = 32;
+            message.header.scope = AddressScope::Host;
         }
         IpAddr::V6(_) => {
             message.header.family = AddressFamily::Inet6;
