@@ -105,6 +105,14 @@ fn while_one_host_stays_behind_all_stay_in_the_mode_that_they_have() {
     segment.run(TIMING.budget() * 10);
     assert!(segment.is_converged(&[1, 2, 3]), "{}", segment.account());
     assert_eq!(mode_of(&segment, 1), ClusterMode::Unicast);
+    // Nor is one that leaves told of as one that is set up wrongly.
+    segment.command_to(3, Command::Stop);
+    segment.run_until_converged(&[1, 2]);
+    segment.run(TIMING.budget());
+    assert_eq!(segment.count(0, |event| event.id() == 1015), 0);
+    segment.command_to(3, reload(in_mode(ClusterMode::Unicast)));
+    segment.command_to(3, Command::Start);
+    segment.run_until_converged(&[1, 2, 3]);
     // A host that is new has only what its configuration says.
     segment.crash(1);
     segment.run_until_converged(&[2, 3]);
@@ -116,7 +124,9 @@ fn while_one_host_stays_behind_all_stay_in_the_mode_that_they_have() {
     assert_eq!(waiting.as_deref(), Some("this host is set to another mode"));
     assert_eq!(segment.count(1, |event| event.id() == 1015), 1);
     // Until the others follow.
-    segment.command_to(2, reload(in_mode(ClusterMode::Igmp)));
+    for host in [2, 3] {
+        segment.command_to(host, reload(in_mode(ClusterMode::Igmp)));
+    }
     segment.run_until_converged(&[1, 2, 3]);
     assert_eq!(mode_of(&segment, 1), ClusterMode::Igmp);
 }
