@@ -148,7 +148,9 @@ impl Switch {
             "link set port-spare addrgenmode none".to_owned(),
             "link set port-spare master br0 up".to_owned(),
         ]);
-        let spare = ["addrgenmode none", "up"].map(|what| format!("link set {SPARE} {what}"));
+        // It must not answer for the address of the first: who asks would send there what is for the other.
+        let spare =
+            ["addrgenmode none", "arp off up"].map(|what| format!("link set {SPARE} {what}"));
         vec![
             Batch {
                 namespace: Some(namespace),
@@ -417,7 +419,34 @@ mod tests {
     #[test]
     fn a_switch_asks_at_the_times_it_is_given() {
         assert_eq!(text(Switch::Bridge), "");
-        insta::assert_snapshot!(text(Switch::Snooping), @"");
-        insta::assert_snapshot!(text(Switch::MacGroups), @"");
+        insta::assert_snapshot!(text(Switch::Snooping), @"
+        ip -n covey-switch address add fe80::fe/64 dev br0 nodad
+        ip -n covey-switch link set br0 type bridge mcast_snooping 1 mcast_igmp_version 3 mcast_mld_version 2 mcast_query_interval 400 mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_membership_interval 900 mcast_last_member_interval 100
+        ip -n covey-switch link set br0 type bridge mcast_querier 1
+        ip -n covey-switch link add port-spare type veth peer name eth1 netns covey-client
+        ip -n covey-switch link set port-spare addrgenmode none
+        ip -n covey-switch link set port-spare master br0 up
+        ip -n covey-client link set eth1 addrgenmode none
+        ip -n covey-client link set eth1 arp off up
+        ");
+        insta::assert_snapshot!(text(Switch::MacGroups), @"
+        ip -n covey-switch link add querier type bridge stp_state 0 forward_delay 0 mcast_query_use_ifaddr 1
+        ip -n covey-switch link set querier addrgenmode none
+        ip -n covey-switch link add port-querier type veth peer name to-switch
+        ip -n covey-switch link set port-querier addrgenmode none
+        ip -n covey-switch link set to-switch addrgenmode none
+        ip -n covey-switch link set port-querier master br0 up
+        ip -n covey-switch link set to-switch master querier up
+        ip -n covey-switch address add 10.77.0.254/24 dev querier
+        ip -n covey-switch address add fe80::fe/64 dev querier nodad
+        ip -n covey-switch link set querier type bridge mcast_snooping 1 mcast_igmp_version 3 mcast_mld_version 2 mcast_query_interval 400 mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_membership_interval 900 mcast_last_member_interval 100
+        ip -n covey-switch link set querier type bridge mcast_querier 1
+        ip -n covey-switch link set querier up
+        ip -n covey-switch link add port-spare type veth peer name eth1 netns covey-client
+        ip -n covey-switch link set port-spare addrgenmode none
+        ip -n covey-switch link set port-spare master br0 up
+        ip -n covey-client link set eth1 addrgenmode none
+        ip -n covey-client link set eth1 arp off up
+        ");
     }
 }
