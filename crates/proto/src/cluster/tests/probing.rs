@@ -128,11 +128,11 @@ fn two_lost_probes_in_a_row_are_no_finding_and_three_are() {
         segment.run(INTERVAL * 2);
         let mut lost = 0;
         segment.loss = Box::new(move |_, to, frame| {
-            let lose = is_to_cluster(frame) && to == id(2) && {
+            let concerned = is_to_cluster(frame) && to == id(2);
+            if concerned {
                 lost = (lost + 1) % (in_a_row + 1);
-                lost != 0
-            };
-            lose
+            }
+            concerned && lost != 0
         });
         let mut ever = false;
         for _ in 0..200 {
