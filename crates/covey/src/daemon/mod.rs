@@ -22,7 +22,7 @@ mod operate;
 mod packet;
 mod report;
 mod services;
-mod sys;
+pub(crate) mod sys;
 mod unclaimed;
 mod upgrade;
 
