@@ -25,6 +25,7 @@ fn main() {
                 ("COVEY_EBPF", "covey-ebpf"),
                 ("COVEY_BENCH", "bench"),
                 ("COVEY_LAB", "lab"),
+                ("COVEY_SNOOPING", "snooping"),
             ] {
                 println!(
                     "cargo::rustc-env={variable}={}",

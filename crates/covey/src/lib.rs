@@ -13,6 +13,7 @@ pub mod datapath;
 pub mod duration;
 pub mod host;
 pub mod lab;
+pub mod multicast;
 pub mod sockets;
 pub mod status;
 pub mod why;

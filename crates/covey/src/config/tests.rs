@@ -344,7 +344,7 @@ fn every_key_has_its_meaning() {
     assert_eq!(core.host.get(), 64);
     assert_eq!(core.name, "h64");
     assert_eq!(core.dip, Ipv4Addr::new(10, 77, 0, 2));
-    assert_eq!(core.cluster_mac.to_string(), "02:bf:0a:4d:00:64");
+    assert_eq!(core.rules.delivery().mac().to_string(), "02:bf:0a:4d:00:64");
     assert_eq!(core.timing.period, Duration::from_millis(200));
     assert_eq!(core.timing.tolerance, 8);
     assert_eq!(core.quorum, Quorum::Majority(5));

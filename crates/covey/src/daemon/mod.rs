@@ -14,6 +14,8 @@
 //! Specification: docs/design.md, "Layout" and "Membership".
 
 mod census;
+mod delivery;
+mod groups;
 mod journal;
 mod keep;
 mod link_watch;
@@ -31,12 +33,14 @@ use crate::control::Request;
 use crate::control::server::{Call, Server};
 use crate::datapath::{Counters, DataPath};
 use crate::host::{HostSetup, Interface};
+use crate::multicast::Multicast;
 use crate::sockets::Idle;
 use anyhow::{Context, anyhow, bail};
 use census::{Census, Finding};
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
+use covey_proto::delivery::Delivery;
 use covey_proto::event::{Event, Severity};
 use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
@@ -50,6 +54,7 @@ use packet::Segment;
 use services::{UNSERVED, Unserved};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+pub(crate) use sys::now;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use unclaimed::{DISOWNED, Unclaimed};
@@ -131,6 +136,8 @@ struct Daemon {
     config_path: PathBuf,
     config: Config,
     mac: Mac,
+    /// The number of its interface.
+    interface: u32,
     identity: Identity,
     started_at: Time,
     cluster: Cluster,
@@ -140,9 +147,13 @@ struct Daemon {
     in_force: Option<Image>,
     staged: Option<Image>,
     setup: HostSetup,
+    /// How frames reach the host, as the machine is set up for it.
+    delivery: Delivery,
     journal: Journal,
     census: Census,
     unclaimed: Unclaimed,
+    /// The host's part in IP multicast groups, from the first time that it has one.
+    multicast: Option<Multicast>,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
     /// The rules under which the data path counts packets, and what it had counted before them.
@@ -203,6 +214,7 @@ impl Daemon {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
                     self.input(Input::Unclaimed(&unclaimed));
                 }
+                told = groups::told(self.multicast.as_mut()) => self.note_groups(told),
                 Some(said) = self.upgrade.prepared() => self.note_prepared(said),
                 written = self.keeper.written() => self.note_kept(written),
                 () = wake => {
@@ -321,6 +333,7 @@ impl Daemon {
                     self.data_path.commit();
                     self.in_force = self.staged.take();
                     self.count_from_here();
+                    self.follow_delivery();
                 }
                 Output::Amend(image) => {
                     self.data_path.amend(&image);
@@ -385,6 +398,7 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        self.renew_groups(interface.up);
         if interface.up {
             self.setup.renew();
         }

@@ -20,7 +20,7 @@ pub(super) enum Change {
     Address(IpAddr),
     /// This MAC was added to those that the NIC takes frames for.
     Mac([u8; 6]),
-    /// `net.ipv4.conf.INTERFACE.NAME` was set.
+    /// `net.ipv4.conf.INTERFACE.NAME` was set, or of IPv6 if the name begins so (`ipv6/`).
     Sysctl {
         name: String,
         original: String,

@@ -1,10 +1,11 @@
 //! The command line of `covey lab`. docs/design.md, "Command line".
 
 use super::faults::{FaultCommand, Harm};
+use super::snooping::{Asking, Switch};
 use super::topology::{LabName, Place, host_name};
 use crate::duration;
 use clap::{Args, Subcommand, ValueEnum};
-use covey_proto::config::Timing;
+use covey_proto::config::{ClusterMode, Timing};
 use covey_proto::ids::HostId;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -49,6 +50,19 @@ pub(super) enum LabCommand {
     /// Harm that goes on until `fault heal`
     #[command(hide = true, subcommand)]
     Harm(Harm),
+    /// Let the switch forget which groups have members behind a host's port
+    #[command(hide = true)]
+    Forget {
+        /// The host's number
+        #[arg(value_name = "N", value_parser = parse_host)]
+        host: HostId,
+        /// Heed no reports from there any more
+        #[arg(long, conflicts_with = "heed")]
+        ignore: bool,
+        /// Forget nothing; heed reports again
+        #[arg(long)]
+        heed: bool,
+    },
     /// The server inside each host
     #[command(hide = true)]
     Serve {
@@ -68,6 +82,18 @@ pub(super) struct UpArgs {
     /// How frames reach the hosts
     #[arg(long, value_enum, default_value_t = Mode::Unicast)]
     pub(super) mode: Mode,
+    /// What the hosts are plugged into
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = Switch::Bridge)]
+    pub(super) switch: Switch,
+    /// Let the hosts announce themselves as multicast routers to the switch
+    #[arg(long)]
+    pub(super) announce_mrouter: bool,
+    /// Time between two queries of a switch that snoops, from 1s; all other times of membership follow from it
+    #[arg(long, hide = true, value_name = "TIME", value_parser = query_interval)]
+    query_interval: Option<Duration>,
+    /// Version of IGMP in which it asks
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=3))]
+    igmp_version: Option<u8>,
     /// Time between two heartbeats, 10ms to 10s
     #[arg(long, value_name = "TIME", default_value = "1s")]
     period: Period,
@@ -97,6 +123,9 @@ pub(super) struct DemoArgs {
     /// Send every other request and datagram over IPv6
     #[arg(long)]
     pub(super) ipv6: bool,
+    /// How frames reach the hosts
+    #[arg(long, value_enum, default_value_t = Mode::Unicast)]
+    pub(super) mode: Mode,
     /// Print nothing but the summary, as JSON, on standard output
     #[arg(long)]
     pub(super) json: bool,
@@ -109,6 +138,14 @@ pub(super) struct DemoArgs {
 }
 
 impl UpArgs {
+    pub(super) fn asking(&self) -> Asking {
+        let usual = Asking::default();
+        Asking {
+            interval: self.query_interval.unwrap_or(usual.interval),
+            version: self.igmp_version.unwrap_or(usual.version),
+        }
+    }
+
     pub(super) fn timing(&self) -> Timing {
         Timing {
             period: self.period.0,
@@ -180,10 +217,35 @@ pub(super) enum Xdp {
     Generic,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {
-    /// A unicast cluster MAC that the switch floods
+    /// A unicast cluster MAC that no switch learns, so it floods its frames
     Unicast,
+    /// A multicast cluster MAC
+    Multicast,
+    /// The cluster MAC of an IP multicast group
+    Igmp,
+}
+
+impl From<Mode> for ClusterMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Unicast => Self::Unicast,
+            Mode::Multicast => Self::Multicast,
+            Mode::Igmp => Self::Igmp,
+        }
+    }
+}
+
+fn query_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text)?;
+    if interval < Asking::SHORTEST {
+        let shortest = duration::format(Asking::SHORTEST);
+        return Err(format!(
+            "the kernel does not ask more often than every {shortest}"
+        ));
+    }
+    Ok(interval)
 }
 
 /// A host's number, with or without the `h` of its name.
@@ -246,7 +308,10 @@ mod tests {
             "up --period 11s",
             "up --tolerance 2",
             "up --tolerance 101",
-            "up --mode igmp",
+            "up --switch hub",
+            "up --query-interval 500ms",
+            "up --igmp-version 1",
+            "up --mode anycast",
             "--name ../x up",
             "exec h1",
             "exec h65 -- true",

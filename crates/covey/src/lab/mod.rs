@@ -5,16 +5,18 @@
 //!
 //! ```text
 //!   args       what can be typed              topology   names, addresses, `ip` commands
-//!   lifecycle  up and down                    switch     the switch as the kernel has it
+//!   lifecycle  up and down                    bridge     the switch as the kernel has it
 //!   faults     what can happen, and heal      netns      entering namespaces, who lives in them
 //!   report     status                         process    PIDs that cannot be mistaken
 //!   exec       a command inside               host       configuration, daemon, server of one host
 //!   serve      the balanced service           state      what is remembered between commands
 //!   demo       all of it as a show            generator  steady client traffic
-//!   packet     frames made by hand            convergence, interrupt
+//!   packet     frames made by hand            snooping   kinds of switch
+//!   convergence, interrupt
 //! ```
 
 mod args;
+mod bridge;
 mod convergence;
 mod demo;
 mod exec;
@@ -30,14 +32,14 @@ mod packet;
 mod process;
 mod report;
 mod serve;
+mod snooping;
 mod state;
-mod switch;
 mod topology;
 
 pub use args::LabArgs;
 
 use anyhow::{Context, Result, bail};
-use args::{LabCommand, Mode, UpArgs};
+use args::{LabCommand, UpArgs};
 use faults::{FaultCommand, Harm, Kind, Victim};
 use interrupt::Interrupt;
 use lifecycle::Spec;
@@ -69,6 +71,15 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
         }
         LabCommand::Demo(args) => return demo::demo(name, &args),
         LabCommand::Harm(harm) => faults::harm(&Lab::load(name)?, harm)?,
+        LabCommand::Forget { host, ignore, heed } => {
+            let switch = Lab::load(name.clone())?.switch;
+            if ignore || heed {
+                switch.heed(&name, host, heed)?;
+            }
+            if !heed {
+                switch.forget(&name, host)?;
+            }
+        }
         LabCommand::Serve { host, vips } => serve::serve(&host, &vips)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -85,15 +96,18 @@ fn require_root() -> Result<()> {
 }
 
 fn up(name: LabName, args: &UpArgs) -> Result<()> {
-    let Mode::Unicast = args.mode;
     let spec = Spec {
         name,
         program: own_program()?,
         hosts: args.hosts,
         timing: args.timing(),
         ipv6: args.ipv6,
+        mode: args.mode.into(),
         xdp: args.xdp,
         daemons: !args.no_daemons,
+        switch: args.switch,
+        asking: args.asking(),
+        announce_mrouter: args.announce_mrouter,
     };
     let tell = if args.json { say_aside } else { say };
     let lab = lifecycle::up(&spec, &Interrupt::install()?, &tell)?;
@@ -182,8 +196,8 @@ fn do_fault(lab: &mut Lab, fault: &FaultCommand) -> Result<()> {
             "the switch is a hub".to_owned()
         }
         FaultCommand::AgedOut(Victim { host }) => {
-            let forgotten = lab.age_out(host)?;
-            format!("the switch has forgotten {forgotten} multicast memberships of host {host}")
+            lab.age_out(host)?;
+            format!("the switch has forgotten which groups host {host} is a member of")
         }
         FaultCommand::Flood { udp, rate, time } => {
             let kind = if udp { Kind::Udp } else { Kind::Syn };

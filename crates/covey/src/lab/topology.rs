@@ -247,7 +247,7 @@ pub(super) fn plan(lab: &LabName, hosts: &[HostId], ipv6: bool) -> Vec<Batch> {
             namespace: Some(switch.clone()),
             commands: vec![
                 "link set lo up".to_owned(),
-                "link add br0 type bridge stp_state 0 forward_delay 0".to_owned(),
+                "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
                 "link set br0 addrgenmode none".to_owned(),
                 "link set br0 up".to_owned(),
             ],
@@ -323,7 +323,7 @@ mod tests {
         ip netns add covey-client
         ip netns add covey-h1
         ip -n covey-switch link set lo up
-        ip -n covey-switch link add br0 type bridge stp_state 0 forward_delay 0
+        ip -n covey-switch link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
         ip -n covey-switch link set br0 addrgenmode none
         ip -n covey-switch link set br0 up
         ip -n covey-client link set lo up

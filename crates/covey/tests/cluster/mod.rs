@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its share.
 
 use covey_filter::BUCKETS;
+use covey_proto::config::SourceMac;
 use covey_proto::datapath::{Identity, Image, Overlap};
 use covey_proto::ids::{HostId, HostSet, Mac};
 use covey_proto::placement::{Map, Placement};
@@ -73,8 +74,7 @@ fn identity(me: u8, mac: [u8; 6]) -> Identity {
     Identity {
         host: host(me),
         mac: Mac(mac),
-        cluster_mac: Mac(CLUSTER_MAC),
-        source_mac: Mac(mac),
+        source_mac: SourceMac::Host,
         filter_icmp: true,
         hash_key: [0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210],
     }

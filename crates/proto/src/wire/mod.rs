@@ -8,6 +8,7 @@ pub mod arp;
 pub mod auth;
 pub mod ethernet;
 pub mod heartbeat;
+pub mod neighbour;
 pub(crate) mod reader;
 
 /// Why a frame was not used. In the order in which the checks are made.

@@ -77,9 +77,12 @@ impl Harm {
                 let hold = lab.timing.budget() + 2 * lab.timing.period;
                 starve(daemon, hold, over).map(|()| 0)
             }
-            Self::Flood { kind, rate } => run_in(&lab.name.namespace(self.place()), || {
-                flood(kind, rate, lab.cluster_mac(), over)
-            }),
+            Self::Flood { kind, rate } => {
+                let mac = lab.cluster_mac()?;
+                run_in(&lab.name.namespace(self.place()), || {
+                    flood(kind, rate, mac, over)
+                })
+            }
         }
     }
 

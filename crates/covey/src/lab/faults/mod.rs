@@ -21,15 +21,16 @@ pub(super) use command::{FaultCommand, Pair, Percent, Victim};
 pub(super) use flood::{Kind, Rate};
 pub(super) use harm::{Harm, harm};
 
+use super::bridge::Bridge;
 use super::convergence::patience;
-use super::host::Host;
+use super::host::{Host, config_path};
 use super::interrupt::{Interrupt, TICK};
+use super::netns::run_in;
 use super::process::{Condition, Process, Signal, kill_all};
 use super::state::Lab;
-use super::switch::Switch;
-use super::topology::{self, Place, VIP};
+use super::topology::{self, Place};
+use crate::config::{Config, Machine};
 use anyhow::{Context, Result, bail, ensure};
-use covey_proto::config::{ClusterMode, cluster_mac};
 use covey_proto::ids::{HostId, HostSet, Mac};
 use ports::{DEAF, MUTE, NO_BROADCAST, Ports};
 use serde::{Serialize, Serializer};
@@ -117,7 +118,7 @@ impl Serialize for Widespread {
 
 /// What there is to know of the faults in force, looked at once.
 pub(super) struct Evidence {
-    switch: Switch,
+    bridge: Bridge,
     ports: Option<Ports>,
     learned: Vec<HostId>,
     harms: Vec<(Process, Harm)>,
@@ -129,12 +130,12 @@ impl Evidence {
     /// # Errors
     /// If the switch cannot be asked.
     pub(super) fn of(lab: &Lab) -> Result<Self> {
-        let switch = Switch::look(&lab.name)?;
+        let bridge = Bridge::look(&lab.name)?;
         Ok(Self {
-            ports: Ports::find(&lab.name, &switch)?,
-            learned: switch.learned(lab.cluster_mac())?,
+            ports: Ports::find(&lab.name, &bridge)?,
+            learned: bridge.learned(lab.cluster_mac()?)?,
             harms: Harm::in_force(&lab.name),
-            switch,
+            bridge,
         })
     }
 
@@ -144,7 +145,7 @@ impl Evidence {
     /// If the switch has no port for it.
     pub(super) fn faults(&self, host: &Host) -> Result<Vec<Fault>> {
         let place = Place::Host(host.id);
-        let link = self.switch.port(place)?;
+        let link = self.bridge.port(place)?;
         let mut faults = Vec::new();
         faults.extend((!link.is_up()).then_some(Fault::Cut));
         faults.extend(wiring::other_end(link, host.id).map(Fault::Crossover));
@@ -177,7 +178,7 @@ impl Evidence {
             let blocked = ports.read(Place::Client)?.has(NO_BROADCAST);
             faults.extend(blocked.then_some(Widespread::NoBroadcast));
         }
-        faults.extend(self.switch.is_hub().then_some(Widespread::Hub));
+        faults.extend(self.bridge.is_hub().then_some(Widespread::Hub));
         faults.extend(self.harms.iter().filter_map(|(_, harm)| match harm {
             Harm::Flood { kind, rate } => Some(Widespread::Flood(*kind, *rate)),
             Harm::Starve { .. } => None,
@@ -192,9 +193,16 @@ impl Evidence {
 }
 
 impl Lab {
-    /// The MAC that its hosts share.
-    pub(super) fn cluster_mac(&self) -> Mac {
-        cluster_mac(ClusterMode::Unicast, VIP.into())
+    /// The MAC that its hosts share, by the configuration of its first host.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub(super) fn cluster_mac(&self) -> Result<Mac> {
+        let first = self.hosts.first().context("this lab has no hosts yet")?;
+        let path = config_path(&self.name, first.id);
+        run_in(&self.name.namespace(Place::Host(first.id)), || {
+            Ok(Config::load(&path, &Machine)?.cluster_mac())
+        })
     }
 
     /// Kills a host's daemon. Its kernel side stays as it is.
@@ -313,7 +321,8 @@ impl Lab {
     /// # Errors
     /// As [`Self::mute`].
     pub(super) fn refuse(&self, id: HostId) -> Result<()> {
-        self.change_port(id, |port| port.refuse(self.cluster_mac()))
+        let mac = self.cluster_mac()?;
+        self.change_port(id, |port| port.refuse(mac))
     }
 
     /// Loses all frames between two hosts.
@@ -336,14 +345,14 @@ impl Lab {
     /// # Errors
     /// If the switch cannot be changed.
     pub(super) fn block_broadcast(&self) -> Result<()> {
-        let switch = Switch::look(&self.name)?;
-        Ports::attach(&self.name, &switch)?.change_all(|port| port.flags |= NO_BROADCAST)
+        let bridge = Bridge::look(&self.name)?;
+        Ports::attach(&self.name, &bridge)?.change_all(|port| port.flags |= NO_BROADCAST)
     }
 
     fn change_port(&self, id: HostId, change: impl FnOnce(&mut ports::Port)) -> Result<()> {
         self.host(id)?;
-        let switch = Switch::look(&self.name)?;
-        Ports::attach(&self.name, &switch)?.change(Place::Host(id), change)
+        let bridge = Bridge::look(&self.name)?;
+        Ports::attach(&self.name, &bridge)?.change(Place::Host(id), change)
     }
 
     /// Sends a frame with the cluster MAC as source from a host, from below the guard.
@@ -352,7 +361,12 @@ impl Lab {
     /// If there is no such host, the frame cannot be sent, or the switch does not learn from it.
     pub(super) fn leak(&self, id: HostId) -> Result<()> {
         self.host(id)?;
-        leak::leak(&self.name.namespace(Place::Host(id)), self.cluster_mac())
+        let mac = self.cluster_mac()?;
+        ensure!(
+            !mac.is_group(),
+            "{mac} is a multicast MAC, which no switch learns; this takes a lab in unicast mode"
+        );
+        leak::leak(&self.name.namespace(Place::Host(id)), mac)
     }
 
     /// Undoes the faults of one host; does not wait for the cluster.
@@ -397,13 +411,8 @@ impl Lab {
             .map(|(process, _)| process)
             .collect();
         kill_all(&harms)?;
-        let switch = Switch::look(&self.name)?;
-        Ports::detach(&self.name, &switch)?;
-        switch.unwire()?;
-        if switch.is_hub() {
-            switch.set_hub(false)?;
-        }
-        switch.forget(self.cluster_mac())?;
+        Ports::detach(&self.name, &Bridge::look(&self.name)?)?;
+        self.restore_switch()?;
         self.everyone().iter().try_for_each(|id| self.repair(id))
     }
 

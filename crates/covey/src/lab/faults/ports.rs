@@ -10,8 +10,8 @@
 #[cfg_attr(not(test), allow(dead_code))] // Half of it is for the program in the kernel.
 mod port;
 
+use crate::lab::bridge::{self, Bridge};
 use crate::lab::netns::run_in;
-use crate::lab::switch::{self, Switch};
 use crate::lab::topology::{LabName, Place};
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData, MapInfo};
@@ -44,9 +44,9 @@ impl Ports {
     ///
     /// # Errors
     /// If the kernel does not say.
-    pub(super) fn find(lab: &LabName, switch: &Switch) -> Result<Option<Self>> {
+    pub(super) fn find(lab: &LabName, bridge: &Bridge) -> Result<Option<Self>> {
         let Some(map) = run_in(&lab.namespace(Place::Switch), || {
-            let Some(program) = attached(&switch::port_name(Place::Client))? else {
+            let Some(program) = attached(&bridge::port_name(Place::Client))? else {
                 return Ok(None);
             };
             let ids = program.maps.first().context("its program has no table")?;
@@ -60,15 +60,15 @@ impl Ports {
         };
         let map = Map::from_map_data(map)
             .context("the table of the switch's ports is of no known kind")?;
-        Self::new(map, switch).map(Some)
+        Self::new(map, bridge).map(Some)
     }
 
     /// The table of a switch; its ports get one if they have none.
     ///
     /// # Errors
     /// If the kernel does not take the program.
-    pub(super) fn attach(lab: &LabName, switch: &Switch) -> Result<Self> {
-        if let Some(ports) = Self::find(lab, switch)? {
+    pub(super) fn attach(lab: &LabName, bridge: &Bridge) -> Result<Self> {
+        if let Some(ports) = Self::find(lab, bridge)? {
             return Ok(ports);
         }
         let mut object = EbpfLoader::new()
@@ -77,7 +77,7 @@ impl Ports {
         let map = object
             .take_map(TABLE)
             .context("the program for the switch's ports has no table")?;
-        let mut ports = Self::new(map, switch)?;
+        let mut ports = Self::new(map, bridge)?;
         for place in ports.indexes.clone().into_keys() {
             let host = match place {
                 Place::Host(id) => HostSet::only(id).bits(),
@@ -103,11 +103,11 @@ impl Ports {
         Ok(ports)
     }
 
-    fn new(map: Map, switch: &Switch) -> Result<Self> {
+    fn new(map: Map, bridge: &Bridge) -> Result<Self> {
         Ok(Self {
             table: HashMap::try_from(map)
                 .context("the table of the switch's ports has another shape")?,
-            indexes: switch
+            indexes: bridge
                 .ports()
                 .map(|(place, port)| (place, port.ifindex))
                 .collect(),
@@ -118,9 +118,9 @@ impl Ports {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn detach(lab: &LabName, switch: &Switch) -> Result<()> {
+    pub(super) fn detach(lab: &LabName, bridge: &Bridge) -> Result<()> {
         run_in(&lab.namespace(Place::Switch), || {
-            for (_, port) in switch.ports() {
+            for (_, port) in bridge.ports() {
                 if let Some(program) = attached(&port.ifname)? {
                     tcx(bpf_cmd::BPF_PROG_DETACH, &program.fd, port.ifindex)
                         .context("cannot take the program off the switch's ports")?;
@@ -172,7 +172,7 @@ impl Ports {
         self.indexes
             .get(&place)
             .copied()
-            .with_context(|| format!("the switch has no port {}", switch::port_name(place)))
+            .with_context(|| format!("the switch has no port {}", bridge::port_name(place)))
     }
 }
 

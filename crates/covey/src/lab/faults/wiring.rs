@@ -5,8 +5,9 @@
 //! other host's, which a bridge with two ports, that learns nothing, does without touching the NICs. docs/design.md, "The lab".
 
 use super::Pair;
+use crate::lab::bridge::{BRIDGE, Bridge, Link, port_name};
+use crate::lab::snooping::Switch;
 use crate::lab::state::Lab;
-use crate::lab::switch::{BRIDGE, Link, Switch, port_name};
 use crate::lab::topology::Place;
 use anyhow::{Result, ensure};
 use covey_proto::ids::HostId;
@@ -20,11 +21,11 @@ impl Lab {
     /// # Errors
     /// If there are no such hosts, one is wired to another already, or `ip` fails.
     pub(in crate::lab) fn wire(&self, pair: Pair) -> Result<()> {
-        let switch = Switch::look(&self.name)?;
+        let bridge = Bridge::look(&self.name)?;
         let Pair(first, second) = pair;
         for id in [first, second] {
             self.host(id)?;
-            let other = other_end(switch.port(Place::Host(id))?, id);
+            let other = other_end(bridge.port(Place::Host(id))?, id);
             ensure!(
                 other.is_none(),
                 "host {id} is on a crossover cable already; `covey lab fault heal` plugs it into the switch"
@@ -39,39 +40,55 @@ impl Lab {
             format!("link set {cable} up"),
         ];
         commands.extend([first, second].map(|id| replug(id, &cable)).concat());
-        switch.change(commands)
+        bridge.change(commands)
     }
 
     /// Puts a hub in the switch's place.
     ///
     /// # Errors
-    /// If `ip` fails.
+    /// If the switch forwards by MAC group, which the programs at its ports go on doing; or if `ip` fails.
     pub(in crate::lab) fn make_hub(&self) -> Result<()> {
-        Switch::look(&self.name)?.set_hub(true)
+        ensure!(
+            self.switch != Switch::MacGroups,
+            "a switch that forwards by MAC group cannot play the hub; build a lab with another one"
+        );
+        Bridge::look(&self.name)?.set_hub(true, false)
     }
 
-    /// Lets the switch forget the multicast memberships of a host; says how many it has forgotten.
+    /// Lets the switch forget the multicast memberships of a host, until it hears of them again.
     ///
     /// # Errors
-    /// If there is no such host, it is no member of anything, or `bridge` fails.
-    pub(in crate::lab) fn age_out(&self, id: HostId) -> Result<usize> {
+    /// If there is no such host, or the switch does not snoop.
+    pub(in crate::lab) fn age_out(&self, id: HostId) -> Result<()> {
         self.host(id)?;
-        let forgotten = Switch::look(&self.name)?.age_out(id)?;
-        ensure!(
-            forgotten > 0,
-            "the switch knows of no multicast membership of host {id}; it has some only in a lab with \
-             `--mode igmp`, once the host has reported"
-        );
-        Ok(forgotten)
+        self.switch.forget(&self.name, id)
+    }
+
+    /// Puts the switch in the hub's place, and plugs everybody into it.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub(super) fn restore_switch(&self) -> Result<()> {
+        let bridge = Bridge::look(&self.name)?;
+        bridge.unwire()?;
+        if bridge.is_hub() {
+            bridge.set_hub(false, self.switch == Switch::Snooping)?;
+        }
+        if self.switch == Switch::MacGroups {
+            for id in self.everyone().iter() {
+                self.switch.heed(&self.name, id, true)?;
+            }
+        }
+        bridge.forget(self.cluster_mac()?)
     }
 }
 
-impl Switch {
+impl Bridge {
     /// Plugs all hosts that are wired directly into the switch again.
     ///
     /// # Errors
     /// If `ip` fails.
-    pub(super) fn unwire(&self) -> Result<()> {
+    fn unwire(&self) -> Result<()> {
         let mut commands = Vec::new();
         for (place, port) in self.ports() {
             if let (Place::Host(id), Some(cable)) = (place, cable(port)) {

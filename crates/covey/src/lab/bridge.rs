@@ -1,4 +1,4 @@
-//! The lab's switch as the kernel has it at a moment: ports, what they are plugged into, the table of addresses, memberships.
+//! The lab's switch as the kernel has it at a moment: ports, what they are plugged into, the table of addresses.
 //!
 //! What is asked here is never remembered anywhere else, so it cannot be out of date. Used by the faults, which change the
 //! switch, and by `lab status`, which tells what has been changed. docs/design.md, "The lab".
@@ -17,7 +17,7 @@ const AGEING: u32 = 30_000;
 
 /// The switch at a moment.
 #[derive(Debug)]
-pub(super) struct Switch {
+pub(super) struct Bridge {
     namespace: String,
     links: Vec<Link>,
 }
@@ -52,21 +52,6 @@ struct Learned {
     ifname: Option<String>,
 }
 
-/// A bridge's memberships, as `bridge -json mdb` tells them.
-#[derive(Debug, Deserialize)]
-struct Memberships {
-    mdb: Vec<Membership>,
-}
-
-/// A group that somebody behind a port has joined.
-#[derive(Debug, Deserialize)]
-struct Membership {
-    dev: String,
-    port: String,
-    grp: String,
-    src: Option<String>,
-}
-
 impl Link {
     /// Whether it is switched on.
     pub(super) fn is_up(&self) -> bool {
@@ -79,7 +64,7 @@ pub(super) fn port_name(place: Place) -> String {
     format!("port-{place}")
 }
 
-impl Switch {
+impl Bridge {
     /// Looks at the switch of a lab.
     ///
     /// # Errors
@@ -120,12 +105,13 @@ impl Switch {
             == Some(0)
     }
 
-    /// Makes it a hub, or a switch again.
+    /// Makes it a hub, or a switch again, which `snoops` or does not.
     ///
     /// # Errors
     /// If `ip` fails.
-    pub(super) fn set_hub(&self, hub: bool) -> Result<()> {
-        let (ageing, snooping) = if hub { (0, 0) } else { (AGEING, 1) };
+    pub(super) fn set_hub(&self, hub: bool, snoops: bool) -> Result<()> {
+        let ageing = if hub { 0 } else { AGEING };
+        let snooping = u8::from(snoops && !hub);
         self.change(vec![format!(
             "link set {BRIDGE} type bridge ageing_time {ageing} mcast_snooping {snooping} fdb_flush"
         )])
@@ -178,29 +164,6 @@ impl Switch {
         Ok(())
     }
 
-    /// Lets it forget that anybody behind a host's port is a member of any group; says how many groups that were.
-    ///
-    /// # Errors
-    /// If `bridge` fails.
-    pub(super) fn age_out(&self, host: HostId) -> Result<usize> {
-        let port = port_name(Place::Host(host));
-        let tables: Vec<Memberships> = ask(self.bridge().args(["-json", "mdb", "show"]))?;
-        let members: Vec<Membership> = tables
-            .into_iter()
-            .flat_map(|table| table.mdb)
-            .filter(|member| member.port == port)
-            .collect();
-        for Membership { dev, grp, src, .. } in &members {
-            let mut bridge = self.bridge();
-            bridge.args(["mdb", "del", "dev", dev, "port", &port, "grp", grp]);
-            if let Some(source) = src {
-                bridge.args(["src", source]);
-            }
-            run(&mut bridge)?;
-        }
-        Ok(members.len())
-    }
-
     fn bridge(&self) -> Command {
         let mut bridge = Command::new("bridge");
         bridge.args(["-n", &self.namespace]);
@@ -233,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_hub_is_a_switch_that_remembers_nothing() {
-        let switch = |ageing: u32| Switch {
+        let switch = |ageing: u32| Bridge {
             namespace: String::new(),
             links: serde_json::from_value(serde_json::json!([
                 {"ifindex": 1, "ifname": "lo", "flags": ["UP"]},
