@@ -321,12 +321,12 @@ fn a_hub_repeats_everything_to_everybody() {
 #[test]
 #[ignore = "needs root: network namespaces and eBPF"]
 fn the_switch_forgets_a_membership() {
-    let (lab, _wire) = network("aged");
-    let complaint = lab.fails(&["fault", "aged-out", "2"]);
-    assert!(
-        complaint.contains("no multicast membership of host 2"),
-        "{complaint}"
-    );
+    let lab = Lab::new("aged");
+    lab.up("1");
+    let complaint = lab.fails(&["fault", "aged-out", "1"]);
+    assert!(complaint.contains("does not snoop"), "{complaint}");
+    lab.ok(&["down"]);
+    lab.ok(&["up", "--no-daemons", "--switch", "snooping"]);
     let bridge =
         |arguments: &[&str]| lab.ok(&[&["exec", "switch", "--", "bridge"], arguments].concat());
     for group in ["239.255.0.100", "ff02::1:ff00:100"] {
@@ -335,10 +335,7 @@ fn the_switch_forgets_a_membership() {
         }
     }
     let told = lab.ok(&["fault", "aged-out", "2"]);
-    assert!(
-        told.contains("forgotten 2 multicast memberships of host 2"),
-        "{told}"
-    );
+    assert!(told.contains("has forgotten"), "{told}");
     let left = bridge(&["mdb", "show"]);
     assert!(!left.contains("port-h2"), "{left}");
     assert_eq!(left.matches("port-h3").count(), 2, "{left}");
