@@ -25,7 +25,7 @@ mod open;
 mod operate;
 mod packet;
 mod report;
-mod sys;
+pub(crate) mod sys;
 mod troubles;
 mod unclaimed;
 mod upgrade;
