@@ -372,6 +372,14 @@ fn where_the_switch_looks_at_the_ip_an_announced_router_gets_all_and_others_noth
     ];
     let lab = up("igmp-linux", &options);
     await_queries(&lab, 1, 1);
+    // Who asks for the IPv6 address asks a group, which the kernel is in by MLD because the NIC has the address.
+    let members = lab.exec("switch", &["bridge", "mdb", "show", "dev", "br0"]);
+    for host in [1, 2, 3] {
+        for group in ["239.255.0.100", "ff02::1:ff00:100"] {
+            let member = format!("port port-h{host} grp {group} ");
+            assert!(members.contains(&member), "{member}: {members}");
+        }
+    }
     let without = [VIP.into(), VIP6.into()].map(|vip| answered(&lab, vip));
     let states = [1, 2, 3].map(|host| lab.status(host).host.state);
     assert_eq!(states, [HostState::Converged; 3]);
