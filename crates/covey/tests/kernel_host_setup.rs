@@ -82,7 +82,12 @@ impl Machine {
         let fdb = fdb.join("\n");
         let announce = self.sysctl("eth0/arp_announce");
         let ignore = self.sysctl("eth0/arp_ignore");
-        format!("{addresses}\n{fdb}\narp_announce {announce}, arp_ignore {ignore}")
+        let groups = ["eth0", "../../ipv6/conf/eth0"]
+            .map(|of| self.sysctl(&format!("{of}/drop_unicast_in_l2_multicast")));
+        let groups = groups.join(" and ");
+        format!(
+            "{addresses}\n{fdb}\ndrop from groups {groups}, arp_announce {announce}, arp_ignore {ignore}"
+        )
     }
 
     /// The NIC's IPv6 addresses but for link-local ones, which the kernel makes when it likes.
@@ -154,6 +159,10 @@ fn assert_set_up(machine: &Machine, vips: &[&str]) {
         assert!(state.contains(&format!("{vip}/32")), "{vip}: {state}");
     }
     assert!(state.contains(&CLUSTER_MAC.to_string()), "{state}");
+    assert!(
+        state.contains("drop from groups 1 and "),
+        "the host fails open: {state}"
+    );
     assert!(state.ends_with("arp_announce 2, arp_ignore 0"), "{state}");
 }
 
@@ -166,6 +175,54 @@ fn what_is_applied_is_undone() {
     let setup = machine.apply(&plan(&[[10, 77, 0, 100], [10, 77, 0, 101]]));
     assert_set_up(&machine, &["10.77.0.100", "10.77.0.101"]);
     assert_eq!(setup.findings(), <[String; 0]>::default());
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn the_nic_takes_groups_too_and_follows_a_change_of_them() {
+    let machine = Machine::new();
+    let before = machine.state();
+    let mut setup = machine.apply(&plan_with_ipv6());
+    let state = machine.state();
+    assert!(state.contains("drop from groups 1 and 1"), "{state}");
+    let [group, ip_group] = ["03:bf:0a:4d:00:64", "01:00:5e:7f:00:64"];
+    let with = |macs: &[&str]| Plan {
+        macs: macs.iter().map(|mac| mac.parse().unwrap()).collect(),
+        ..plan_with_ipv6()
+    };
+    for (macs, gone) in [
+        ([group, ip_group], CLUSTER_MAC.to_string()),
+        ([group, "02:bf:0a:4d:00:64"], ip_group.to_owned()),
+    ] {
+        machine.inside(|| setup.adapt(&with(&macs)).unwrap());
+        let state = machine.state();
+        let taken = |mac: &str| state.contains(&format!("{mac} self permanent"));
+        assert!(
+            macs.iter().all(|mac| taken(mac)) && !taken(&gone),
+            "{state}"
+        );
+    }
+    // Another program that goes on here finds the note of all of it.
+    run(
+        "bridge",
+        &[
+            "-n",
+            &machine.name,
+            "fdb",
+            "del",
+            group,
+            "dev",
+            "eth0",
+            "self",
+        ],
+    );
+    machine.inside(|| setup.renew());
+    assert!(machine.state().contains(group));
+    drop(setup);
+    let setup = machine.apply(&with(&[ip_group]));
+    assert!(!machine.state().contains(group));
     machine.undo(setup);
     assert_eq!(machine.state(), before);
 }
@@ -190,6 +247,7 @@ fn what_was_there_before_stays() {
         ],
     );
     machine.set_sysctl("eth0/arp_announce", "2");
+    machine.set_sysctl("eth0/drop_unicast_in_l2_multicast", "1");
     let before = machine.state();
     let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
     assert_eq!(machine.state(), before, "there was nothing to change");

@@ -241,6 +241,28 @@ fn events_in_lines() {
 fn macs_of_an_address() {
     let macs = ClusterMacs::of([10, 165, 2, 19].into());
     assert_snapshot!(ip2mac(&macs) + &serde_json::to_string_pretty(&macs).unwrap());
+    // NLB's one public sample for IPv6 has the first of these.
+    let ipv6 = "2001:4898:e8:3018:bd82:dde1:6615:7b0".parse().unwrap();
+    let text = ip2mac(&ClusterMacs::of(ipv6));
+    for mac in [
+        "02:bf:fb:7e:a2:d1",
+        "03:bf:fb:7e:a2:d1",
+        "01:00:5e:7f:a2:d1",
+    ] {
+        assert!(text.contains(mac), "{text}");
+    }
+}
+
+#[test]
+fn status_says_which_mode_this_host_would_rather_have() {
+    let mut rolling = converged();
+    rolling.cluster.offered = Some(OfferedDelivery {
+        mode: "igmp".to_owned(),
+        mac: "01:00:5e:7f:00:64".to_owned(),
+    });
+    let text = status(&rolling, false, PLAIN);
+    let line = "unicast 02:bf:0a:4d:00:64 (this host offers igmp 01:00:5e:7f:00:64)\n";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
