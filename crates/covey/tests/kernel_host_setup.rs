@@ -84,8 +84,11 @@ impl Machine {
         let ignore = self.sysctl("eth0/arp_ignore");
         let elsewhere = ["peer/arp_announce", "peer/arp_ignore", "default/arp_ignore"];
         let elsewhere = elsewhere.map(|name| self.sysctl(name)).join(" ");
+        let groups = ["eth0", "../../ipv6/conf/eth0"]
+            .map(|of| self.sysctl(&format!("{of}/drop_unicast_in_l2_multicast")));
+        let groups = groups.join(" and ");
         format!(
-            "{addresses}\n{fdb}\nelsewhere {elsewhere}\narp_announce {announce}, arp_ignore {ignore}"
+            "{addresses}\n{fdb}\ndrop from groups {groups}, elsewhere {elsewhere}\narp_announce {announce}, arp_ignore {ignore}"
         )
     }
 
@@ -158,6 +161,10 @@ fn assert_set_up(machine: &Machine, vips: &[&str]) {
         assert!(state.contains(&format!("{vip}/32")), "{vip}: {state}");
     }
     assert!(state.contains(&CLUSTER_MAC.to_string()), "{state}");
+    assert!(
+        state.contains("drop from groups 1 and "),
+        "the host fails open: {state}"
+    );
     let arp = "elsewhere 2 3 3\narp_announce 2, arp_ignore 0";
     assert!(state.ends_with(arp), "{state}");
 }
@@ -171,6 +178,54 @@ fn what_is_applied_is_undone() {
     let setup = machine.apply(&plan(&[[10, 77, 0, 100], [10, 77, 0, 101]]));
     assert_set_up(&machine, &["10.77.0.100", "10.77.0.101"]);
     assert_eq!(setup.findings(), <[String; 0]>::default());
+    machine.undo(setup);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn the_nic_takes_groups_too_and_follows_a_change_of_them() {
+    let machine = Machine::new();
+    let before = machine.state();
+    let mut setup = machine.apply(&plan_with_ipv6());
+    let state = machine.state();
+    assert!(state.contains("drop from groups 1 and 1"), "{state}");
+    let [group, ip_group] = ["03:bf:0a:4d:00:64", "01:00:5e:7f:00:64"];
+    let with = |macs: &[&str]| Plan {
+        macs: macs.iter().map(|mac| mac.parse().unwrap()).collect(),
+        ..plan_with_ipv6()
+    };
+    for (macs, gone) in [
+        ([group, ip_group], CLUSTER_MAC.to_string()),
+        ([group, "02:bf:0a:4d:00:64"], ip_group.to_owned()),
+    ] {
+        machine.inside(|| setup.adapt(&with(&macs)).unwrap());
+        let state = machine.state();
+        let taken = |mac: &str| state.contains(&format!("{mac} self permanent"));
+        assert!(
+            macs.iter().all(|mac| taken(mac)) && !taken(&gone),
+            "{state}"
+        );
+    }
+    // Another program that goes on here finds the note of all of it.
+    run(
+        "bridge",
+        &[
+            "-n",
+            &machine.name,
+            "fdb",
+            "del",
+            group,
+            "dev",
+            "eth0",
+            "self",
+        ],
+    );
+    machine.inside(|| setup.renew());
+    assert!(machine.state().contains(group));
+    drop(setup);
+    let setup = machine.apply(&with(&[ip_group]));
+    assert!(!machine.state().contains(group));
     machine.undo(setup);
     assert_eq!(machine.state(), before);
 }
@@ -195,6 +250,7 @@ fn what_was_there_before_stays() {
         ],
     );
     machine.set_sysctl("eth0/arp_announce", "2");
+    machine.set_sysctl("eth0/drop_unicast_in_l2_multicast", "1");
     // What somebody has chosen for another interface, he has.
     machine.set_sysctl("peer/arp_announce", "1");
     machine.set_sysctl("peer/arp_ignore", "1");

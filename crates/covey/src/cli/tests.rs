@@ -14,6 +14,7 @@ use crate::why::*;
 use clap::CommandFactory;
 use insta::assert_snapshot;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use values::*;
 
@@ -176,6 +177,44 @@ fn rules_in_every_state() {
 }
 
 #[test]
+fn a_member_of_a_group_says_who_asks_for_it() {
+    let mut of = converged();
+    let mut multicast = MulticastStatus {
+        groups: vec![Ipv4Addr::new(239, 255, 0, 100)],
+        igmp_querier: None,
+        mld_querier: None,
+        silent_ms: Some(7_000),
+        querier_timeout_ms: 260_000,
+        report_interval_ms: None,
+        announces_mrouter: false,
+    };
+    let mut line = |multicast: &MulticastStatus| {
+        of.multicast = Some(multicast.clone());
+        let text = status(&of, false, PLAIN);
+        let line = text.lines().find_map(|line| line.strip_prefix("Group"));
+        line.map(|line| line.trim().to_owned())
+    };
+    let nobody = "239.255.0.100, nobody has asked for 7 s";
+    assert_eq!(line(&multicast).as_deref(), Some(nobody));
+    multicast.igmp_querier = Some(QuerierStatus {
+        address: Ipv4Addr::UNSPECIFIED.into(),
+        version: 3,
+        heard_ms_ago: 7_000,
+        answer_within_ms: 10_000,
+        asks_every_ms: Some(125_000),
+    });
+    multicast.announces_mrouter = true;
+    let asked = "239.255.0.100, asked for by a switch without an address (IGMP version 3) 7 s ago; announced as a \
+                 multicast router";
+    assert_eq!(line(&multicast).as_deref(), Some(asked));
+    multicast.groups.clear();
+    let announced = "announced as a multicast router";
+    assert_eq!(line(&multicast).as_deref(), Some(announced));
+    multicast.announces_mrouter = false;
+    assert_eq!(line(&multicast), None);
+}
+
+#[test]
 fn events_in_lines() {
     let record = |number, id, severity: &str, text: &str| EventRecord {
         number,
@@ -240,6 +279,28 @@ fn doctor_in_every_form() {
 fn macs_of_an_address() {
     let macs = ClusterMacs::of([10, 165, 2, 19].into());
     assert_snapshot!(ip2mac(&macs) + &serde_json::to_string_pretty(&macs).unwrap());
+    // NLB's one public sample for IPv6 has the first of these.
+    let ipv6 = "2001:4898:e8:3018:bd82:dde1:6615:7b0".parse().unwrap();
+    let text = ip2mac(&ClusterMacs::of(ipv6));
+    for mac in [
+        "02:bf:fb:7e:a2:d1",
+        "03:bf:fb:7e:a2:d1",
+        "01:00:5e:7f:a2:d1",
+    ] {
+        assert!(text.contains(mac), "{text}");
+    }
+}
+
+#[test]
+fn status_says_which_mode_this_host_would_rather_have() {
+    let mut rolling = converged();
+    rolling.cluster.offered = Some(OfferedDelivery {
+        mode: "igmp".to_owned(),
+        mac: "01:00:5e:7f:00:64".to_owned(),
+    });
+    let text = status(&rolling, false, PLAIN);
+    let line = "unicast 02:bf:0a:4d:00:64 (this host offers igmp 01:00:5e:7f:00:64)\n";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
