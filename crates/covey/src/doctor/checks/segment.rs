@@ -240,6 +240,20 @@ fn sizes(reach: &[ReachStatus]) -> Option<Finding> {
     })
 }
 
+pub(super) fn querier(evidence: &Evidence) -> Looked {
+    let status = evidence.status()?;
+    if status.cluster.mode != "igmp" {
+        return None;
+    }
+    found(status.troubles.no_querier_ms.map(|ms| {
+        let silent = milliseconds(ms);
+        Finding::new(
+            Kind::NoQuerier,
+            format!("No IGMP query has been heard for {silent}, so a switch that snoops forgets that this host is a member."),
+        )
+    }))
+}
+
 pub(super) fn leaks(evidence: &Evidence) -> Looked {
     let status = evidence.status()?;
     let network = &status.network;

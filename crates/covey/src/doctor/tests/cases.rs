@@ -379,6 +379,15 @@ pub(super) const CASES: [Case; Kind::ALL.len()] = [
         |e| claims(e, 300_001),
     ),
     case(
+        Kind::NoQuerier,
+        |e| {
+            status(e).cluster.mode = "igmp".to_owned();
+            troubles(e).no_querier_ms = Some(260_001.0);
+        },
+        // In other modes nobody needs one.
+        |e| troubles(e).no_querier_ms = Some(260_001.0),
+    ),
+    case(
         Kind::VipUnreachableByMulticast,
         |e| {
             status(e).cluster.mode = "igmp".to_owned();
