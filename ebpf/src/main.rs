@@ -91,14 +91,13 @@ fn carry_out(
 }
 
 /// Drivers that run native XDP over an skb (veth) have classified the frame by its old destination before XDP
-/// rewrites it, so the stack would ignore it as another machine's. A frame that now bears this host's MAC is this
+/// rewrites it, so the stack would ignore it as another machine's, or as a group's. A frame that now bears this host's MAC is this
 /// host's. Attached wherever XDP is native, so that no list of drivers is needed; only accepted and passed
 /// frames pay for it.
 #[classifier]
 pub fn covey_promote(ctx: TcContext) -> i32 {
     const PACKET_HOST: u32 = 0;
-    const PACKET_OTHERHOST: u32 = 3;
-    if packet::kind(&ctx) == PACKET_OTHERHOST
+    if packet::kind(&ctx) != PACKET_HOST
         && let Some(tables) = InForce::load(Asker::Neither)
         && Bytes::of_tc(&ctx).destination() == Some(tables.host_mac())
     {

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod duration;
 pub mod host;
 pub mod lab;
+pub mod multicast;
 pub mod sockets;
 pub mod status;
 pub mod why;

@@ -10,7 +10,7 @@ mod trouble;
 use crate::doctor::Finding;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub use network::{
     Arrivals, ClaimantStatus, Count, HeartbeatCounts, NeighbourStatus, NetworkStatus, ReachStatus,
@@ -69,6 +69,9 @@ pub struct Status {
     pub maps: Vec<Vec<u8>>,
     /// The data path.
     pub datapath: DataPathStatus,
+    /// This host's part in the cluster's IP multicast groups; none as long as it has had no reason to take part.
+    #[serde(default)]
+    pub multicast: Option<MulticastStatus>,
     /// Heartbeat frames that were not used, by reason; only reasons that occurred.
     pub frames_rejected: BTreeMap<String, u64>,
     /// What it has found out about its segment.
@@ -101,6 +104,9 @@ pub struct ClusterStatus {
     pub mode: String,
     /// The shared MAC.
     pub mac: String,
+    /// What this host would rather have, if the others offered the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<OfferedDelivery>,
     /// Number of the committed map; 0 for none.
     pub epoch: u64,
     /// Its digest.
@@ -123,6 +129,15 @@ pub struct ClusterStatus {
     /// Under which MAC the frames of virtual IPs leave: `host`, `masked` or `cluster`.
     #[serde(default)]
     pub source_mac: String,
+}
+
+/// A mode and a cluster MAC that a host offers and that are not in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfferedDelivery {
+    /// `unicast`, `multicast` or `igmp`.
+    pub mode: String,
+    /// The shared MAC.
+    pub mac: String,
 }
 
 /// The host that speaks.
@@ -249,6 +264,40 @@ pub struct DataPathStatus {
     /// How often another map came into force since the daemon started.
     #[serde(default)]
     pub commits: CommitCounts,
+}
+
+/// A host's part in the cluster's IP multicast groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MulticastStatus {
+    /// The groups of the cluster MACs that it is in; none except in IGMP mode.
+    pub groups: Vec<Ipv4Addr>,
+    /// Who has asked last by IGMP since the daemon started.
+    pub igmp_querier: Option<QuerierStatus>,
+    /// Who has asked last by MLD; heard only if the cluster has IPv6 addresses.
+    pub mld_querier: Option<QuerierStatus>,
+    /// Time since the last IGMP query, or since the host has been in a group, ms; none if it is in none.
+    pub silent_ms: Option<u64>,
+    /// After how long without an IGMP query that is told (event 1106), ms.
+    pub querier_timeout_ms: u64,
+    /// Time between reports that nobody asks for, ms; none by default.
+    pub report_interval_ms: Option<u64>,
+    /// Whether it announces itself as a multicast router.
+    pub announces_mrouter: bool,
+}
+
+/// Who asks for the members of groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuerierStatus {
+    /// Its address; unspecified of a switch that has none.
+    pub address: IpAddr,
+    /// The version of IGMP or MLD.
+    pub version: u8,
+    /// Time since its last query, ms.
+    pub heard_ms_ago: u64,
+    /// Within which time members are to answer, ms.
+    pub answer_within_ms: u64,
+    /// How often it asks, ms, if it says so.
+    pub asks_every_ms: Option<u64>,
 }
 
 /// How often another map came into force, and by whom.

@@ -56,7 +56,7 @@ impl Host {
         let plan = Plan {
             interface: "eth0".to_owned(),
             vips: vec![vip()],
-            cluster_mac: CLUSTER_MAC,
+            macs: vec![CLUSTER_MAC],
         };
         let note = host.directory.join("note.json");
         host.setup = Some(host.inside(|| HostSetup::apply_noting(&plan, note).unwrap()));

@@ -140,7 +140,7 @@ fn plan(vips: &[[u8; 4]]) -> Plan {
     Plan {
         interface: "eth0".to_owned(),
         vips: vips.iter().copied().map(IpAddr::from).collect(),
-        cluster_mac: CLUSTER_MAC,
+        macs: vec![CLUSTER_MAC],
     }
 }
 

@@ -21,7 +21,7 @@
 use crate::flow::{Flow, Frame, Packet, Ports, Segment, Transport, ether_type, protocol};
 use crate::table::{DEFAULT_RULE, Row, RuleEntry, Settings, Tables, VipSlot, vip_slot};
 use crate::thorough::thorough;
-use crate::{Address, Affinity, Bucket, bucket, probe};
+use crate::{Address, Affinity, Bucket, MacBytes, bucket, probe};
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,7 +124,7 @@ reasons! {
     /// This host would take it, but its lease is over.
     LeaseLapsed = 15, "lease_lapsed",
         "The packet would be this host's, but its lease has run out, so others may already have taken over.";
-    /// To the cluster MAC, but to no virtual IP.
+    /// To the cluster MAC, which is no group, but to no virtual IP.
     Foreign = 16, "foreign",
         "The frame was sent to the cluster MAC, but its destination address is no virtual IP of the cluster.";
     /// To the cluster MAC, but neither IP nor a question or answer.
@@ -154,11 +154,14 @@ reasons! {
     /// ICMP that every host takes.
     Icmp = 25, "icmp",
         "The packet is ICMP and filter_icmp is false, so every host takes it.";
+    /// Another member of the cluster's group says that it is one.
+    OtherMember = 26, "other_member",
+        "Another host reports that it is in the cluster's IGMP group; the kernel must not hear that, or it would be silent itself.";
     /// A probe of another host.
-    Probe = 26, "probe",
+    Probe = 27, "probe",
         "The packet is a probe of another host, by which this host sees that frames to the cluster MAC reach it.";
     /// Ingress: a frame with the cluster MAC as its source came by.
-    LeakSeen = 27, "leak_seen",
+    LeakSeen = 28, "leak_seen",
         "Somebody sent a frame with the cluster MAC as its source, by which switches learn that MAC; the kernel gets it.";
 }
 
@@ -202,10 +205,11 @@ pub fn quick<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<De
     let destination = packet.read::<6>(0)?;
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
         Some(Decision::pass(Reason::Heartbeat))
-    } else if destination == settings.cluster_mac {
+    } else if to_cluster(settings, destination) {
         if settings.serving == 0 {
-            let probe = probe::may_be(packet, kind);
-            return (!probe).then_some(Decision::drop(Reason::Fenced));
+            // What is to a group may be for other programs too.
+            let alone = destination[0] & 1 == 0 && !probe::may_be(packet, kind);
+            return alone.then_some(Decision::drop(Reason::Fenced));
         }
         match Frame::parse(packet) {
             Ok(Frame::Ip(flow)) => match flow.transport {
@@ -216,7 +220,11 @@ pub fn quick<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<De
                 Transport::IcmpError(_) | Transport::Icmp | Transport::Other(_) => None,
             },
             Ok(
-                Frame::Question { .. } | Frame::Answer { .. } | Frame::Fragment(_) | Frame::Other,
+                Frame::Question { .. }
+                | Frame::Answer { .. }
+                | Frame::Fragment(_)
+                | Frame::GroupReport
+                | Frame::Other,
             )
             | Err(_) => None,
         }
@@ -227,6 +235,13 @@ pub fn quick<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<De
     } else {
         None
     }
+}
+
+/// Whether a frame to this MAC is the cluster's, which is asked in the order in which frames are many.
+#[inline(always)]
+pub(crate) fn to_cluster(settings: &Settings, destination: MacBytes) -> bool {
+    destination == settings.cluster_mac
+        || (destination != settings.host_mac && settings.is_alias(destination))
 }
 
 /// A packet to a virtual IP, of any protocol but an ICMP error. `None` if the tables are broken.

@@ -1,6 +1,6 @@
 //! What may leave a host: the rule behind the tc egress program.
 //!
-//! Two things must never leave. A frame with the cluster MAC as its *source* would teach that MAC to a switch,
+//! Two things must never leave. A frame with the cluster MAC as its *source* (or one that the cluster had before) would teach that MAC to a switch,
 //! which then stops flooding cluster traffic to the other hosts. And an ARP or neighbour discovery message
 //! that ties a virtual IP to the NIC's own MAC would send that client's traffic to one host. The first is
 //! dropped; in the second the cluster MAC is written over the advertised one.
@@ -66,7 +66,8 @@ pub fn guard<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Egress {
     let Some(source) = packet.read::<6>(6) else {
         return Egress::Pass;
     };
-    if source == settings.cluster_mac && settings.source_mac != settings.cluster_mac {
+    let shared = source == settings.cluster_mac || settings.is_alias(source);
+    if shared && source != settings.source_mac {
         return Egress::Drop;
     }
     // What this host cannot parse, it did not build; it says nothing about a virtual IP that any machine

@@ -40,7 +40,7 @@ pub use hash::{Bucket, bucket};
 pub use probe::{PROBE_HOPS, PROBE_PROTOCOL, TO_DAEMON};
 pub use quote::{Quotation, Quote, Quoted};
 pub use table::{
-    Affinity, BUCKETS, DEFAULT_RULE, Generation, MAPS, MAX_VIPS, NEIGHBOUR_RULE, NO_RULE,
+    ALIASES, Affinity, BUCKETS, DEFAULT_RULE, Generation, MAPS, MAX_VIPS, NEIGHBOUR_RULE, NO_RULE,
     PORT_CLASSES, PORT_TABLES, PORTS, RULE_SLOTS, Row, RuleEntry, Settings, Socket, Tables,
     USER_RULES, VIP_SLOTS, VipSlot, vip_slot,
 };

@@ -42,6 +42,9 @@ pub const PORT_TABLES: usize = 2 * MAX_VIPS;
 /// Distinct maps: at most one per rule.
 pub const MAPS: usize = RULE_SLOTS;
 
+/// MACs that the cluster may have besides the one in force: those of the other two modes, and a few that were chosen.
+pub const ALIASES: usize = 5;
+
 /// What part of the client's identity chooses the bucket (NLB's client affinity).
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +70,9 @@ pub struct Settings {
     pub map: u64,
     /// The MAC that all hosts of the cluster share.
     pub cluster_mac: MacBytes,
+    /// Other MACs under which its frames may come, because the cluster had them, or will have them; unused ones repeat
+    /// the cluster's. Neighbours remember for minutes what they have once been told, and routers what was typed.
+    pub aliases: [MacBytes; ALIASES],
     /// This NIC's own MAC, written over the destination of accepted packets.
     pub host_mac: MacBytes,
     /// The MAC under which frames of a virtual IP leave: this NIC's own unless masked, or the cluster MAC.
@@ -76,7 +82,15 @@ pub struct Settings {
     /// 1: every host takes ICMP, not the default host alone. (Errors follow their flow.)
     pub icmp_to_all: u8,
     /// Explicit padding, zero: the kernel copies every byte.
-    pub pad: [u8; 4],
+    pub pad: [u8; 6],
+}
+
+impl Settings {
+    /// Whether frames to this MAC are the cluster's, besides those to the cluster MAC.
+    #[inline(always)]
+    pub fn is_alias(&self, mac: MacBytes) -> bool {
+        self.aliases.contains(&mac)
+    }
 }
 
 /// One slot of the virtual IP table. An unused slot has the unspecified address.

@@ -4,7 +4,9 @@
 //! It knows everything that [`quick`](crate::quick()) knows, because a first fragment may hold any packet. The
 //! kernel's program has it in a function of its own. Specification: docs/design.md, "Data path".
 
-use crate::decide::{Case, Decision, Reason, Verdict, covering, leased, shared, vip};
+use crate::decide::{
+    Case, Decision, Reason, Verdict, covering, leased, shared, to_cluster as is_to_cluster, vip,
+};
 use crate::flow::{Flow, Fragment, Frame, Packet, Ports, Transport, ether_type, protocol};
 use crate::quote::{Quote, Quoted};
 use crate::table::{DEFAULT_RULE, NEIGHBOUR_RULE, Settings, Tables, VipSlot};
@@ -24,8 +26,9 @@ pub fn thorough<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decisi
     };
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
         Decision::pass(Reason::Heartbeat)
-    } else if destination == settings.cluster_mac {
-        to_cluster(packet, tables, settings, kind)
+    } else if is_to_cluster(settings, destination) {
+        let group = destination[0] & 1 != 0;
+        to_cluster(packet, tables, settings, kind, group)
     } else if destination == settings.host_mac {
         Decision::pass(Reason::OwnMac)
     } else if destination[0] & 1 != 0 {
@@ -46,53 +49,68 @@ fn to_group<P: Packet + ?Sized, T: Tables>(
         Ok(Frame::Question { asker, target }) if vip(tables, settings, target).is_some() => {
             question(tables, settings, asker, Verdict::Pass)
         }
-        // With all hosts on one hub it may be on purpose.
-        Ok(_) | Err(_)
-            if packet.read(6) == Some(settings.cluster_mac)
-                && settings.source_mac != settings.cluster_mac =>
-        {
-            Decision::pass(Reason::LeakSeen)
-        }
+        Ok(_) | Err(_) if is_leak(packet, settings) => Decision::pass(Reason::LeakSeen),
         Ok(_) | Err(_) => Decision::pass(Reason::Group),
     }
 }
 
+/// Whether a frame teaches switches a MAC of the cluster. With all hosts on one hub it may be on purpose.
+#[inline(always)]
+fn is_leak<P: Packet + ?Sized>(packet: &P, settings: &Settings) -> bool {
+    packet
+        .read::<6>(6)
+        .is_some_and(|source| is_to_cluster(settings, source) && source != settings.source_mac)
+}
+
+/// To a MAC of the cluster. If that is a group, others may use it too: the kernel for IGMP's questions about the group
+/// of that MAC, programs that are members. What is about no virtual IP is theirs.
 #[inline(always)]
 fn to_cluster<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     tables: &T,
     settings: &Settings,
     kind: u16,
+    group: bool,
 ) -> Decision {
     if let Some(target) = probe::target(packet, kind)
         && vip(tables, settings, target).is_some()
     {
         return Decision::new(Verdict::Daemon, Reason::Probe);
     }
-    if settings.serving == 0 {
+    if settings.serving == 0 && !group {
         return Decision::drop(Reason::Fenced);
     }
+    let not_ours = |reason| {
+        if group {
+            Decision::pass(Reason::Group)
+        } else {
+            Decision::drop(reason)
+        }
+    };
     match Frame::parse(packet) {
         Ok(Frame::Ip(flow)) => match vip(tables, settings, flow.destination) {
             Some(vip) => whole(packet, tables, settings, vip, &flow),
-            None => Decision::drop(Reason::Foreign),
+            None => not_ours(Reason::Foreign),
         },
         Ok(Frame::Fragment(fragment)) => {
             match vip(tables, settings, fragment.datagram.destination) {
                 Some(vip) => part(packet, tables, settings, vip, fragment),
-                None => Decision::drop(Reason::Foreign),
+                None => not_ours(Reason::Foreign),
             }
         }
         Ok(Frame::Question { asker, target }) => match vip(tables, settings, target) {
             Some(_) => question(tables, settings, asker, Verdict::Accept),
-            None => Decision::drop(Reason::Foreign),
+            None => not_ours(Reason::Foreign),
         },
         Ok(Frame::Answer { asker }) => match vip(tables, settings, asker) {
-            Some(_) => everyone(tables, Reason::Answer),
-            None => Decision::drop(Reason::Foreign),
+            Some(_) => everyone(tables, settings, Reason::Answer),
+            None => not_ours(Reason::Foreign),
         },
-        Ok(Frame::Other) => Decision::drop(Reason::NotIp),
-        Err(_) => Decision::drop(Reason::Malformed),
+        // A member that hears another one report says nothing itself (RFC 2236 §3), and the switch, which asks at each
+        // port, forgets this host.
+        Ok(Frame::GroupReport) => Decision::drop(Reason::OtherMember),
+        Ok(Frame::Other) => not_ours(Reason::NotIp),
+        Err(_) => not_ours(Reason::Malformed),
     }
 }
 
@@ -105,12 +123,17 @@ fn whole<P: Packet + ?Sized, T: Tables>(
     vip: &VipSlot,
     flow: &Flow,
 ) -> Decision {
+    if settings.serving == 0 {
+        return Decision::drop(Reason::Fenced);
+    }
     let decision = match flow.transport {
         Transport::IcmpError(quotation) => match Quote::parse(packet, quotation) {
             Ok(quote) => error(tables, settings, &quote),
             Err(_) => Some(Decision::drop(Reason::BadQuote)),
         },
-        Transport::Icmp if settings.icmp_to_all != 0 => Some(everyone(tables, Reason::Icmp)),
+        Transport::Icmp if settings.icmp_to_all != 0 => {
+            Some(everyone(tables, settings, Reason::Icmp))
+        }
         Transport::Icmp | Transport::Tcp(_) | Transport::Udp(_) | Transport::Other(_) => {
             shared(tables, settings, vip, flow)
         }
@@ -139,9 +162,9 @@ fn part<P: Packet + ?Sized, T: Tables>(
         return decision;
     }
     match tables.took_first(&datagram) {
-        Some(true) => everyone(tables, Reason::FragmentMine),
+        Some(true) => everyone(tables, settings, Reason::FragmentMine),
         Some(false) => Decision::drop(Reason::FragmentNotMine),
-        None => everyone(tables, Reason::Fragment),
+        None => everyone(tables, settings, Reason::Fragment),
     }
 }
 
@@ -159,7 +182,7 @@ fn error<T: Tables>(tables: &T, settings: &Settings, quote: &Quote) -> Option<De
         Quoted::Other(protocol) => covering(tables, vip, protocol, Ports::NONE),
         Quoted::Icmp if settings.icmp_to_all == 0 => (Some(DEFAULT_RULE), None),
         Quoted::Icmp | Quoted::LaterFragment => {
-            return Some(everyone(tables, Reason::IcmpError));
+            return Some(everyone(tables, settings, Reason::IcmpError));
         }
     };
     let case = Case::find(tables, settings, rule?, quote.client, port)?;
@@ -198,7 +221,10 @@ fn question<T: Tables>(
 
 /// Something that each serving host takes, because which of them it concerns cannot be told.
 #[inline(always)]
-fn everyone<T: Tables>(tables: &T, reason: Reason) -> Decision {
+fn everyone<T: Tables>(tables: &T, settings: &Settings, reason: Reason) -> Decision {
+    if settings.serving == 0 {
+        return Decision::drop(Reason::Fenced);
+    }
     let (verdict, reason) = leased(tables, Verdict::Accept, reason);
     Decision::new(verdict, reason)
 }

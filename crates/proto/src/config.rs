@@ -18,6 +18,27 @@ pub enum ClusterMode {
     Igmp,
 }
 
+impl ClusterMode {
+    /// Its number on the wire.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Unicast => 1,
+            Self::Multicast => 2,
+            Self::Igmp => 3,
+        }
+    }
+
+    /// The mode with this number on the wire.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Unicast),
+            2 => Some(Self::Multicast),
+            3 => Some(Self::Igmp),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Display for ClusterMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -128,15 +149,11 @@ pub struct ClusterConfig {
     pub mac: Mac,
     /// Its dedicated IP, for the heartbeat's header and for direct questions.
     pub dip: Ipv4Addr,
-    /// How frames reach the hosts.
-    pub mode: ClusterMode,
-    /// The MAC that all hosts share.
-    pub cluster_mac: Mac,
     /// Heartbeat timing.
     pub timing: Timing,
     /// Heartbeat authentication.
     pub auth: Auth,
-    /// Virtual IPs and port rules.
+    /// Virtual IPs and port rules, and how frames reach the hosts.
     pub rules: RuleSet,
     /// This host's weight or handling priority per rule; as many as there are rules.
     pub claims: Vec<Claim>,

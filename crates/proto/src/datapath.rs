@@ -5,15 +5,16 @@
 //! each packet*, in the layout of [`covey_filter`]. Specification: docs/design.md, "Data path".
 
 use crate::buckets::BucketSet;
-use crate::config::{ClusterConfig, SourceMac, masked_mac};
+use crate::config::{ClusterConfig, SourceMac};
+use crate::delivery::derived_macs;
 use crate::fragments::Fragments;
 use crate::ids::{Digest, HostId, HostSet, Mac};
 use crate::placement::{Map, Placement};
 use crate::rules::{FilterMode, PortRule, Protocol, RuleSet};
 use covey_filter::{
-    Address, Affinity, BUCKETS, DEFAULT_RULE, Datagram, Flow, IKE, NEIGHBOUR_RULE, PORT_CLASSES,
-    PORTS, RULE_SLOTS, Row, RuleEntry, Segment, Settings, Socket, Tables, VIP_SLOTS, VipSlot,
-    vip_slot,
+    ALIASES, Address, Affinity, BUCKETS, DEFAULT_RULE, Datagram, Flow, IKE, NEIGHBOUR_RULE,
+    PORT_CLASSES, PORTS, RULE_SLOTS, Row, RuleEntry, Segment, Settings, Socket, Tables, VIP_SLOTS,
+    VipSlot, vip_slot,
 };
 use std::net::IpAddr;
 
@@ -58,6 +59,14 @@ impl Image {
         Self::build(identity, rules, placement, view, Some(overlap))
     }
 
+    /// The same tables, for frames that come under these MACs as well: those that the cluster has had, or will have.
+    /// Beyond [`ALIASES`] the last do not count.
+    #[must_use]
+    pub fn also_for(mut self, macs: &[Mac]) -> Self {
+        self.settings.aliases = aliases(Mac(self.settings.cluster_mac), macs);
+        self
+    }
+
     /// The same tables, as those of a map.
     pub const fn of_map(mut self, map: Digest) -> Self {
         self.settings.map = map.0;
@@ -87,17 +96,20 @@ impl Image {
             })
             .collect();
         let (vip_seed, vips) = vip_table(&per_vip);
+        let delivery = rules.delivery();
+        let source = delivery.source(identity.host, identity.mac, identity.source_mac);
         Self {
             settings: Settings {
                 hash_key: identity.hash_key,
                 vip_seed,
                 map: 0,
-                cluster_mac: identity.cluster_mac.0,
+                cluster_mac: delivery.mac().0,
+                aliases: aliases(delivery.mac(), &derived_macs(rules.primary())),
                 host_mac: identity.mac.0,
-                source_mac: identity.source_mac.0,
+                source_mac: source.0,
                 serving: u8::from(serving),
                 icmp_to_all: u8::from(!identity.filter_icmp),
-                pad: [0; 4],
+                pad: [0; 6],
             },
             vips,
             port_classes,
@@ -139,10 +151,8 @@ pub struct Identity {
     pub host: HostId,
     /// Its NIC's MAC.
     pub mac: Mac,
-    /// The shared MAC.
-    pub cluster_mac: Mac,
-    /// The Ethernet source of frames that leave for a virtual IP.
-    pub source_mac: Mac,
+    /// What frames that leave for a virtual IP are to have as their Ethernet source.
+    pub source_mac: SourceMac,
     /// Whether the default host alone takes ICMP that is no error.
     pub filter_icmp: bool,
     /// Key of the bucket hash, the same on all hosts.
@@ -154,16 +164,24 @@ impl From<&ClusterConfig> for Identity {
         Self {
             host: config.host,
             mac: config.mac,
-            cluster_mac: config.cluster_mac,
-            source_mac: match config.source_mac {
-                SourceMac::Host => config.mac,
-                SourceMac::Masked => masked_mac(config.host, config.cluster_mac),
-                SourceMac::Cluster => config.cluster_mac,
-            },
+            source_mac: config.source_mac,
             filter_icmp: config.filter_icmp,
             hash_key: config.auth.hash_key(&config.rules),
         }
     }
+}
+
+/// The other MACs for the settings. What is left over repeats the cluster's own.
+fn aliases(cluster: Mac, macs: &[Mac]) -> [[u8; 6]; ALIASES] {
+    let mut aliases = [cluster.0; ALIASES];
+    let others = (0..).zip(macs).filter(|&(index, mac)| {
+        let before: &[Mac] = &macs[..index];
+        *mac != cluster && !before.contains(mac)
+    });
+    for (alias, (_, mac)) in aliases.iter_mut().zip(others) {
+        *alias = mac.0;
+    }
+    aliases
 }
 
 /// IKE and ESP in UDP, behind an address translator (RFC 3947).
@@ -381,8 +399,6 @@ impl Tables for View<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ClusterMode;
-    use crate::config::cluster_mac;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 3]);
 
@@ -405,8 +421,7 @@ mod tests {
         let identity = Identity {
             host: HostId::new(3).unwrap(),
             mac: MAC,
-            cluster_mac: cluster_mac(ClusterMode::Unicast, vip),
-            source_mac: MAC,
+            source_mac: SourceMac::Host,
             filter_icmp: false,
             hash_key: [1, 2],
         };

@@ -325,7 +325,7 @@ impl Event {
             Self::RulesDiffer { difference, .. } => match difference {
                 Some(RuleDifference::Count { .. }) => 67,
                 Some(RuleDifference::Vips { .. }) => 110,
-                Some(RuleDifference::Rule { .. }) | None => 1006,
+                Some(RuleDifference::Rule { .. } | RuleDifference::Delivery { .. }) | None => 1006,
             },
             Self::HeartbeatsBlocked { .. } => 1007,
             Self::BroadcastBlocked { .. } => 1008,

@@ -213,6 +213,29 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// ff:ff:ff:ff:ff:ff
     pub const BROADCAST: Self = Self([0xFF; 6]);
+
+    /// Whether frames to it are for several machines: broadcast or multicast.
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
+
+impl std::str::FromStr for Mac {
+    type Err = ();
+
+    /// Six bytes of one or two hexadecimal digits, with colons or hyphens between them (as NLB writes them).
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let separator = if text.contains('-') { '-' } else { ':' };
+        let byte = |digits: &str| {
+            let plain = digits.len() <= 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            plain.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let bytes: Option<Vec<u8>> = text.split(separator).map(byte).collect();
+        bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Self)
+            .ok_or(())
+    }
 }
 
 impl fmt::Display for Mac {

@@ -6,7 +6,7 @@
 //! which is why thousands of simulated hours can be checked in seconds. This is the whole loop:
 //!
 //! ```
-//! use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, SourceMac, Timing, cluster_mac};
+//! use covey_proto::config::{Auth, ClusterConfig, Quorum, SourceMac, Timing};
 //! use covey_proto::ids::{HostId, Incarnation, Mac};
 //! use covey_proto::rules::RuleSet;
 //! use covey_proto::time::Time;
@@ -20,8 +20,6 @@
 //!     name: "web1".to_owned(),
 //!     mac: Mac([2, 0, 0, 0, 0, 1]),
 //!     dip: "192.0.2.1".parse().unwrap(),
-//!     mode: ClusterMode::Unicast,
-//!     cluster_mac: cluster_mac(ClusterMode::Unicast, vip),
 //!     timing: Timing { period: Duration::from_secs(1), tolerance: 5 },
 //!     auth: Auth::None,
 //!     rules: RuleSet::new(vec![vip], vec![]).unwrap(),
@@ -67,7 +65,7 @@
 //!
 //! | module | question it answers |
 //! |---|---|
-//! | [`ids`], [`time`], [`config`], [`rules`] | the quantities of the field, and what one host is told |
+//! | [`ids`], [`time`], [`config`], [`rules`], [`delivery`] | the quantities of the field, and what one host is told |
 //! | [`wire`] | what do the bytes of a frame say |
 //! | [`cluster`] | who is alive, who may serve, and what is the next map |
 //! | [`allotment`], [`placement`] | who should own which bucket |
@@ -82,6 +80,7 @@ pub mod buckets;
 pub mod cluster;
 pub mod config;
 pub mod datapath;
+pub mod delivery;
 pub mod event;
 pub mod fragments;
 pub mod ids;

@@ -1,12 +1,14 @@
 //! Port rules: which traffic is shared how (NLB's vocabulary: filtering mode, affinity, load weight,
 //! handling priority). Meaning only; the TOML that says it is parsed in the binary crate.
 //!
-//! What all hosts must agree on ([`RuleSet`]) is kept apart from what each host may choose for itself
+//! What all hosts must agree on ([`RuleSet`], with the mode and the cluster MAC) is kept apart from what each host may choose for itself
 //! ([`Claim`], one per rule: its load weight or its handling priority), as in NLB. A rule set has one form as
 //! bytes, by which its digest is made and in which hosts that disagree show it to each other.
 
 mod difference;
 
+use crate::config::ClusterMode;
+use crate::delivery::Delivery;
 use crate::ids::Digest;
 pub use covey_filter::Affinity;
 use covey_filter::{MAX_VIPS, USER_RULES};
@@ -124,11 +126,12 @@ impl Claim {
     pub const NOTHING: Self = Self(0);
 }
 
-/// The virtual IPs and port rules of a cluster: what every host must agree on.
+/// The virtual IPs and port rules of a cluster, and how frames reach its hosts: what every host must agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSet {
     vips: Vec<IpAddr>,
     rules: Vec<PortRule>,
+    delivery: Delivery,
     digest: Digest,
 }
 
@@ -159,7 +162,8 @@ pub enum RuleError {
 }
 
 impl RuleSet {
-    /// Checks virtual IPs (the first is the primary) and rules against each other.
+    /// Checks virtual IPs (the first is the primary) and rules against each other. Frames reach the hosts in unicast mode,
+    /// by the MAC that follows from the primary virtual IP; [`Self::delivered_by`] says otherwise.
     ///
     /// # Errors
     /// The first thing that is wrong, as a [`RuleError`].
@@ -187,14 +191,28 @@ impl RuleSet {
                 return Err(RuleError::Overlap(earlier, index));
             }
         }
-        let mut hash = Sha256::new();
-        hash.update(encode(&vips, &rules));
-        let digest = truncated(hash);
-        Ok(Self {
+        let delivery = Delivery::derived(ClusterMode::Unicast, vips[0]);
+        let digest = Digest::default();
+        let set = Self {
             vips,
             rules,
+            delivery,
             digest,
-        })
+        };
+        Ok(set.delivered_by(delivery))
+    }
+
+    /// The same virtual IPs and rules, with frames that reach the hosts in this way.
+    #[must_use]
+    pub fn delivered_by(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
+        self.digest = truncated(Sha256::new().chain_update(self.encode()));
+        self
+    }
+
+    /// How frames reach every host.
+    pub const fn delivery(&self) -> Delivery {
+        self.delivery
     }
 
     /// The virtual IPs; the first is the primary.
@@ -226,11 +244,17 @@ impl RuleSet {
     }
 
     /// The most bytes of an encoded rule set.
-    pub const MAX_ENCODED: usize = 1 + MAX_VIPS * 16 + USER_RULES * RULE_LEN;
+    pub const MAX_ENCODED: usize = 1 + MAX_VIPS * 16 + USER_RULES * RULE_LEN + Delivery::ENCODED;
 
-    /// The rule set as bytes, for hosts that have another one. The digest is made of these.
+    /// The rule set as bytes, for hosts that have another one: the number of virtual IPs, these, the rules, and how
+    /// frames reach the hosts unless it is the usual way (so that hosts of a version that knew no other come to
+    /// the same digest). The digest is made of these.
     pub fn encode(&self) -> Vec<u8> {
-        encode(&self.vips, &self.rules)
+        let mut bytes = encode(&self.vips, &self.rules);
+        if self.delivery != Delivery::derived(ClusterMode::Unicast, self.primary()) {
+            bytes.extend_from_slice(&self.delivery.encode());
+        }
+        bytes
     }
 
     /// Reads what [`Self::encode`] wrote; `None` if it is not a sound rule set.
@@ -238,21 +262,25 @@ impl RuleSet {
         let (&count, rest) = bytes.split_first()?;
         let (vips, rules) = rest.split_at_checked(usize::from(count) * 16)?;
         let (vips, _) = vips.as_chunks::<16>();
-        let (rules, incomplete) = rules.as_chunks::<RULE_LEN>();
-        if !incomplete.is_empty() || rules.len() > USER_RULES {
+        let (rules, delivery) = rules.as_chunks::<RULE_LEN>();
+        if rules.len() > USER_RULES {
             return None;
         }
         let rules: Option<Vec<_>> = rules.iter().map(decode_rule).collect();
-        Self::new(vips.iter().map(decode_vip).collect(), rules?).ok()
+        let set = Self::new(vips.iter().map(decode_vip).collect(), rules?).ok()?;
+        match delivery {
+            [] => Some(set),
+            delivery => Delivery::decode(delivery.try_into().ok()?).map(|it| set.delivered_by(it)),
+        }
     }
 
-    /// Equal exactly if virtual IPs and rules are (but for collisions of 2^-64).
+    /// Equal exactly if virtual IPs, rules and delivery are (but for collisions of 2^-64).
     pub const fn digest(&self) -> Digest {
         self.digest
     }
 }
 
-/// A rule set as bytes: the number of virtual IPs, these, then the rules.
+/// The number of virtual IPs, these, then the rules.
 fn encode(vips: &[IpAddr], rules: &[PortRule]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1 + vips.len() * 16 + rules.len() * RULE_LEN);
     bytes.push(vips.len() as u8);

@@ -340,10 +340,11 @@ impl Client {
         let Ok(arp) = Arp::parse(payload) else {
             return;
         };
-        if arp.operation != Operation::Reply || arp.sender_ip != site::VIP {
+        let announced = arp.sender_ip == arp.target_ip;
+        if (arp.operation != Operation::Reply && !announced) || arp.sender_ip != site::VIP {
             return;
         }
-        if arp.sender_mac != site::cluster() {
+        if !site::cluster_macs().contains(&arp.sender_mac) {
             results.happenings.push(Happening::WrongMac(arp.sender_mac));
             return;
         }

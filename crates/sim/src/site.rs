@@ -3,10 +3,9 @@
 //! Used by `machine.rs` to configure hosts, by clients to know where to connect, and by the probes of the
 //! invariants (`invariant/coverage.rs`), which must be of traffic that some host takes under every rule set.
 
-use crate::scenario::Scenario;
-use covey_proto::config::{
-    Auth, ClusterConfig, ClusterMode, Key, Quorum, SourceMac, Timing, cluster_mac,
-};
+use crate::scenario::{Mode, Scenario};
+use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, SourceMac, Timing};
+use covey_proto::delivery::{Delivery, derived_macs};
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
 use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
@@ -106,22 +105,40 @@ pub fn priority(scenario: &Scenario, machine: u8) -> u8 {
     listed.copied().unwrap_or(machine)
 }
 
-/// Number `machine` (from 1) of a scenario. `host` is its ID, which a twin has from another.
-pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
-    let rules = rules(scenario.rules);
-    let mode = if scenario.multicast.contains(&machine) {
+/// The mode that a machine's configuration says in the beginning.
+pub fn mode(scenario: &Scenario, machine: u8) -> ClusterMode {
+    if scenario.multicast.contains(&machine) {
         ClusterMode::Multicast
     } else {
         ClusterMode::Unicast
-    };
+    }
+}
+
+impl From<Mode> for ClusterMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Unicast => Self::Unicast,
+            Mode::Multicast => Self::Multicast,
+            Mode::Igmp => Self::Igmp,
+        }
+    }
+}
+
+/// The rules, in another mode.
+pub fn in_mode(rules: RuleSet, mode: ClusterMode) -> RuleSet {
+    let delivery = Delivery::derived(mode, rules.primary());
+    rules.delivered_by(delivery)
+}
+
+/// Number `machine` (from 1) of a scenario. `host` is its ID, which a twin has from another.
+pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
+    let rules = in_mode(rules(scenario.rules), mode(scenario, machine));
     ClusterConfig {
         version: PROTOCOL_VERSION + u16::from(scenario.newer.contains(&machine)),
         host: HostId::new(host).expect("checked when the scenario was read"),
         name: format!("h{machine}"),
         mac: Mac([2, 0, 0, 0, 0, machine]),
         dip: Ipv4Addr::new(10, 77, 0, machine),
-        mode,
-        cluster_mac: cluster_mac(mode, IpAddr::V4(VIP)),
         timing: Timing {
             period: scenario.period.0,
             tolerance: scenario.tolerance,
@@ -145,9 +162,15 @@ pub fn config(scenario: &Scenario, machine: u8, host: u8) -> ClusterConfig {
     }
 }
 
-/// The MAC that all hosts share.
+/// The MAC that all hosts share in unicast mode.
 pub fn cluster() -> Mac {
-    cluster_mac(ClusterMode::Unicast, IpAddr::V4(VIP))
+    let [unicast, ..] = cluster_macs();
+    unicast
+}
+
+/// The MACs that hosts may share, one for each mode.
+pub fn cluster_macs() -> [Mac; 3] {
+    derived_macs(IpAddr::V4(VIP))
 }
 
 /// Address and MAC of a client, numbered from 0.

@@ -306,13 +306,10 @@ impl World {
         let Ok(parsed) = Ethernet::parse(&frame) else {
             return;
         };
-        // A NIC takes frames to its own MAC, to the cluster's (it is added to the NIC), and to all.
-        let taken = [
-            machine.config.mac,
-            machine.config.cluster_mac,
-            Mac::BROADCAST,
-        ];
-        let to_me = taken.contains(&parsed.destination);
+        // A NIC takes frames to its own MAC, to all, and to the cluster's MACs, which its daemon has added to it.
+        let daemon = machine.daemon.as_ref();
+        let to_me = [machine.config.mac, Mac::BROADCAST].contains(&parsed.destination)
+            || daemon.is_some_and(|it| it.cluster.macs().contains(&parsed.destination));
         let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
         let answer = [ethernet::ARP, ethernet::PROBE].contains(&parsed.ethertype)
             && parsed.destination == machine.config.mac;

@@ -7,7 +7,9 @@ use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use covey_filter::{BUCKETS, Reason, decide};
 use covey_proto::buckets::BucketSet;
+use covey_proto::config::{ClusterMode, SourceMac};
 use covey_proto::datapath::{Identity, Image, Overlap, View, no_sockets};
+use covey_proto::delivery::Delivery;
 use covey_proto::fragments::Fragments;
 use covey_proto::ids::{self, HostId, HostSet};
 use covey_proto::placement::{Map, Placement};
@@ -51,7 +53,10 @@ impl Size {
                 sticky: None,
             })
             .collect();
+        let delivery = Delivery::explicit(ClusterMode::Unicast, ids::Mac(CLUSTER_MAC));
+        let delivery = delivery.expect("the MAC is that of one NIC");
         let rules = RuleSet::new(vips, rules).expect("the rules do not overlap");
+        let rules = rules.delivered_by(delivery);
         let ids: Vec<HostId> = (1..=self.hosts).filter_map(HostId::new).collect();
         let mut map = Map::unowned();
         for (bucket, owner) in (0..BUCKETS).zip(ids.iter().cycle()) {
@@ -66,8 +71,7 @@ impl Size {
         let identity = Identity {
             host: ids[0],
             mac: ids::Mac(HOST_MAC),
-            cluster_mac: ids::Mac(CLUSTER_MAC),
-            source_mac: ids::Mac(HOST_MAC),
+            source_mac: SourceMac::Host,
             filter_icmp: true,
             hash_key: [1, 2],
         };

@@ -8,15 +8,22 @@ use super::problem::{Problems, choice};
 use super::system::System;
 use super::{Cluster, Vip};
 use crate::duration;
+use crate::multicast::QUERIER_TIMEOUT;
 use covey_filter::MAX_VIPS;
 use covey_proto::config::{Auth, ClusterMode, Key, Quorum, SourceMac, Timing};
-use covey_proto::ids::MAX_HOSTS;
+use covey_proto::delivery::Delivery;
+use covey_proto::ids::{MAX_HOSTS, Mac};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 use toml::Spanned;
 
+/// Reports more often than every second are noise, and after an hour every switch has forgotten.
+const REPORT_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// From twice the shortest interval of queries up.
+const QUERIER_TIMEOUTS: (Duration, Duration) =
+    (Duration::from_secs(2), Duration::from_secs(36_000));
 /// NLB's AliveMsgPeriod and AliveMsgTolerance.
 /// Beyond that it is no bound any more.
 const LONGEST_LINGER: Duration = Duration::from_secs(720 * 60 * 60);
@@ -61,16 +68,18 @@ pub(super) fn read(
             "[cluster] has no vips: write vips = [\"ADDRESS/PREFIX\"], the primary virtual IP first",
         )
         .and_then(|vips| read_vips(vips, problems));
-    let mode = problems.read_or(
-        section.mode.as_ref(),
-        ClusterMode::Unicast,
-        |word| match word.as_str() {
-            "multicast" | "igmp" => Err(format!(
-                "mode \"{word}\" is not supported by this version: use \"unicast\""
-            )),
-            word => choice("mode", word, &[("unicast", ClusterMode::Unicast)]),
-        },
-    );
+    let mode = problems.read_or(section.mode.as_ref(), ClusterMode::Unicast, |word| {
+        choice(
+            "mode",
+            word,
+            &[
+                ("unicast", ClusterMode::Unicast),
+                ("multicast", ClusterMode::Multicast),
+                ("igmp", ClusterMode::Igmp),
+            ],
+        )
+    });
+    let delivery = read_delivery(section, mode, vips.as_deref(), problems);
     let period = problems.read_or(section.period.as_ref(), DEFAULT_TIMING.period, |text| {
         period(text)
     });
@@ -102,10 +111,18 @@ pub(super) fn read(
     let max_linger = problems.read_or(section.max_linger.as_ref(), None, |text| {
         max_linger(text).map(Some)
     });
+    let igmp_report_interval =
+        problems.read_or(section.igmp_report_interval.as_ref(), None, |text| {
+            between("igmp_report_interval", text, REPORT_INTERVALS).map(Some)
+        });
+    let querier_timeout =
+        problems.read_or(section.querier_timeout.as_ref(), QUERIER_TIMEOUT, |text| {
+            between("querier_timeout", text, QUERIER_TIMEOUTS)
+        });
     Some(Cluster {
         name: name?,
         vips: vips?,
-        mode: mode?,
+        delivery: delivery?,
         timing: Timing {
             period: period?,
             tolerance: tolerance?,
@@ -116,6 +133,9 @@ pub(super) fn read(
         max_linger: max_linger?,
         source_mac: source_mac?,
         filter_icmp: section.filter_icmp.unwrap_or(true),
+        igmp_report_interval: igmp_report_interval?,
+        querier_timeout: querier_timeout?,
+        announce_mrouter: section.announce_mrouter.unwrap_or(false),
     })
 }
 
@@ -128,6 +148,19 @@ where
         .ok()
         .filter(|value| (&least..=&most).contains(&value))
         .ok_or_else(|| format!("{key} {number} is not possible: it runs from {least} to {most}"))
+}
+
+/// A time within two, both included.
+fn between(key: &str, text: &str, (least, most): (Duration, Duration)) -> Result<Duration, String> {
+    let time = duration::parse(text).map_err(|reason| format!("{key} {reason}"))?;
+    if (least..=most).contains(&time) {
+        Ok(time)
+    } else {
+        let [least, most] = [least, most].map(duration::format);
+        Err(format!(
+            "{key} \"{text}\" is not possible: it runs from {least} to {most}"
+        ))
+    }
 }
 
 fn max_linger(text: &str) -> Result<Duration, String> {
@@ -263,6 +296,33 @@ fn useless_v6(address: Ipv6Addr, prefix: u8) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// The mode with its MAC: the one that is written there, or the one that follows from the primary virtual IP.
+fn read_delivery(
+    section: &ClusterSection,
+    mode: Option<ClusterMode>,
+    vips: Option<&[Vip]>,
+    problems: &mut Problems<'_>,
+) -> Option<Delivery> {
+    let Some(text) = &section.cluster_mac else {
+        let primary = vips?.first()?.address;
+        return Some(Delivery::derived(mode?, primary));
+    };
+    problems.read(text, |text| {
+        let mac: Mac = text.parse().map_err(|()| {
+            format!("cluster_mac \"{text}\" is no MAC: write six bytes, like \"02:bf:c0:00:02:64\"")
+        })?;
+        // Without a mode there is nothing to say about it: that is told already.
+        let Some(mode) = mode else { return Ok(None) };
+        let chosen = Delivery::explicit(mode, mac).map_err(|reason| {
+            format!(
+                "cluster_mac {mac} is not possible: {reason}; leave the key out to have NLB's MAC, or choose another, \
+                 the same on all hosts"
+            )
+        });
+        chosen.map(Some)
+    })?
 }
 
 fn read_quorum(section: &ClusterSection, problems: &mut Problems<'_>) -> Option<Quorum> {

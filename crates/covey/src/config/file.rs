@@ -26,6 +26,7 @@ pub(super) struct ClusterSection {
     pub(super) name: Option<Spanned<String>>,
     pub(super) vips: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) mode: Option<Spanned<String>>,
+    pub(super) cluster_mac: Option<Spanned<String>>,
     pub(super) period: Option<Spanned<String>>,
     pub(super) tolerance: Option<Spanned<i64>>,
     pub(super) key_file: Option<Spanned<String>>,
@@ -36,6 +37,9 @@ pub(super) struct ClusterSection {
     pub(super) max_linger: Option<Spanned<String>>,
     pub(super) source_mac: Option<Spanned<String>>,
     pub(super) filter_icmp: Option<bool>,
+    pub(super) igmp_report_interval: Option<Spanned<String>>,
+    pub(super) querier_timeout: Option<Spanned<String>>,
+    pub(super) announce_mrouter: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

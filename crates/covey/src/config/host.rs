@@ -10,7 +10,7 @@ use super::problem::{Problems, choice};
 use super::system::System;
 use super::{Daemon, Host, InitialState, Vip, XdpMode};
 use crate::host::Interface;
-use covey_proto::ids::{HostId, MAX_HOSTS};
+use covey_proto::ids::{HostId, MAX_HOSTS, Mac};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use toml::Spanned;
@@ -19,10 +19,11 @@ use tracing_subscriber::EnvFilter;
 /// Where state lies that outlives a reboot.
 const STATE_DIR: &str = "/var/lib/covey";
 
-/// Reads `[host]`. `vips` is missing if something is wrong with them, which has been said then.
+/// Reads `[host]`. `vips` and `cluster_mac` are missing if something is wrong with them, which has been said then.
 pub(super) fn read(
     file: &ConfigFile,
     vips: Option<&[Vip]>,
+    cluster_mac: Option<Mac>,
     system: &dyn System,
     problems: &mut Problems<'_>,
 ) -> Option<Host> {
@@ -69,7 +70,7 @@ pub(super) fn read(
             spanned,
             "[host] has no interface: write interface = \"eth0\", the NIC on the cluster's segment",
         )
-        .and_then(|name| problems.read(name, |name| find_interface(name, system)));
+        .and_then(|name| problems.read(name, |name| find_interface(name, cluster_mac, system)));
     let dip = read_dip(
         section,
         interface.as_ref(),
@@ -102,11 +103,19 @@ pub(super) fn read(
     })
 }
 
-fn find_interface(name: &str, system: &dyn System) -> Result<Interface, String> {
+fn find_interface(
+    name: &str,
+    cluster_mac: Option<Mac>,
+    system: &dyn System,
+) -> Result<Interface, String> {
     let found = system
         .interface(name)
         .map_err(|error| format!("cannot look for interface \"{name}\": {error}"))?;
     match found {
+        Some(interface) if interface.mac.is_some() && interface.mac == cluster_mac => Err(format!(
+            "interface \"{name}\" has the MAC itself that all hosts are to share: give it its own back, or choose another \
+             cluster_mac on all hosts"
+        )),
         Some(interface) if interface.mac.is_some() => Ok(interface),
         Some(_) => Err(format!(
             "interface \"{name}\" is not Ethernet: a cluster needs an Ethernet segment"

@@ -26,9 +26,8 @@ pub use system::{Machine, System, TextFile};
 use crate::config::file::ConfigFile;
 use crate::config::problem::Problems;
 use covey_proto::PortState;
-use covey_proto::config::{
-    Auth, ClusterConfig, ClusterMode, Quorum, SourceMac, Timing, cluster_mac,
-};
+use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Quorum, SourceMac, Timing};
+use covey_proto::delivery::Delivery;
 use covey_proto::ids::{HostId, Incarnation, Mac};
 use covey_proto::rules::{Claim, RuleSet};
 use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
@@ -58,8 +57,8 @@ pub struct Cluster {
     pub name: String,
     /// Virtual IPs, at least one; the first is the primary.
     pub vips: Vec<Vip>,
-    /// How frames reach every host.
-    pub mode: ClusterMode,
+    /// The mode and the MAC that all hosts share.
+    pub delivery: Delivery,
     /// Heartbeat timing.
     pub timing: Timing,
     /// Heartbeat authentication.
@@ -74,6 +73,12 @@ pub struct Cluster {
     pub source_mac: SourceMac,
     /// Whether the default host alone answers pings, and takes other ICMP that is no error; else every host does.
     pub filter_icmp: bool,
+    /// Time between IGMP reports that nobody has asked for.
+    pub igmp_report_interval: Option<Duration>,
+    /// After how long without an IGMP query people are told.
+    pub querier_timeout: Duration,
+    /// Whether hosts announce themselves as multicast routers.
+    pub announce_mrouter: bool,
 }
 
 /// A virtual IP and its network, as configured.
@@ -168,12 +173,15 @@ impl Config {
         let directory = path.parent().unwrap_or(Path::new(""));
         let cluster = cluster::read(file, directory, system, problems);
         let vips = cluster.as_ref().map(|cluster| cluster.vips.as_slice());
-        let host = host::read(file, vips, system, problems);
+        let cluster_mac = cluster.as_ref().map(|cluster| cluster.delivery.mac());
+        let host = host::read(file, vips, cluster_mac, system, problems);
         let rules = rules::read(&file.rule, vips, problems);
         let daemon = host::read_daemon(file, system, problems);
         let (rules, claims) = rules?;
+        let cluster = cluster?;
+        let rules = rules.delivered_by(cluster.delivery);
         Some(Self {
-            cluster: cluster?,
+            cluster,
             host: host?,
             rules,
             claims,
@@ -189,7 +197,6 @@ impl Config {
         let differs = [
             ("cluster.name", old_cluster.name != new_cluster.name),
             ("cluster.vips", old_cluster.vips != new_cluster.vips),
-            ("cluster.mode", old_cluster.mode != new_cluster.mode),
             (
                 "cluster.period",
                 old_cluster.timing.period != new_cluster.timing.period,
@@ -232,9 +239,14 @@ impl Config {
             .collect()
     }
 
-    /// The shared MAC that follows from the primary virtual IP.
-    pub fn cluster_mac(&self) -> Mac {
-        cluster_mac(self.cluster.mode, self.rules.primary())
+    /// How frames reach every host, if the others offer the same.
+    pub const fn mode(&self) -> ClusterMode {
+        self.cluster.delivery.mode()
+    }
+
+    /// The MAC that all hosts share, if the others offer the same.
+    pub const fn cluster_mac(&self) -> Mac {
+        self.cluster.delivery.mac()
     }
 
     /// What the core is told: this configuration and the four things that only the running daemon knows. The
@@ -251,8 +263,6 @@ impl Config {
             name: self.host.name.clone(),
             mac,
             dip: self.host.dip,
-            mode: self.cluster.mode,
-            cluster_mac: self.cluster_mac(),
             timing: self.cluster.timing,
             auth: self.cluster.auth.clone(),
             rules: self.rules.clone(),

@@ -15,7 +15,9 @@
 
 mod census;
 mod checkup;
+mod delivery;
 mod evidence;
+mod groups;
 mod journal;
 mod keep;
 mod link_watch;
@@ -23,7 +25,7 @@ mod open;
 mod operate;
 mod packet;
 mod report;
-mod sys;
+pub(crate) mod sys;
 mod troubles;
 mod unclaimed;
 mod upgrade;
@@ -33,6 +35,7 @@ use crate::control::Request;
 use crate::control::server::{Call, Server};
 use crate::datapath::{Counters, DataPath};
 use crate::host::{HostSetup, Interface};
+use crate::multicast::Multicast;
 use crate::sockets::Idle;
 use anyhow::{Context, anyhow, bail};
 use census::{Census, Finding};
@@ -40,6 +43,7 @@ use checkup::Checkup;
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
+use covey_proto::delivery::Delivery;
 use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
@@ -53,6 +57,7 @@ use operate::Waiting;
 use packet::Segment;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+pub(crate) use sys::now;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use unclaimed::{DISOWNED, Unclaimed};
@@ -133,9 +138,9 @@ impl Sources {
 struct Daemon {
     config_path: PathBuf,
     config: Config,
-    /// The NIC's number.
-    interface: u32,
     mac: Mac,
+    /// The number of its interface.
+    interface: u32,
     identity: Identity,
     started_at: Time,
     cluster: Cluster,
@@ -145,11 +150,15 @@ struct Daemon {
     in_force: Option<Image>,
     staged: Option<Image>,
     setup: HostSetup,
+    /// How frames reach the host, as the machine is set up for it.
+    delivery: Delivery,
     journal: Journal,
     census: Census,
     checkup: Checkup,
     evidence: Evidence,
     unclaimed: Unclaimed,
+    /// The host's part in IP multicast groups, from the first time that it has one.
+    multicast: Option<Multicast>,
     /// The rules under which the data path has noted traffic.
     seen_under: Digest,
     /// The rules under which the data path counts packets, and what it had counted before them.
@@ -212,6 +221,7 @@ impl Daemon {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
                     self.input(Input::Unclaimed(&unclaimed));
                 }
+                told = groups::told(self.multicast.as_mut()) => self.note_groups(told),
                 result = self.checkup.finished() => self.note_checked_up(result),
                 Some(said) = self.upgrade.prepared() => self.note_prepared(said),
                 written = self.keeper.written() => self.note_kept(written),
@@ -333,6 +343,7 @@ impl Daemon {
                     self.data_path.commit();
                     self.in_force = self.staged.take();
                     self.count_from_here();
+                    self.follow_delivery();
                 }
                 Output::Amend(image) => {
                     self.data_path.amend(&image);
@@ -391,6 +402,7 @@ impl Daemon {
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
+        self.renew_groups(interface.up);
         self.input(Input::Mtu(interface.mtu));
         if interface.up {
             self.setup.renew();

@@ -10,10 +10,10 @@ use super::keep::{self, Keeper, Note, Will};
 use super::packet::Segment;
 use super::unclaimed::Unclaimed;
 use super::upgrade::{Inheritance, Succession, Upgrade};
-use super::{Daemon, find_interface, remove, sys};
+use super::{Daemon, delivery, find_interface, remove, sys};
 use crate::config::{Config, XdpMode};
 use crate::datapath::{Attach, Counters, DataPath, Loaded, pin_dir};
-use crate::host::{HostSetup, Plan};
+use crate::host::HostSetup;
 use anyhow::{Context, anyhow, bail};
 use covey_proto::config::ClusterConfig;
 use covey_proto::datapath::{Identity, Image};
@@ -108,11 +108,8 @@ impl Daemon {
         }
         let mut data_path = attach_data_path(&config, loaded)?;
         let unclaimed = Unclaimed::open(&mut data_path)?;
-        let plan = Plan {
-            interface: name.clone(),
-            vips: config.rules.vips().to_vec(),
-            cluster_mac: config.cluster_mac(),
-        };
+        let plan = delivery::plan(&config, &cluster);
+        let delivery = cluster.delivery();
         let setup = match HostSetup::apply(&plan) {
             Ok(setup) => setup,
             Err(error) => {
@@ -135,11 +132,13 @@ impl Daemon {
             in_force: in_force.map(|(image, _)| image),
             staged: None,
             setup,
+            delivery,
             journal: Journal::default(),
             census: Census::new(),
             checkup: Checkup::new(sys::now(), config.cluster.timing.expiry(), Vec::new()),
             evidence: Evidence::default(),
             unclaimed,
+            multicast: None,
             seen_under: Digest(0),
             counted_under: Digest(0),
             counted_before: Counters::default(),
@@ -167,6 +166,7 @@ impl Daemon {
 
     /// Begins as what the operator wanted last.
     fn begin(&mut self, link_up: bool, note: Option<Note>) {
+        self.join_groups();
         self.input(Input::Link(link_up));
         if let Some(note) = note {
             self.journal.record(note.id, note.severity, note.text);
@@ -180,6 +180,7 @@ impl Daemon {
 
     /// Goes on where the daemon before was.
     fn go_on(&mut self, before: Inheritance, link_up: bool) {
+        self.take_over_groups(before.membership);
         let took = sys::now().since(before.written_at());
         let told = Succession::done(&before.version, took);
         self.started_at = before.started_at();

@@ -193,6 +193,7 @@ impl Daemon {
         let (rules, claims) = (Arc::new(new.rules.clone()), new.claims.clone());
         self.config = new;
         let answer = self.command(Command::Reload { rules, claims });
+        self.take_macs();
         self.keep_state();
         let text = sentence(self.config.host.id, &Request::Reload {}, answer);
         Outcome::new(answer, text)

@@ -8,14 +8,14 @@ use crate::control::{Code, Response};
 use crate::datapath::Counters;
 use crate::doctor::Kind;
 use crate::status::{
-    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState,
-    RuleStatus, SCHEMA, Status,
+    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus,
+    OfferedDelivery, RuleState, RuleStatus, SCHEMA, Status,
 };
 use crate::why::{self, Insight, Question};
 use covey_filter::{Affinity, DEFAULT_RULE};
 use covey_proto::PortState;
 use covey_proto::cluster::{MemberSnapshot, Snapshot};
-use covey_proto::config::{Auth, ClusterMode, SourceMac};
+use covey_proto::config::{Auth, SourceMac};
 use covey_proto::datapath::Image;
 use covey_proto::ids::HostId;
 use covey_proto::placement::Placement;
@@ -56,17 +56,17 @@ impl Daemon {
             config: self.config_path.display().to_string(),
             realtime: config.daemon.realtime,
         };
+        let (delivery, offered) = (self.cluster.delivery(), config.cluster.delivery);
         let cluster = ClusterStatus {
             name: config.cluster.name.clone(),
             vips: config.rules.vips().to_vec(),
             prefix: config.cluster.vips[0].prefix,
-            mode: match config.cluster.mode {
-                ClusterMode::Unicast => "unicast",
-                ClusterMode::Multicast => "multicast",
-                ClusterMode::Igmp => "igmp",
-            }
-            .to_owned(),
-            mac: config.cluster_mac().to_string(),
+            mode: delivery.mode().to_string(),
+            mac: delivery.mac().to_string(),
+            offered: (offered != delivery).then(|| OfferedDelivery {
+                mode: offered.mode().to_string(),
+                mac: offered.mac().to_string(),
+            }),
             epoch: snapshot.epoch.0,
             map_digest: snapshot.digest.to_string(),
             view: ids(snapshot.view),
@@ -113,6 +113,7 @@ impl Daemon {
                     by_daemon: commits.by_daemon,
                 },
             },
+            multicast: self.multicast_status(),
             frames_rejected: self
                 .cluster
                 .rejected()

@@ -105,6 +105,7 @@ const fn is_accepted(reason: Reason) -> bool {
         | Reason::QuestionNotMine
         | Reason::FragmentNotMine
         | Reason::BadQuote
+        | Reason::OtherMember
         | Reason::Disabled
         | Reason::Fenced
         | Reason::LeaseLapsed

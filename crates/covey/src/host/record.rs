@@ -20,7 +20,7 @@ pub(super) enum Change {
     Address(IpAddr),
     /// This MAC was added to those that the NIC takes frames for.
     Mac([u8; 6]),
-    /// `net.ipv4.conf.INTERFACE.NAME` was set.
+    /// `net.ipv4.conf.INTERFACE.NAME` was set, or of IPv6 if the name begins so (`ipv6/`).
     Sysctl {
         interface: String,
         name: String,
@@ -59,7 +59,10 @@ impl fmt::Display for Change {
                 name,
                 value,
                 ..
-            } => write!(f, "net.ipv4.conf.{interface}.{name} = {value}"),
+            } => {
+                let (family, name) = name.split_once('/').unwrap_or(("ipv4", name));
+                write!(f, "net.{family}.conf.{interface}.{name} = {value}")
+            }
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Makes the machine a host of the cluster, and puts back what it found.
 //!
-//! The daemon calls [`HostSetup::apply`] when it starts and [`HostSetup::undo`] when it leaves. What was there
+//! The daemon calls [`HostSetup::apply`] when it starts, [`HostSetup::adapt`] when the cluster gets another MAC, and
+//! [`HostSetup::undo`] when it leaves. What was there
 //! before is left alone by both. A daemon that dies leaves its changes in place: the next one adopts them by the
 //! note in /run/covey and still restores the originals. Dropping a `HostSetup` undoes nothing, on purpose.
 //! Specification: docs/design.md, "Data path".
 
 use super::netlink::Netlink;
 use super::record::{Change, Record};
-use super::sysctl::{self, ARP_ANNOUNCE, ARP_IGNORE};
+use super::sysctl::{self, ARP_ANNOUNCE, ARP_IGNORE, DROP_FROM_GROUP};
 use super::{Interface, RUN_DIR, network_namespace};
 use covey_proto::ids::Mac;
 use std::io;
@@ -24,8 +25,8 @@ pub struct Plan {
     pub interface: String,
     /// The addresses that all hosts share.
     pub vips: Vec<IpAddr>,
-    /// The MAC that all hosts share.
-    pub cluster_mac: Mac,
+    /// The MACs that all hosts share: that of the mode in force, and those that may come or have been.
+    pub macs: Vec<Mac>,
 }
 
 /// Why the machine could not be made ready.
@@ -130,14 +131,24 @@ impl HostSetup {
         }
     }
 
+    /// Makes the machine look as planned now, when something else was planned before.
+    ///
+    /// # Errors
+    /// What could not be done, and why. What could be done stays.
+    pub fn adapt(&mut self, plan: &Plan) -> Result<(), SetupError> {
+        self.bring_about(plan)
+    }
+
     /// Makes again what somebody else has taken away since. The kernel itself does so: a NIC that is switched off loses
     /// its IPv6 addresses. Cheap if nothing is missing; what cannot be made is logged.
     pub fn renew(&self) {
         for change in &self.record.changes {
             let missing = match change {
-                Change::Address(_) => self.machine.is_made(change).map(|made| !made),
+                Change::Address(_) | Change::Mac(_) => {
+                    self.machine.is_made(change).map(|made| !made)
+                }
                 // What somebody has set since then, he meant.
-                Change::Mac(_) | Change::Sysctl { .. } => Ok(false),
+                Change::Sysctl { .. } => Ok(false),
             };
             let made = missing.and_then(|missing| match missing {
                 true => (self.machine.make(change)).doing(|| format!("bring back {change}")),
@@ -218,8 +229,8 @@ struct Machine {
 }
 
 impl Machine {
-    /// What must be so, in the order in which it should come about: the MAC last, so that no frame for the
-    /// cluster comes in before the host knows its addresses.
+    /// What must be so, in the order in which it should come about: the MACs last, so that no frame for the
+    /// cluster comes in before the host knows its addresses, and takes it from no group without the filter.
     fn wanted(&self, plan: &Plan) -> Result<Vec<Change>, SetupError> {
         let has_ipv6 = plan.vips.iter().any(IpAddr::is_ipv6);
         if has_ipv6 && !sysctl::has_ipv6(&self.interface) {
@@ -230,8 +241,13 @@ impl Machine {
             self.wanted_sysctl(ARP_IGNORE, "0")?,
         ];
         wanted.extend(self.wanted_elsewhere()?);
+        let [of_ipv4, of_ipv6] = DROP_FROM_GROUP;
+        wanted.push(self.wanted_sysctl(of_ipv4, "1")?);
+        if has_ipv6 {
+            wanted.push(self.wanted_sysctl(of_ipv6, "1")?);
+        }
         wanted.extend(plan.vips.iter().map(|vip| Change::Address(*vip)));
-        wanted.push(Change::Mac(plan.cluster_mac.0));
+        wanted.extend(plan.macs.iter().map(|mac| Change::Mac(mac.0)));
         Ok(wanted)
     }
 
@@ -269,7 +285,7 @@ impl Machine {
     }
 
     fn sysctl(&self, interface: &str, name: &str) -> Result<String, SetupError> {
-        sysctl::read(interface, name).doing(|| format!("read net.ipv4.conf.{interface}.{name}"))
+        sysctl::read(interface, name).doing(|| format!("read {name} of {interface}"))
     }
 
     /// The number of the interface that has a virtual IP. The kernel answers ARP for an address of any interface, so

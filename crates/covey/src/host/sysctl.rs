@@ -1,4 +1,5 @@
-//! The settings of an interface that decide how the kernel speaks ARP for addresses on `lo`, and whether it speaks IPv6.
+//! The settings of an interface that decide how the kernel speaks ARP for addresses on `lo`, whether it speaks IPv6, and
+//! what it takes that came to a group.
 //!
 //! /proc/sys/net shows the network namespace of the thread that opens a file there, so it is right for the
 //! lab's daemons too. Used only by [`super::setup`]. Specification: docs/design.md, "Data path".
@@ -14,7 +15,15 @@ pub(super) const ARP_IGNORE: &str = "arp_ignore";
 /// In the place of an interface: what interfaces begin with that come later.
 const DEFAULT: &str = "default";
 
-/// Reads `net.ipv4.conf.INTERFACE.NAME`.
+/// Packets to this host in frames to a group: 1 means that they are dropped (RFC 1122 §3.3.6), for IPv4 and for IPv6.
+/// While the filter is there no such frame gets that far; without it, what is sent to a virtual IP must not be answered
+/// by every host.
+pub(super) const DROP_FROM_GROUP: [&str; 2] = [
+    "drop_unicast_in_l2_multicast",
+    "ipv6/drop_unicast_in_l2_multicast",
+];
+
+/// Reads `net.ipv4.conf.INTERFACE.NAME`, or of another family if the name says so (`ipv6/NAME`).
 pub(super) fn read(interface: &str, name: &str) -> io::Result<String> {
     Ok(std::fs::read_to_string(path(interface, name))?
         .trim()
@@ -46,7 +55,8 @@ pub(super) fn has_ipv6(interface: &str) -> bool {
 }
 
 fn path(interface: &str, name: &str) -> PathBuf {
-    ["/proc/sys/net/ipv4/conf", interface, name]
+    let (family, name) = name.split_once('/').unwrap_or(("ipv4", name));
+    ["/proc/sys/net", family, "conf", interface, name]
         .iter()
         .collect()
 }

@@ -22,6 +22,7 @@ pub(crate) fn status(id: HostId, view: &[u8]) -> Status {
             prefix: 24,
             mode: "unicast".to_owned(),
             mac: "02:bf:0a:4d:00:64".to_owned(),
+            offered: None,
             epoch: 7,
             map_digest: "0123456789abcdef".to_owned(),
             view: view.to_vec(),
@@ -93,6 +94,7 @@ pub(crate) fn status(id: HostId, view: &[u8]) -> Status {
             packets_dropped: 0,
         }],
         maps: Vec::new(),
+        multicast: None,
         datapath: DataPathStatus {
             attach: "native".to_owned(),
             packets: BTreeMap::new(),

@@ -176,9 +176,12 @@ pub(super) fn config(spec: &Spec, id: HostId) -> String {
 [cluster]
 name = "lab"
 vips = ["{VIP}/{PREFIX}"{more}]
+mode = "{mode}"
 period = "{period}ms"
 tolerance = {tolerance}
 key_file = "{key}"
+announce_mrouter = {announce}
+querier_timeout = "{silence}ms"
 
 [host]
 id = {id}
@@ -199,9 +202,12 @@ ports = 7
 protocol = "udp"
 affinity = "none"
 "#,
+        mode = spec.mode,
         period = spec.timing.period.as_secs_f64() * 1e3,
         tolerance = spec.timing.tolerance,
         key = key_path(&spec.name).display(),
+        announce = spec.announce_mrouter,
+        silence = spec.asking.membership().as_millis(),
         directory = directory(&spec.name, id).display(),
         xdp = match spec.xdp {
             Xdp::Auto => "auto",
@@ -229,7 +235,8 @@ mod id_as_number {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use covey_proto::config::Timing;
+    use crate::lab::snooping::{Asking, Switch};
+    use covey_proto::config::{ClusterMode, Timing};
     use std::time::Duration;
 
     #[test]
@@ -243,19 +250,25 @@ mod tests {
                 tolerance: 5,
             },
             ipv6: true,
+            mode: ClusterMode::Igmp,
             xdp: Xdp::Generic,
             daemons: true,
+            switch: Switch::Bridge,
+            asking: Asking::default(),
+            announce_mrouter: false,
         };
         let text = config(&spec, HostId::new(2).unwrap());
         let config: toml::Table = text.parse().unwrap();
         let cluster = config["cluster"].as_table().unwrap();
         assert_eq!(cluster["vips"][0].as_str(), Some("10.77.0.100/24"));
         assert_eq!(cluster["vips"][1].as_str(), Some("fd77::100/64"));
+        assert_eq!(cluster["mode"].as_str(), Some("igmp"));
         assert_eq!(cluster["period"].as_str(), Some("200ms"));
         assert_eq!(
             cluster["key_file"].as_str(),
             Some("/run/covey-lab/cluster.key")
         );
+        assert_eq!(cluster["querier_timeout"].as_str(), Some("260000ms"));
         assert_eq!(config["host"]["id"].as_integer(), Some(2));
         assert_eq!(config["daemon"]["xdp"].as_str(), Some("generic"));
         assert_eq!(config["rule"][1]["protocol"].as_str(), Some("udp"));

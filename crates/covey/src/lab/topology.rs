@@ -54,7 +54,7 @@ const fn ipv6_of(address: Ipv4Addr) -> Ipv6Addr {
 
 /// The MAC that belongs to an address of the lab, so that a capture can be read: 0a-00 (locally administered,
 /// and neither a cluster MAC nor a masked one), then the address.
-fn mac(address: Ipv4Addr) -> Mac {
+pub(super) fn mac(address: Ipv4Addr) -> Mac {
     let [w, x, y, z] = address.octets();
     Mac([0x0A, 0x00, w, x, y, z])
 }
@@ -247,7 +247,7 @@ pub(super) fn plan(lab: &LabName, hosts: &[HostId], ipv6: bool) -> Vec<Batch> {
             namespace: Some(switch.clone()),
             commands: vec![
                 "link set lo up".to_owned(),
-                "link add br0 type bridge stp_state 0 forward_delay 0".to_owned(),
+                "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
                 "link set br0 addrgenmode none".to_owned(),
                 "link set br0 up".to_owned(),
             ],
@@ -303,33 +303,6 @@ pub(super) fn set_port(lab: &LabName, host: HostId, up: bool) -> Result<()> {
     .run()
 }
 
-/// Whether a host's port of the switch is up.
-///
-/// # Errors
-/// If `ip` fails.
-pub(super) fn port_is_up(lab: &LabName, host: HostId) -> Result<bool> {
-    let port = format!("port-h{host}");
-    let output = ip(Some(&lab.namespace(Place::Switch)))
-        .args(["-json", "link", "show", "dev", &port])
-        .output()
-        .context("cannot run `ip`; install iproute2")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("the switch has no port {port}: {}", said.trim());
-    }
-    let links: Vec<LinkFlags> = serde_json::from_slice(&output.stdout)
-        .context("cannot read the JSON that `ip -json link` writes")?;
-    Ok(links
-        .iter()
-        .any(|link| link.flags.iter().any(|flag| flag == "UP")))
-}
-
-/// What [`port_is_up`] reads of `ip -json link`.
-#[derive(serde::Deserialize)]
-struct LinkFlags {
-    flags: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +323,7 @@ mod tests {
         ip netns add covey-client
         ip netns add covey-h1
         ip -n covey-switch link set lo up
-        ip -n covey-switch link add br0 type bridge stp_state 0 forward_delay 0
+        ip -n covey-switch link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
         ip -n covey-switch link set br0 addrgenmode none
         ip -n covey-switch link set br0 up
         ip -n covey-client link set lo up

@@ -2,6 +2,7 @@
 
 use super::*;
 use covey_proto::buckets::BucketSet;
+use covey_proto::config::SourceMac;
 use covey_proto::datapath::{Identity, Overlap};
 use covey_proto::ids::Mac;
 use covey_proto::placement::Map;
@@ -78,8 +79,7 @@ impl Cluster {
         Identity {
             host: id(host),
             mac: Mac([2, 0, 0, 0, 0, host]),
-            cluster_mac: Mac([2, 0xBF, 10, 77, 0, 100]),
-            source_mac: Mac([2, 0, 0, 0, 0, host]),
+            source_mac: SourceMac::Host,
             filter_icmp: true,
             hash_key: [3, 4],
         }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its share.
 
 use covey_filter::BUCKETS;
+use covey_proto::config::SourceMac;
 use covey_proto::datapath::{Identity, Image, Overlap};
 use covey_proto::ids::{HostId, HostSet, Mac};
 use covey_proto::placement::{Map, Placement};
@@ -11,6 +12,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 pub const CLUSTER_MAC: [u8; 6] = [0x02, 0xBF, 10, 77, 0, 100];
+/// The same cluster's MAC in multicast mode, under which it takes frames in every mode.
+pub const GROUP_MAC: [u8; 6] = [0x03, 0xBF, 10, 77, 0, 100];
 pub const VIP4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xFD77, 0, 0, 0, 0, 0, 0, 0x100);
 pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
@@ -73,8 +76,7 @@ fn identity(me: u8, mac: [u8; 6]) -> Identity {
     Identity {
         host: host(me),
         mac: Mac(mac),
-        cluster_mac: Mac(CLUSTER_MAC),
-        source_mac: Mac(mac),
+        source_mac: SourceMac::Host,
         filter_icmp: true,
         hash_key: [0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210],
     }

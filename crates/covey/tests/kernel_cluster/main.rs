@@ -15,7 +15,9 @@
 //!   sticky     buckets that are busy wait with their host until they are idle
 //!   why        what `covey why` says is what happens; packets are counted by rule
 //!   ipv6       the same over IPv6; neighbour discovery, clusters without an IPv4 address
+//!   modes      multicast and IGMP mode; a change of mode, host by host, under load
 //!   rare       path MTU discovery, fragments and echo requests, over both
+//!   multicast  switches that snoop: members get the cluster's frames, others do not, and nobody is forgotten
 //!   doctor     what is wrong is named, by all hosts, and nothing else
 //!   network    what the hosts find out about the switch and who else is on it
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
@@ -40,6 +42,8 @@ mod frames;
 mod heartbeat;
 mod ipv6;
 mod lab;
+mod modes;
+mod multicast;
 mod netns;
 mod network;
 mod operate;

@@ -6,6 +6,10 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const CLUSTER_MAC: MacBytes = [0x02, 0xBF, 10, 77, 0, 100];
+/// The cluster may have this MAC too, a group's.
+pub const GROUP_MAC: MacBytes = [0x03, 0xBF, 10, 77, 0, 100];
+/// And it had this one.
+pub const FORMER_MAC: MacBytes = [0x02, 0, 0, 0, 9, 9];
 pub const VIP4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xFD77, 0, 0, 0, 0, 0, 0, 0x100);
 pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
@@ -62,11 +66,12 @@ fn host(index: usize, count: usize) -> Host {
             vip_seed: 1,
             map: 1,
             cluster_mac: CLUSTER_MAC,
+            aliases: [GROUP_MAC, FORMER_MAC, CLUSTER_MAC, CLUSTER_MAC, CLUSTER_MAC],
             host_mac: host_mac(index + 1),
             source_mac: host_mac(index + 1),
             serving: 1,
             icmp_to_all: 0,
-            pad: [0; 4],
+            pad: [0; 6],
         },
         vips: [unused; VIP_SLOTS],
         port_classes: [0; PORTS],

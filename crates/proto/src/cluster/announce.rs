@@ -1,7 +1,7 @@
 //! What this host tells the others: heartbeats every period and on every change, map chunks on demand.
 
 use super::{Cluster, Output, Role, Trigger};
-use crate::config::{ClusterMode, four_bytes};
+use crate::config::four_bytes;
 use crate::ids::{HostSet, Mac};
 use crate::time::{Time, Timer};
 use crate::wire::heartbeat::{
@@ -38,7 +38,7 @@ impl Cluster {
             sender: self.sender(),
             body,
         };
-        self.transmit(&message, self.everyone());
+        self.transmit_to_all(&message);
         self.ask_directly(now);
         for mac in self.hosts_in_need(now) {
             self.transmit(&message, mac);
@@ -63,7 +63,7 @@ impl Cluster {
                 sender: self.sender(),
                 body: Body::Commit(Commit { token, map }),
             };
-            self.transmit(&message, self.everyone());
+            self.transmit_to_all(&message);
             for mac in self.hosts_in_need(now) {
                 self.transmit(&message, mac);
             }
@@ -84,7 +84,7 @@ impl Cluster {
                 sender: self.sender(),
                 body: Body::Chunk(chunk),
             };
-            self.transmit(&message, self.everyone());
+            self.transmit_to_all(&message);
         }
     }
 
@@ -94,11 +94,12 @@ impl Cluster {
         self.outputs.push_back(Output::Transmit(frame));
     }
 
-    /// Where heartbeats go (NLB facts §1.1).
-    pub(super) fn everyone(&self) -> Mac {
-        match self.config.mode {
-            ClusterMode::Unicast => Mac::BROADCAST,
-            ClusterMode::Multicast | ClusterMode::Igmp => self.config.cluster_mac,
+    /// Sends a message to where heartbeats go, and by broadcast too while there may be hosts that do not listen there.
+    pub(super) fn transmit_to_all(&mut self, message: &Message) {
+        let everyone = self.delivery().heartbeats();
+        self.transmit(message, everyone);
+        if everyone != Mac::BROADCAST && self.others_may_listen_elsewhere() {
+            self.transmit(message, Mac::BROADCAST);
         }
     }
 
@@ -132,7 +133,7 @@ impl Cluster {
         Heartbeat {
             announced: self.announced(now).unwrap_or(Announced::Goodbye),
             timing: self.timing(),
-            mode: self.config.mode,
+            mode: self.delivery().mode(),
             legacy: self.config.legacy,
             echoes: self
                 .peers

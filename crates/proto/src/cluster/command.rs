@@ -208,7 +208,11 @@ impl Cluster {
             Command::Rules { change, scope } => self.change_rules(now, change, scope),
             Command::Reload { rules, claims } => {
                 debug_assert_eq!(claims.len(), rules.rules().len());
+                let known = self.macs();
                 (self.offered, self.offered_claims) = (rules, claims);
+                if self.macs() != known {
+                    self.amend();
+                }
                 self.emit(Event::Reloaded);
                 self.hurry(now);
                 Answer::Done

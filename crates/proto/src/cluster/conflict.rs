@@ -87,15 +87,21 @@ impl Cluster {
     /// Notes the mode of a host that speaks with the cluster's key, whether it is believed yet or not: in different
     /// modes hosts may well hear each other in one direction only.
     pub(super) fn note_mode(&mut self, now: Time, host: HostId, name: &str, mode: ClusterMode) {
-        let here = self.config.mode;
+        let here = self.delivery().mode();
+        // A member that has yet to follow a change, or has followed before this host.
+        let member = self
+            .committed
+            .as_ref()
+            .is_some_and(|map| map.proposal.view.contains(host));
+        let differs = mode != here && !member;
         let expiry = self.config.timing.expiry();
         let list = &mut self.conflicts.other_mode;
         list.retain(|(_, heard_at)| now < *heard_at + expiry);
         let known = list.iter_mut().find(|(known, _)| *known == host);
         match known {
-            Some((_, heard_at)) if mode != here => *heard_at = now,
+            Some((_, heard_at)) if differs => *heard_at = now,
             Some(_) => list.retain(|(known, _)| *known != host),
-            None if mode != here => {
+            None if differs => {
                 list.push((host, now));
                 self.emit(Event::ModeDiffers {
                     host,

@@ -378,5 +378,6 @@ impl Cluster {
                 cause,
             });
         }
+        self.note_delivery();
     }
 }

@@ -15,10 +15,11 @@ use super::lease::Sent;
 use super::lingering::Sets;
 use super::peer::{Peer, Peers};
 use super::prepared::{Claims, Prepared};
+use super::readdressing::Readdressing;
 use super::role::Role;
 use super::{Cluster, PortState};
 use crate::buckets::BucketSet;
-use crate::config::{Auth, ClusterConfig, ClusterMode, four_bytes};
+use crate::config::{Auth, ClusterConfig, four_bytes};
 use crate::datapath::{Identity, Image};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::placement::Placement;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Version of the exported state. It changes with every change of its layout or meaning.
-pub const EXPORT_FORMAT: u16 = 1;
+pub const EXPORT_FORMAT: u16 = 2;
 
 /// Why a state is not taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +178,10 @@ impl Cluster {
                 PortState::Draining => 2,
             });
         }
+        out.u64(self.readdressing.former.len() as u64);
+        for mac in &self.readdressing.former {
+            out.bytes(&mac.0);
+        }
         out.u64(self.sent.iter().len() as u64);
         for sent in self.sent.iter() {
             out.u64(sent.sequence);
@@ -235,6 +240,11 @@ impl Cluster {
         host.conflicts.has_served = flag(from)?;
         let states = (0..from.u64()?).map(|_| read_port_state(from));
         host.port_states = super::PortStates::new(&states.collect::<Result<Vec<_>, _>>()?);
+        let former = (0..from.u64()?).map(|_| {
+            let mac = bytes(from)?.try_into().map_err(|_| ImportError::Damaged)?;
+            Ok(Mac(mac))
+        });
+        let former = former.collect::<Result<Vec<_>, ImportError>>()?;
         for _ in 0..from.u64()? {
             host.sent.push(Sent {
                 sequence: from.u64()?,
@@ -250,6 +260,8 @@ impl Cluster {
             host.lease = lease;
             host.note_new_map(Sets::taken_over(lingering));
         }
+        let in_force = host.committed.as_ref().map(|map| map.rules.delivery());
+        host.readdressing = Readdressing::taken_over(in_force, former);
         let peers = (0..from.u64()?).map(|_| read_peer(from, primary));
         host.peers = Peers::of(peers.collect::<Result<_, _>>()?);
         if !from.is_empty() {
@@ -278,12 +290,6 @@ fn fingerprint(config: &ClusterConfig) -> Digest {
     out.bytes(config.name.as_bytes());
     out.bytes(&config.mac.0);
     out.bytes(&config.dip.octets());
-    out.bytes(&config.cluster_mac.0);
-    out.u8(match config.mode {
-        ClusterMode::Unicast => 1,
-        ClusterMode::Multicast => 2,
-        ClusterMode::Igmp => 3,
-    });
     out.u64(config.timing.period.as_micros() as u64);
     out.u16(config.timing.tolerance);
     out.u8(u8::from(config.legacy));

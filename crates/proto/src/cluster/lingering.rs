@@ -471,6 +471,7 @@ impl Cluster {
         };
         let owners = map.proposal.owners;
         Image::serving(&self.identity, &map.rules, &map.placement, owners, &overlap)
+            .also_for(&self.macs())
             .of_map(map.name().tag())
     }
 }

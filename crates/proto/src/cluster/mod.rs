@@ -16,6 +16,7 @@
 //!   prepared.rs  the map that follows from a proposal
 //!   lingering.rs connections that stay where they were opened    orphans.rs those that nobody has any more
 //!   sticky.rs    buckets that stay
+//!   readdressing.rs   mode and cluster MAC, and those from before
 //!   command.rs, role.rs   what the operator asks: taking part, draining, leaving
 //!   announce.rs  what I tell the others          lateness.rs  how late I am myself
 //!   rival.rs, conflict.rs, odd.rs, strangers.rs  what keeps hosts from being one cluster, by name
@@ -43,6 +44,7 @@ mod outlook;
 mod peer;
 mod prepared;
 mod probing;
+mod readdressing;
 mod rival;
 mod role;
 mod snapshot;
@@ -82,6 +84,7 @@ use outlook::Outlook;
 use peer::Peers;
 use prepared::{Claims, Prepared};
 use probing::Probing;
+use readdressing::Readdressing;
 use rival::Rivals;
 use role::{Role, Trigger};
 use std::collections::VecDeque;
@@ -213,6 +216,7 @@ pub struct Cluster {
     offered_claims: Vec<Claim>,
     port_states: PortStates,
     committed: Option<Prepared>,
+    readdressing: Readdressing,
     /// The map that this host has acknowledged, and until when it may come into force.
     staged: Option<Prepared>,
     staged_until: Time,
@@ -273,6 +277,7 @@ impl Cluster {
             offered_claims: config.claims.clone(),
             port_states: PortStates::new(&config.port_states),
             committed: None,
+            readdressing: Readdressing::default(),
             staged: None,
             staged_until: Time::ZERO,
             proposed: None,
@@ -403,6 +408,7 @@ impl Cluster {
         self.timers
             .set(Timer::Heartbeat, now + self.config.timing.period);
         self.send_heartbeat(now);
+        self.announce_again();
         if self.takes_part() {
             self.probe(now);
         }

@@ -119,6 +119,6 @@ impl Cluster {
                 connections,
             },
         };
-        self.transmit(&message, self.everyone());
+        self.transmit_to_all(&message);
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(super) enum LeftOut {
     /// Its rules are not the others'.
     Rules,
-    /// Its mode is not the others'.
+    /// Its mode is not the others', and so its rules.
     Mode,
     /// It was lost again and again.
     Flapping,
@@ -83,13 +83,19 @@ impl Cluster {
         wish.into_iter().chain(in_force).chain(told)
     }
 
-    /// How a live host thinks that frames reach all.
+    /// In which mode frames reach a live host.
     fn mode_of(&self, host: HostId) -> Option<ClusterMode> {
         if host == self.config.host {
-            return Some(self.config.mode);
+            return Some(self.delivery().mode());
         }
         let peer = self.peers.alive_peer(host);
         peer.map(|peer| peer.heartbeat.mode)
+    }
+
+    /// Whether a live host that cannot serve these rules is in another mode than those who can.
+    fn is_in_other_mode(&self, host: HostId, able: HostSet) -> bool {
+        let theirs = able.lowest().and_then(|able| self.mode_of(able));
+        theirs.is_some_and(|mode| self.mode_of(host) != Some(mode))
     }
 
     /// What a live host wishes most.
@@ -156,10 +162,9 @@ impl Cluster {
                 .collect(),
             None => HostSet::EMPTY,
         };
-        let (mode, rules) = self.rules_to_serve(alive, members);
+        let rules = self.rules_to_serve(alive, members);
         let can_serve = |host: &HostId| self.offers_of(*host).any(|offer| offer == rules);
-        let in_mode = |host: &HostId| self.mode_of(*host) == Some(mode);
-        let able: HostSet = alive.iter().filter(can_serve).filter(in_mode).collect();
+        let able: HostSet = alive.iter().filter(can_serve).collect();
         // Hosts that have just started do not know whose lease they granted before. They join a cluster, but do not
         // help to found one, or to leave out a member.
         let listening: HostSet = able
@@ -190,7 +195,7 @@ impl Cluster {
         let left_out = alive.without(view).iter().map(|host| {
             let gap = hearing.first_gap(view.union(HostSet::only(host)));
             let reason = match gap {
-                _ if !in_mode(&host) => LeftOut::Mode,
+                _ if !able.contains(host) && self.is_in_other_mode(host, able) => LeftOut::Mode,
                 _ if !able.contains(host) => LeftOut::Rules,
                 _ if kept_out.contains(host) => LeftOut::Flapping,
                 _ if !fitting.contains(host) => LeftOut::Listening,
@@ -211,17 +216,17 @@ impl Cluster {
         }
     }
 
-    /// Mode and rule set of the next map: what all members wish alike, else what is in force; in a fresh cluster
-    /// what most hosts wish, and among equals what the lowest of them wishes.
-    fn rules_to_serve(&self, alive: HostSet, members: HostSet) -> (ClusterMode, Digest) {
-        let wish = |host: HostId| Some((self.mode_of(host)?, self.wish_of(host)?));
-        let nothing = (self.config.mode, Digest::default());
+    /// The rule set of the next map: what all members wish alike, else what is in force; in a fresh cluster what most
+    /// hosts wish, and among equals what the lowest of them wishes.
+    fn rules_to_serve(&self, alive: HostSet, members: HostSet) -> Digest {
+        let wish = |host: HostId| self.wish_of(host);
+        let nothing = Digest::default();
         if let Some(lowest) = members.lowest() {
             let wishes: Vec<_> = members.iter().filter_map(wish).collect();
             let agreed = wishes
                 .first()
                 .filter(|first| wishes.iter().all(|wish| wish == *first));
-            let in_force = || Some((self.mode_of(lowest)?, self.offers_of(lowest).last()?));
+            let in_force = || self.offers_of(lowest).last();
             return agreed.copied().or_else(in_force).unwrap_or(nothing);
         }
         let mut votes: BTreeMap<_, (u32, std::cmp::Reverse<HostId>)> = BTreeMap::new();

@@ -12,7 +12,7 @@
 
 use super::peer::Peer;
 use super::{Cluster, Output};
-use crate::config::{ClusterMode, Timing, cluster_mac, four_bytes};
+use crate::config::{Timing, four_bytes};
 use crate::ids::{HostId, HostSet, Mac};
 use crate::time::Time;
 use crate::wire::Reject;
@@ -154,7 +154,7 @@ impl Cluster {
             address: self.config.dip,
         };
         let to = End {
-            mac: self.config.cluster_mac,
+            mac: self.delivery().mac(),
             address: primary,
         };
         let frame = probe::to_cluster(&payload, from, to);
@@ -205,8 +205,9 @@ impl Cluster {
         if sender.host == self.config.host {
             return Err(Reject::OwnFrame);
         }
+        let cluster_mac = self.delivery().mac();
         let probes = self.peers.probes_of(&sender)?;
-        if frame.destination == self.config.cluster_mac {
+        if frame.destination == cluster_mac {
             probes.cluster_mac.arrive(sender.sequence)
         } else if frame.destination == self.config.mac {
             probes.own_mac.arrive(sender.sequence)
@@ -251,20 +252,11 @@ impl Cluster {
         reaches
     }
 
-    /// Notes who says that it has a virtual IP, if it is none of the cluster's hosts. Hosts that are about to be set to
-    /// another mode still give that mode's MAC.
+    /// Notes who says that it has a virtual IP, if it is none of the cluster's hosts. Hosts that are in another mode, or
+    /// were, give that mode's MAC.
     pub(super) fn note_claim(&mut self, now: Time, arp: &Arp) {
         let vip = arp.sender_ip;
-        let primary = self.config.rules.primary();
-        let modes = [
-            ClusterMode::Unicast,
-            ClusterMode::Multicast,
-            ClusterMode::Igmp,
-        ];
-        let of_cluster = arp.sender_mac == self.config.cluster_mac
-            || modes
-                .into_iter()
-                .any(|mode| arp.sender_mac == cluster_mac(mode, primary));
+        let of_cluster = self.macs().contains(&arp.sender_mac);
         if of_cluster || !self.rules().vips().contains(&vip.into()) {
             return;
         }

@@ -4,6 +4,7 @@
 //! Specification: docs/design.md, "Membership"; NLB's rules for what must agree: NLB facts §3.4.
 
 use super::{Affinity, FilterMode, PortRule, RuleSet};
+use crate::delivery::Delivery;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -16,6 +17,13 @@ pub enum RuleDifference {
         there: Vec<IpAddr>,
         /// Those that only this host has.
         here: Vec<IpAddr>,
+    },
+    /// The mode or the cluster MAC (Q232454).
+    Delivery {
+        /// The other host's.
+        there: Delivery,
+        /// This host's.
+        here: Delivery,
     },
     /// The number of port rules (NLB's event 67).
     Count {
@@ -46,6 +54,10 @@ impl RuleSet {
             let (there, here) = (only(there, self), only(self, there));
             return Some(RuleDifference::Vips { there, here });
         }
+        if self.delivery != there.delivery {
+            let (there, here) = (there.delivery, self.delivery);
+            return Some(RuleDifference::Delivery { there, here });
+        }
         if self.rules.len() != there.rules.len() {
             let (there, here) = (there.rules.len(), self.rules.len());
             return Some(RuleDifference::Count { there, here });
@@ -72,6 +84,14 @@ impl fmt::Display for RuleDifference {
                     "virtual IP {here} is missing there and {there} is missing here"
                 ),
             },
+            Self::Delivery { there, here } if there.mode() != here.mode() => {
+                let (there, here) = (there.mode(), here.mode());
+                write!(f, "it has mode {there}, this host {here}")
+            }
+            Self::Delivery { there, here } => {
+                let (there, here) = (there.mac(), here.mac());
+                write!(f, "the cluster MAC is {there} there and {here} here")
+            }
             Self::Count { there, here } => {
                 let plural = if *there == 1 { "" } else { "s" };
                 write!(f, "it has {there} port rule{plural}, this host has {here}")

@@ -1,6 +1,7 @@
 //! Rule sets: overlaps, digests, bytes, and what is said of two that differ.
 
 use super::*;
+use crate::config::SourceMac;
 use crate::datapath::{Identity, Image, View, no_sockets};
 use crate::ids::{HostId, Mac};
 use covey_filter::{Address, DEFAULT_RULE, PORTS, Tables as _, vip_slot};
@@ -90,6 +91,7 @@ prop_compose! {
     fn rule_set()(
         vips in proptest::collection::btree_set(address(), 1..=MAX_VIPS),
         kinds in proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>(), 0u16..500, 0u8..3, mode(), 0u64..3), 0..=USER_RULES),
+        delivery in proptest::option::of(delivery()),
     ) -> RuleSet {
         let vips: Vec<IpAddr> = vips.into_iter().collect();
         let rules = (0u16..).zip(kinds).map(|(place, (vip, all, width, protocol, mode, sticky))| PortRule {
@@ -101,7 +103,11 @@ prop_compose! {
             sticky: (sticky > 0).then(|| Duration::from_secs(sticky)),
         });
         let rules = rules.collect();
-        RuleSet::new(vips, rules).unwrap()
+        let set = RuleSet::new(vips, rules).unwrap();
+        match delivery {
+            Some(delivery) => set.delivered_by(delivery),
+            None => set,
+        }
     }
 }
 
@@ -188,6 +194,22 @@ fn a_difference_says_where_and_what() {
         differ(&["10.0.0.1", "10.0.0.2"], &["10.0.0.1", "10.0.0.3"]),
         "virtual IP 10.0.0.2 is missing there and 10.0.0.3 is missing here"
     );
+    let set = vips(&["10.0.0.1"]);
+    let by = |mode| {
+        set.clone()
+            .delivered_by(Delivery::derived(mode, set.primary()))
+    };
+    let other_mode = set.difference(&by(ClusterMode::Multicast)).unwrap();
+    assert_eq!(
+        other_mode.to_string(),
+        "it has mode multicast, this host unicast"
+    );
+    let chosen = Delivery::explicit(ClusterMode::Unicast, Mac([2, 0, 0, 0, 0, 9])).unwrap();
+    let other_mac = set.difference(&set.clone().delivered_by(chosen)).unwrap();
+    assert_eq!(
+        other_mac.to_string(),
+        "the cluster MAC is 02:00:00:00:00:09 there and 02:bf:0a:00:00:01 here"
+    );
     assert_eq!(
         differ(&["10.0.0.1"], &["10.0.0.1", "10.0.0.3"]),
         "virtual IP 10.0.0.3 is missing here"
@@ -198,6 +220,34 @@ fn a_difference_says_where_and_what() {
             &["10.0.0.1", "10.0.0.3", "10.0.0.2"]
         ),
         "the virtual IPs stand in another order"
+    );
+}
+
+/// A way other than the usual one.
+fn delivery() -> impl Strategy<Value = Delivery> {
+    let derived = prop_oneof![Just(ClusterMode::Multicast), Just(ClusterMode::Igmp)]
+        .prop_map(|mode| Delivery::derived(mode, "10.0.0.1".parse().unwrap()));
+    let chosen = any::<[u8; 5]>().prop_map(|[a, b, c, d, e]| {
+        Delivery::explicit(ClusterMode::Unicast, Mac([2, a, b, c, d, e])).unwrap()
+    });
+    prop_oneof![derived, chosen]
+}
+
+#[test]
+fn the_usual_delivery_is_not_said() {
+    let set = RuleSet::new(vec!["10.0.0.1".parse().unwrap()], vec![]).unwrap();
+    assert_eq!(set.encode().len(), 1 + 16);
+    let usual = Delivery::derived(ClusterMode::Unicast, set.primary());
+    assert_eq!(set.clone().delivered_by(usual), set);
+    let multicast = Delivery::derived(ClusterMode::Multicast, set.primary());
+    let other = set.clone().delivered_by(multicast);
+    assert_ne!(other.digest(), set.digest());
+    let mut unsound = other.encode();
+    *unsound.last_chunk_mut::<6>().unwrap() = [2, 0, 0, 0, 0, 1];
+    assert_eq!(
+        RuleSet::decode(&unsound),
+        None,
+        "no group, in multicast mode"
     );
 }
 
@@ -228,8 +278,7 @@ proptest! {
         let identity = Identity {
             host: HostId::new(1).unwrap(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
-            cluster_mac: Mac([2, 0xBF, 10, 0, 0, 1]),
-            source_mac: Mac([2, 0, 0, 0, 0, 1]),
+            source_mac: SourceMac::Host,
             filter_icmp: true,
             hash_key: [1, 2],
         };

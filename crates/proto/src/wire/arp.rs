@@ -1,5 +1,5 @@
 //! ARP for IPv4 over Ethernet (RFC 826): the direct question "is the machine of that silent host still
-//! there?" and its answer. Ordinary address resolution is the kernel's business.
+//! there?" and its answer, and the announcement of a virtual IP's new MAC. Ordinary address resolution is the kernel's business.
 
 use super::Reject;
 use super::ethernet::{self, Ethernet};
@@ -66,20 +66,29 @@ impl Arp {
 
     /// A broadcast question for `target`, as a whole frame.
     pub fn question(sender_mac: Mac, sender_ip: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-        let mut payload = PREFIX.to_vec();
-        payload.extend_from_slice(&[0, 1]);
-        payload.extend_from_slice(&sender_mac.0);
-        payload.extend_from_slice(&sender_ip.octets());
-        payload.extend_from_slice(&[0; 6]);
-        payload.extend_from_slice(&target.octets());
-        Ethernet {
-            destination: Mac::BROADCAST,
-            source: sender_mac,
-            ethertype: ethernet::ARP,
-            payload: &payload,
-        }
-        .emit()
+        request(sender_mac, (sender_mac, sender_ip), target)
     }
+
+    /// Tells all that `address` has the MAC `advertised` (RFC 5227 §3), as a whole frame from the NIC `source`.
+    pub fn announcement(source: Mac, advertised: Mac, address: Ipv4Addr) -> Vec<u8> {
+        request(source, (advertised, address), address)
+    }
+}
+
+fn request(source: Mac, (mac, ip): (Mac, Ipv4Addr), target: Ipv4Addr) -> Vec<u8> {
+    let mut payload = PREFIX.to_vec();
+    payload.extend_from_slice(&[0, 1]);
+    payload.extend_from_slice(&mac.0);
+    payload.extend_from_slice(&ip.octets());
+    payload.extend_from_slice(&[0; 6]);
+    payload.extend_from_slice(&target.octets());
+    Ethernet {
+        destination: Mac::BROADCAST,
+        source,
+        ethertype: ethernet::ARP,
+        payload: &payload,
+    }
+    .emit()
 }
 
 #[cfg(test)]
@@ -102,6 +111,21 @@ mod tests {
             (arp.sender_mac, arp.target_ip),
             (mac, Ipv4Addr::new(10, 0, 0, 2))
         );
+    }
+
+    #[test]
+    fn an_announcement_speaks_for_the_address_in_question() {
+        let (own, cluster) = (Mac([2, 0, 0, 0, 0, 1]), Mac([3, 0xBF, 10, 0, 0, 9]));
+        let address = Ipv4Addr::new(10, 0, 0, 9);
+        let frame = Arp::announcement(own, cluster, address);
+        let ethernet = Ethernet::parse(&frame).unwrap();
+        assert_eq!(
+            (ethernet.destination, ethernet.source),
+            (Mac::BROADCAST, own)
+        );
+        let arp = Arp::parse(ethernet.payload).unwrap();
+        assert_eq!((arp.sender_mac, arp.sender_ip), (cluster, address));
+        assert_eq!(arp.target_ip, address);
     }
 
     #[test]

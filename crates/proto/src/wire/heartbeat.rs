@@ -192,7 +192,7 @@ pub struct Heartbeat {
     pub announced: Announced,
     /// Its period and tolerance: how long its silence may last.
     pub timing: Timing,
-    /// How it thinks that the cluster's frames reach every host.
+    /// How the cluster's frames reach every host by the map in force, or without one by what it offers.
     pub mode: ClusterMode,
     /// It can only speak and hear the previous generation's EtherType, so the others revert to it.
     pub legacy: bool,

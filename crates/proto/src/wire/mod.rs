@@ -8,6 +8,7 @@ pub mod arp;
 pub mod auth;
 pub mod ethernet;
 pub mod heartbeat;
+pub mod neighbour;
 pub mod probe;
 pub(crate) mod reader;
 

@@ -28,7 +28,7 @@ use crate::site;
 use crate::tcp::Tuple;
 use connections::Connections;
 use coverage::Coverage;
-use covey_proto::config::{ClusterConfig, ClusterMode, Timing};
+use covey_proto::config::{ClusterConfig, Timing};
 use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Epoch, HostId, HostSet};
 use covey_proto::time::Time;
@@ -57,10 +57,9 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Hosts of one camp can be one cluster: they have the same mode and the same key.
+/// Hosts of one camp can be one cluster: they have the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Camp {
-    mode: ClusterMode,
     /// Follows from the key.
     hash_key: [u64; 2],
 }
@@ -68,7 +67,6 @@ pub(crate) struct Camp {
 impl Camp {
     pub(crate) fn of(config: &ClusterConfig) -> Self {
         Self {
-            mode: config.mode,
             hash_key: config.auth.hash_key(&config.rules),
         }
     }
@@ -313,7 +311,10 @@ impl Watch {
         if let Err(what) = self.fencing.check(now, machines) {
             self.report(now, "a sick host is silent", what);
         }
-        if let Some(port) = segment.learnt(site::cluster()) {
+        let learnt = site::cluster_macs()
+            .into_iter()
+            .find_map(|mac| segment.learnt(mac));
+        if let Some(port) = learnt {
             let what = format!("the switch has learnt the cluster MAC at port {port}");
             self.report(now, "the switch is never taught the cluster MAC", what);
         }

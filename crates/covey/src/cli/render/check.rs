@@ -5,7 +5,7 @@ use super::{address, affinity, claim};
 use crate::config::{Config, InitialState};
 use crate::duration;
 use covey_filter::{IKE, PPTP};
-use covey_proto::config::{Auth, ClusterMode, Quorum};
+use covey_proto::config::{Auth, ClusterMode, Quorum, SourceMac};
 use covey_proto::rules::{Affinity, Claim, FilterMode, PortRule, Protocol};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,7 +16,7 @@ use std::time::Duration;
 pub(in crate::cli) struct CheckSummary {
     cluster: String,
     vips: Vec<String>,
-    mode: &'static str,
+    mode: String,
     mac: String,
     period_ms: f64,
     tolerance: u16,
@@ -55,11 +55,7 @@ impl CheckSummary {
         Self {
             cluster: cluster.name.clone(),
             vips: cluster.vips.iter().map(ToString::to_string).collect(),
-            mode: match cluster.mode {
-                ClusterMode::Unicast => "unicast",
-                ClusterMode::Multicast => "multicast",
-                ClusterMode::Igmp => "igmp",
-            },
+            mode: config.mode().to_string(),
             mac: config.cluster_mac().to_string(),
             period_ms: cluster.timing.period.as_secs_f64() * 1e3,
             tolerance: cluster.timing.tolerance,
@@ -92,9 +88,22 @@ impl CheckSummary {
             notes: (1..)
                 .zip(config.rules.rules())
                 .filter_map(|(number, rule)| parts_tunnels(number, rule))
+                .chain(source_mac_without_effect(config))
                 .collect(),
         }
     }
+}
+
+/// A group address is no source, and NLB masks none in these modes either.
+fn source_mac_without_effect(config: &Config) -> Option<String> {
+    let mode = config.mode();
+    let wished = config.cluster.source_mac != SourceMac::Host;
+    (mode != ClusterMode::Unicast && wished).then(|| {
+        format!(
+            "source_mac has no effect in mode {mode}: frames leave under the NIC's own MAC, which teaches no switch the \
+             cluster MAC, because that is a group's"
+        )
+    })
 }
 
 /// Tunnels have no ports, so under affinity none they cannot go where their control connection does.

@@ -80,11 +80,17 @@ fn overview(status: &Status, paint: Paint) -> String {
     if let Some(reason) = &host.waiting_for {
         this.push_str(&format!("; {reason}"));
     }
+    let offered = cluster
+        .offered
+        .as_ref()
+        .map_or_else(String::new, |offered| {
+            format!(" (this host offers {} {})", offered.mode, offered.mac)
+        });
     let mut rows = vec![
         (
             "Cluster",
             format!(
-                "{}, {}, {} {}",
+                "{}, {}, {} {}{offered}",
                 cluster.name,
                 vips.join(", "),
                 cluster.mode,

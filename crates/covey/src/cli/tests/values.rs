@@ -138,6 +138,7 @@ pub(in crate::cli) fn converged() -> Status {
             prefix: 24,
             mode: "unicast".to_owned(),
             mac: "02:bf:0a:4d:00:64".to_owned(),
+            offered: None,
             epoch: 12,
             map_digest: "0123456789abcdef".to_owned(),
             view: vec![1, 2, 3],
@@ -185,6 +186,7 @@ pub(in crate::cli) fn converged() -> Status {
             rule(3, Some((25, 25)), "disabled", &[]),
         ],
         maps: Vec::new(),
+        multicast: None,
         datapath: DataPathStatus {
             attach: "native".to_owned(),
             packets: BTreeMap::from([("mine".to_owned(), 1_234_567), ("not_mine".to_owned(), 89)]),

@@ -1,10 +1,9 @@
 //! Rules that are not the same on all hosts, and how that is told.
 
 use super::super::Command;
-use super::segment::{Segment, TIMING, config, id, vip, web_rules};
+use super::segment::{Segment, TIMING, config, id, in_mode, vip, web_rules};
 use crate::config::{ClusterConfig, ClusterMode};
 use crate::event::Event;
-use crate::ids::Mac;
 use crate::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleDifference, RuleSet};
 use covey_filter::BUCKETS;
 use std::time::Duration;
@@ -86,8 +85,7 @@ fn all_hosts_say_what_differs_and_in_whose_rules() {
 #[test]
 fn of_two_hosts_that_differ_one_serves() {
     let other_mode = |host| ClusterConfig {
-        mode: ClusterMode::Igmp,
-        cluster_mac: Mac::BROADCAST,
+        rules: in_mode(ClusterMode::Igmp),
         ..config(host)
     };
     for odd in [with_rules(2, web_with(Affinity::Single)), other_mode(2)] {
@@ -110,8 +108,6 @@ fn of_two_hosts_that_differ_one_serves() {
 /// Host 1 with what is odd about host 2.
 fn odd_of(two: &ClusterConfig) -> ClusterConfig {
     ClusterConfig {
-        mode: two.mode,
-        cluster_mac: two.cluster_mac,
         rules: two.rules.clone(),
         ..config(1)
     }

@@ -6,6 +6,7 @@ mod faults;
 mod generations;
 mod health;
 mod lingering;
+mod modes;
 mod operate;
 mod orphans;
 mod probing;

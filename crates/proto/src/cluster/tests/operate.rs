@@ -38,7 +38,7 @@ pub(super) fn connection(port: u16) -> Connection {
 
 /// An Ethernet frame to the cluster with this connection's first (SYN) or a later segment.
 fn frame(segment: &Segment, connection: &Connection, opens: bool) -> Vec<u8> {
-    let mut frame = segment.hosts[0].config.cluster_mac.0.to_vec();
+    let mut frame = segment.hosts[0].cluster.delivery().mac().0.to_vec();
     frame.extend([2, 0, 0, 0, 0, 200, 8, 0]);
     frame.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
     for end in [connection.client, connection.service] {

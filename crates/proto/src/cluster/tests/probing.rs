@@ -2,7 +2,7 @@
 
 use super::super::{Input, NetworkSnapshot};
 use super::segment::{LATENCY, Segment, config, id, is_probe, set};
-use crate::config::{Auth, ClusterConfig, cluster_mac};
+use crate::config::{Auth, ClusterConfig};
 use crate::ids::{HostId, HostSet, Mac};
 use crate::rules::RuleSet;
 use crate::wire::arp::{Arp, Operation};
@@ -63,7 +63,7 @@ fn sound() -> Rows {
 }
 
 fn is_to_cluster(frame: &Ethernet<'_>) -> bool {
-    frame.destination == config(1).cluster_mac
+    frame.destination == config(1).rules.delivery().mac()
 }
 
 #[test]
@@ -128,11 +128,11 @@ fn two_lost_probes_in_a_row_are_no_finding_and_three_are() {
         segment.run(INTERVAL * 2);
         let mut lost = 0;
         segment.loss = Box::new(move |_, to, frame| {
-            let lose = is_to_cluster(frame) && to == id(2) && {
+            let concerned = is_to_cluster(frame) && to == id(2);
+            if concerned {
                 lost = (lost + 1) % (in_a_row + 1);
-                lost != 0
-            };
-            lose
+            }
+            concerned && lost != 0
         });
         let mut ever = false;
         for _ in 0..200 {
@@ -269,7 +269,6 @@ fn clusters_without_an_ipv4_address_probe_too() {
     let config = |host| ClusterConfig {
         rules: RuleSet::new(vec![vip], vec![]).unwrap(),
         claims: Vec::new(),
-        cluster_mac: cluster_mac(crate::config::ClusterMode::Unicast, vip),
         ..config(host)
     };
     let mut segment = Segment::new([1, 2, 3].map(config));
@@ -307,7 +306,7 @@ fn whoever_else_says_that_it_has_a_virtual_ip_is_remembered_a_few_at_most() {
     let mut segment = Segment::converged(2);
     let stranger = |number| Mac([2, 9, 9, 9, 9, number]);
     let harmless = [
-        claim(config(1).cluster_mac, VIP),
+        claim(config(1).rules.delivery().mac(), VIP),
         claim(Mac([0x03, 0xBF, 10, 77, 0, 100]), VIP),
         claim(stranger(1), Ipv4Addr::new(10, 77, 0, 99)),
     ];

@@ -6,10 +6,9 @@
 
 use super::super::{Answer, Cluster, Command, Connection, Input, Output};
 use crate::buckets::BucketSet;
-use crate::config::{
-    Auth, ClusterConfig, ClusterMode, Key, Quorum, SourceMac, Timing, cluster_mac,
-};
+use crate::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, SourceMac, Timing};
 use crate::datapath::Image;
+use crate::delivery::Delivery;
 use crate::event::Event;
 use crate::ids::{Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
@@ -73,14 +72,17 @@ pub(super) fn web_rules(port: u16) -> RuleSet {
     RuleSet::new(vec![vip()], vec![web]).unwrap()
 }
 
+/// The rules of [`config`], in this mode.
+pub(super) fn in_mode(mode: ClusterMode) -> RuleSet {
+    web_rules(80).delivered_by(Delivery::derived(mode, vip()))
+}
+
 pub(super) fn config(host: u8) -> ClusterConfig {
     ClusterConfig {
         host: id(host),
         name: format!("h{host}"),
         mac: Mac([2, 0, 0, 0, 0, host]),
         dip: Ipv4Addr::new(10, 77, 0, host),
-        mode: ClusterMode::Unicast,
-        cluster_mac: cluster_mac(ClusterMode::Unicast, vip()),
         timing: TIMING,
         auth: Auth::Keys(vec![Key {
             id: 1,
@@ -338,10 +340,13 @@ impl Segment {
         self.answer_arp(from, &parsed);
         for to in (0..self.hosts.len()).filter(|to| *to != from) {
             let Host {
-                config, powered, ..
+                config,
+                cluster,
+                powered,
+                ..
             } = &self.hosts[to];
-            let addressed = [Mac::BROADCAST, config.mac, config.cluster_mac];
-            let addressed = addressed.contains(&parsed.destination);
+            let addressed = [Mac::BROADCAST, config.mac].contains(&parsed.destination)
+                || cluster.macs().contains(&parsed.destination);
             if addressed && *powered && !(self.loss)(sender, config.host, &parsed) {
                 self.send(self.now + LATENCY, to, handed_over(&frame));
             }

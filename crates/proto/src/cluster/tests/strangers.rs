@@ -1,8 +1,8 @@
 //! Hosts that cannot be believed or agreed with: of another mode, with another key or none, of Microsoft's NLB.
 
 use super::super::{Input, Output};
-use super::segment::{Segment, TIMING, config, id};
-use crate::config::{Auth, ClusterConfig, ClusterMode, Key, cluster_mac};
+use super::segment::{Segment, TIMING, config, id, in_mode};
+use crate::config::{Auth, ClusterConfig, ClusterMode, Key};
 use crate::event::{Distrust, Event};
 use crate::ids::{HostId, Mac};
 use crate::wire::ethernet::{self, Ethernet};
@@ -10,9 +10,7 @@ use crate::wire::ethernet::{self, Ethernet};
 #[test]
 fn a_host_in_another_mode_is_kept_out_and_named() {
     let mut odd = config(1);
-    odd.mode = ClusterMode::Igmp;
-    // Its frames arrive nevertheless: the switch floods them.
-    odd.cluster_mac = Mac::BROADCAST;
+    odd.rules = in_mode(ClusterMode::Igmp);
     let mut segment = Segment::new([odd, config(2), config(3)]);
     segment.start_all();
     segment.run_until_converged(&[2, 3]);
@@ -105,9 +103,9 @@ fn a_stranger_serves_when_nobody_else_speaks_and_keeps_no_survivor_from_it() {
 #[test]
 fn a_host_in_another_mode_that_is_not_heard_does_not_serve_beside_the_others() {
     let mut odd = config(3);
-    odd.mode = ClusterMode::Multicast;
-    odd.cluster_mac = cluster_mac(odd.mode, odd.rules.primary());
+    odd.rules = in_mode(ClusterMode::Multicast);
     let mut segment = Segment::new([config(1), config(2), odd]);
+    segment.loss = Box::new(|from, _, _| from == id(3));
     segment.start_all();
     segment.run_until_converged(&[1, 2]);
     segment.run(TIMING.budget() * 10);

@@ -48,11 +48,7 @@ impl Heartbeat {
             value.push(self.announced as u8);
             value.extend_from_slice(&(self.timing.period.as_micros() as u32).to_le_bytes());
             value.extend_from_slice(&self.timing.tolerance.to_le_bytes());
-            value.push(match self.mode {
-                ClusterMode::Unicast => 1,
-                ClusterMode::Multicast => 2,
-                ClusterMode::Igmp => 3,
-            });
+            value.push(self.mode.number());
             value.push(u8::from(self.legacy) * State::LEGACY);
         });
         if let Some(report) = &self.report {
@@ -328,12 +324,7 @@ impl State {
         Ok(Self {
             announced: parse_announced(value)?,
             timing: parse_timing(value)?,
-            mode: match value.u8()? {
-                1 => ClusterMode::Unicast,
-                2 => ClusterMode::Multicast,
-                3 => ClusterMode::Igmp,
-                _ => return Err(Reject::BadRecord),
-            },
+            mode: ClusterMode::from_number(value.u8()?).ok_or(Reject::BadRecord)?,
             legacy: value.u8()? & Self::LEGACY != 0,
         })
     }
