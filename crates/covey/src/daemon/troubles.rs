@@ -35,8 +35,6 @@ pub(super) fn told(now: Time, core: cluster::Troubles, fenced: Option<Fenced>) -
         }),
         fenced,
         converging_ms: core.converging_since.map(|since| millis(now.since(since))),
-        // Nothing watches for queriers as long as there is no IGMP mode.
-        no_querier_ms: None,
     }
 }
 

@@ -109,9 +109,6 @@ pub struct Troubles {
     pub fenced: Option<Fenced>,
     /// How long it has wanted another map than the one in force, ms.
     pub converging_ms: Option<f64>,
-    /// In IGMP mode, without reports of its own accord: how long no IGMP query has been heard, once that is longer than
-    /// switches remember members, ms.
-    pub no_querier_ms: Option<f64>,
 }
 
 /// What counters have grown by lately.

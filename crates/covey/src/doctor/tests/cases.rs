@@ -91,6 +91,18 @@ fn claims(evidence: &mut Evidence, last_ms: u64) {
     });
 }
 
+fn in_a_group(silent_ms: u64) -> MulticastStatus {
+    MulticastStatus {
+        groups: vec!["239.255.0.100".parse().unwrap()],
+        igmp_querier: None,
+        mld_querier: None,
+        silent_ms: Some(silent_ms),
+        querier_timeout_ms: 260_000,
+        report_interval_ms: None,
+        announces_mrouter: false,
+    }
+}
+
 fn no_one_else(evidence: &mut Evidence) {
     network(evidence).cluster_frames = Count::default();
 }
@@ -380,12 +392,13 @@ pub(super) const CASES: [Case; Kind::ALL.len()] = [
     ),
     case(
         Kind::NoQuerier,
+        |e| status(e).multicast = Some(in_a_group(260_001)),
+        // It reports by itself.
         |e| {
-            status(e).cluster.mode = "igmp".to_owned();
-            troubles(e).no_querier_ms = Some(260_001.0);
+            let mut multicast = in_a_group(260_001);
+            multicast.report_interval_ms = Some(60_000);
+            status(e).multicast = Some(multicast);
         },
-        // In other modes nobody needs one.
-        |e| troubles(e).no_querier_ms = Some(260_001.0),
     ),
     case(
         Kind::VipUnreachableByMulticast,
