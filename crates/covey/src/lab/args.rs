@@ -47,6 +47,15 @@ pub(super) enum LabCommand {
     Down,
     /// Build three hosts, send traffic, let things happen, and tell what clients notice
     Demo(DemoArgs),
+    /// Play an article of the Knowledge Base in a lab of its own, and tell what happens; exit code 0 only if all goes as it should
+    Scenario {
+        /// One of the scenarios, `all`, or `list`
+        #[arg(default_value = "list")]
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Harm that goes on until `fault heal`
     #[command(hide = true, subcommand)]
     Harm(Harm),
