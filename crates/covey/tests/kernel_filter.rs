@@ -299,6 +299,12 @@ impl Random {
         let masked = masked.try_into().expect("it is six bytes");
         image.settings.source_mac = self.pick(&[HOST_MAC, HOST_MAC, masked, CLUSTER_MAC]);
         image.settings.icmp_to_all = self.pick(&[0, 0, 1]);
+        if self.below(3) == 0 {
+            // In multicast mode; the unicast MAC is the other one then.
+            image.settings.cluster_mac = GROUP_MAC;
+            image.settings.aliases[0] = CLUSTER_MAC;
+        }
+        image.settings.serving = self.pick(&[1, 1, 1, 0]);
         image
     }
 
@@ -330,7 +336,7 @@ impl Random {
 
     fn mac(&mut self) -> Mac {
         let any = self.bytes();
-        self.pick(&[CLUSTER_MAC, HOST_MAC, BROADCAST, CLIENT_MAC, any])
+        self.pick(&[CLUSTER_MAC, GROUP_MAC, HOST_MAC, BROADCAST, CLIENT_MAC, any])
     }
 
     fn body(&mut self) -> (u8, Vec<u8>) {
@@ -341,7 +347,7 @@ impl Random {
             1 => (ICMPV6, self.message(kind)),
             2 => {
                 let any = self.next() as u8;
-                (self.pick(&[47, 50, 51, 132, any]), self.noise(64))
+                (self.pick(&[47, 50, 51, 132, 253, any]), self.noise(64))
             }
             3 => (UDP, ports(self.port(), self.port())),
             _ => (TCP, ports(self.port(), self.port())),
@@ -399,6 +405,7 @@ impl Random {
         let options = vec![1; 4 * self.below(11)];
         let mut packet = ipv4_with(self.v4(), self.v4(), protocol, place, &options, &body);
         packet[5] = self.pick(&[1, 2, 3]);
+        packet[8] = self.pick(&[64, 254, 255]);
         packet
     }
 
@@ -413,7 +420,7 @@ impl Random {
     /// A frame that comes close to what the filter looks for, spoilt more often than not.
     fn frame(&mut self) -> Vec<u8> {
         let (any, from) = (self.mac(), self.mac());
-        let to = self.pick(&[CLUSTER_MAC, CLUSTER_MAC, any]);
+        let to = self.pick(&[CLUSTER_MAC, CLUSTER_MAC, CLUSTER_MAC, GROUP_MAC, any]);
         let (kind, payload) = match self.below(8) {
             0 => {
                 let sender = (self.mac(), self.v4());

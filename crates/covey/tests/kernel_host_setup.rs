@@ -82,7 +82,11 @@ impl Machine {
         let fdb = fdb.join("\n");
         let announce = self.sysctl("eth0/arp_announce");
         let ignore = self.sysctl("eth0/arp_ignore");
-        format!("{addresses}\n{fdb}\narp_announce {announce}, arp_ignore {ignore}")
+        let elsewhere = ["peer/arp_announce", "peer/arp_ignore", "default/arp_ignore"];
+        let elsewhere = elsewhere.map(|name| self.sysctl(name)).join(" ");
+        format!(
+            "{addresses}\n{fdb}\nelsewhere {elsewhere}\narp_announce {announce}, arp_ignore {ignore}"
+        )
     }
 
     /// The NIC's IPv6 addresses but for link-local ones, which the kernel makes when it likes.
@@ -154,7 +158,8 @@ fn assert_set_up(machine: &Machine, vips: &[&str]) {
         assert!(state.contains(&format!("{vip}/32")), "{vip}: {state}");
     }
     assert!(state.contains(&CLUSTER_MAC.to_string()), "{state}");
-    assert!(state.ends_with("arp_announce 2, arp_ignore 0"), "{state}");
+    let arp = "elsewhere 2 3 3\narp_announce 2, arp_ignore 0";
+    assert!(state.ends_with(arp), "{state}");
 }
 
 #[test]
@@ -190,6 +195,10 @@ fn what_was_there_before_stays() {
         ],
     );
     machine.set_sysctl("eth0/arp_announce", "2");
+    // What somebody has chosen for another interface, he has.
+    machine.set_sysctl("peer/arp_announce", "1");
+    machine.set_sysctl("peer/arp_ignore", "1");
+    machine.set_sysctl("default/arp_ignore", "2");
     let before = machine.state();
     let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
     assert_eq!(machine.state(), before, "there was nothing to change");
@@ -264,7 +273,7 @@ fn without_the_rights_nothing_is_changed() {
     });
     assert_eq!(
         error,
-        "cannot set up arp_announce = 2: Permission denied (os error 13); Covey needs root or CAP_NET_ADMIN"
+        "cannot set up net.ipv4.conf.eth0.arp_announce = 2: Permission denied (os error 13); Covey needs root or CAP_NET_ADMIN"
     );
     assert_eq!(machine.state(), before);
 }

@@ -47,6 +47,8 @@ catalogue! {
     "leave-just-after-a-join",
     "legacy-ethertype",
     "mixed-versions",
+    "mode-change",
+    "mode-left-behind",
     "mute",
     "no-key",
     "one-way-cut",

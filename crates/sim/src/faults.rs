@@ -89,6 +89,8 @@ kinds! {
     Weight = "weight changes",
     /// Port rules were changed.
     Rules = "rule changes",
+    /// The mode was changed.
+    Mode = "mode changes",
 }
 
 /// How links misbehave. Hosts are numbers of machines; 0 is all clients; no number means all
@@ -120,7 +122,7 @@ pub enum LinkFault {
         /// Which.
         host: u8,
     },
-    /// The switch does not pass broadcast heartbeats.
+    /// The switch does not pass heartbeats to all, by broadcast or to the cluster's group.
     BlockBroadcast {},
     /// Frames are lost.
     Loss {

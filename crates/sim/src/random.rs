@@ -7,7 +7,7 @@
 
 use crate::faults::LinkFault;
 use crate::rng::{Rng, Stream};
-use crate::scenario::{Action, Load, PortChange, Scenario, Step};
+use crate::scenario::{Action, Load, Mode, PortChange, Scenario, Step};
 use crate::site;
 use crate::span::Span;
 use std::time::Duration;
@@ -197,7 +197,7 @@ impl Draft {
 
     fn configure(&mut self) {
         let host = self.host();
-        let action = match self.rng.below(4) {
+        let action = match self.rng.below(5) {
             0 => {
                 let changes = [PortChange::Enable, PortChange::Disable, PortChange::Drain];
                 Action::Port {
@@ -207,6 +207,10 @@ impl Draft {
             }
             1 => Action::Rules {
                 set: self.rng.below(u64::from(site::RULE_SETS)) as u8,
+                hosts: Vec::new(),
+            },
+            2 => Action::Mode {
+                mode: *self.rng.pick(&[Mode::Unicast, Mode::Multicast, Mode::Igmp]),
                 hosts: Vec::new(),
             },
             _ => Action::Weight {

@@ -287,6 +287,26 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         hosts: Vec<u8>,
     },
+    /// Operator: another mode.
+    Mode {
+        /// Which mode.
+        mode: Mode,
+        /// On which hosts; all if none is named.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<u8>,
+    },
+}
+
+/// How frames reach the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// As the cluster MAC of one NIC that nobody has.
+    Unicast,
+    /// As a group's.
+    Multicast,
+    /// As that of an IP multicast group.
+    Igmp,
 }
 
 /// What can be done to a port rule on a host.
@@ -483,7 +503,7 @@ impl Action {
             | Self::Port { host, .. }
             | Self::Weight { host, .. } => vec![*host],
             Self::Link { fault, .. } => fault.hosts(),
-            Self::Rules { hosts, .. } => hosts.clone(),
+            Self::Rules { hosts, .. } | Self::Mode { hosts, .. } => hosts.clone(),
         }
     }
 
@@ -497,7 +517,8 @@ impl Action {
             | Self::Resume { .. }
             | Self::Port { .. }
             | Self::Weight { .. }
-            | Self::Rules { .. } => true,
+            | Self::Rules { .. }
+            | Self::Mode { .. } => true,
             Self::Crash { .. }
             | Self::Kill { .. }
             | Self::Restart { .. }

@@ -167,7 +167,7 @@ impl Segment {
         let (rng, link) = (&mut self.rng, &mut self.links[from * self.ports + to]);
         let quality = &link.quality;
         let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
-        let blocked = (quality.broadcasts_cut && heartbeat && parsed.destination == Mac::BROADCAST)
+        let blocked = (quality.broadcasts_cut && heartbeat && parsed.destination.is_group())
             .then_some(Kind::BroadcastBlocked);
         let deafness = quality.heartbeats_cut.filter(|_| heartbeat);
         let mut lost = quality.cut.or(deafness).or(blocked);

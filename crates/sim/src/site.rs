@@ -3,7 +3,7 @@
 //! Used by `machine.rs` to configure hosts, by clients to know where to connect, and by the probes of the
 //! invariants (`invariant/coverage.rs`), which must be of traffic that some host takes under every rule set.
 
-use crate::scenario::Scenario;
+use crate::scenario::{Mode, Scenario};
 use covey_proto::config::{Auth, ClusterConfig, ClusterMode, Key, Quorum, SourceMac, Timing};
 use covey_proto::delivery::{Delivery, derived_macs};
 use covey_proto::ids::{HostId, Incarnation, Mac};
@@ -111,6 +111,16 @@ pub fn mode(scenario: &Scenario, machine: u8) -> ClusterMode {
         ClusterMode::Multicast
     } else {
         ClusterMode::Unicast
+    }
+}
+
+impl From<Mode> for ClusterMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Unicast => Self::Unicast,
+            Mode::Multicast => Self::Multicast,
+            Mode::Igmp => Self::Igmp,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::scenario::{Action, PortChange};
 use crate::site;
 use crate::span::Span;
 use crate::world::{Next, World};
+use covey_proto::rules::RuleSet;
 use covey_proto::wire::heartbeat::PROTOCOL_VERSION;
 use covey_proto::{Command, RuleChange, RuleScope, VipScope};
 use std::time::Duration;
@@ -82,17 +83,28 @@ impl World {
                 self.command(host, Kind::Weight, reload);
             }
             Action::Rules { set, hosts } => {
-                let hosts = if hosts.is_empty() {
-                    (1..=self.machines.len() as u8).collect()
-                } else {
-                    hosts
-                };
-                for host in hosts {
-                    self.machines[index(host)].set_rules(site::rules(set));
-                    let reload = self.machines[index(host)].reload();
-                    self.command(host, Kind::Rules, reload);
-                }
+                self.change_rules(hosts, Kind::Rules, |now| {
+                    site::rules(set).delivered_by(now.delivery())
+                });
             }
+            Action::Mode { mode, hosts } => {
+                self.change_rules(hosts, Kind::Mode, |now| {
+                    site::in_mode(now.clone(), mode.into())
+                });
+            }
+        }
+    }
+
+    /// Writes other rules into the configuration of these hosts, or of all, and has their daemons read it.
+    fn change_rules(&mut self, hosts: Vec<u8>, kind: Kind, change: impl Fn(&RuleSet) -> RuleSet) {
+        let all = || (1..=self.machines.len() as u8).collect();
+        let hosts: Vec<u8> = if hosts.is_empty() { all() } else { hosts };
+        for host in hosts {
+            let machine = &mut self.machines[index(host)];
+            let rules = change(&machine.config.rules);
+            machine.set_rules(rules);
+            let reload = machine.reload();
+            self.command(host, kind, reload);
         }
     }
 

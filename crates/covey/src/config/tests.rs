@@ -135,7 +135,14 @@ complains! {
     useless_ipv6: with_line("[\"10.77.0.100/24\", \"10.77.0.101/24\"]",
         "[\"fd77::/64\",\n \"ff02::1/64\",\n \"::1/128\",\n \"::/64\",\n \"fe80::100/64\",\n \"::ffff:10.77.0.9/96\",\n \"fd77::9\",\n \"fd77::9/129\"]");
     duplicate_ipv6: with_line("\"10.77.0.101/24\"", "\"fd77::100/64\", \"FD77:0::100/48\"");
-    mode_multicast: with_line("[host]", "mode = \"multicast\"\n[host]");
+    cluster_mac_no_mac: with_line("[host]", "cluster_mac = \"02:bf:0a:4d:64\"\n[host]");
+    cluster_mac_of_a_group: with_line("[host]", "cluster_mac = \"03:bf:0a:4d:00:64\"\n[host]");
+    cluster_mac_of_one_nic: with_line("[host]", "mode = \"multicast\"\ncluster_mac = \"02:bf:0a:4d:00:64\"\n[host]");
+    cluster_mac_no_ip_group: with_line("[host]", "mode = \"igmp\"\ncluster_mac = \"03:bf:0a:4d:00:64\"\n[host]");
+    cluster_mac_reserved: with_line("[host]", "mode = \"igmp\"\ncluster_mac = \"01:00:5e:00:00:05\"\n[host]");
+    cluster_mac_broadcast: with_line("[host]", "mode = \"multicast\"\ncluster_mac = \"ff:ff:ff:ff:ff:ff\"\n[host]");
+    cluster_mac_and_mode_unknown: with_line("[host]", "mode = \"anycast\"\ncluster_mac = \"02:bf:0a:4d:00:64\"\n[host]");
+    cluster_mac_is_the_nics: with_line("[host]", "cluster_mac = \"02:00:00:00:00:01\"\n[host]");
     mode_unknown: with_line("[host]", "mode = \"anycast\"\n[host]");
     period_without_unit: with_line("[host]", "period = \"1000\"\n[host]");
     period_too_short: with_line("[host]", "period = \"5ms\"\n[host]");
@@ -268,6 +275,30 @@ fn the_primary_virtual_ip_is_ipv4_if_any_is() {
     let ipv6 = vips("[\"fd77::100/64\", \"fd77::101/64\"]");
     assert_eq!(ipv6.rules.primary(), "fd77::100".parse::<IpAddr>().unwrap());
     assert_eq!(ipv6.cluster_mac().to_string(), "02:bf:fd:77:01:00");
+}
+
+#[test]
+fn mode_and_mac_are_offered_and_need_no_restart() {
+    let load = |line: &str| {
+        let text = with_line("[host]", &format!("{line}\n[host]"));
+        self::load(&text).unwrap()
+    };
+    let unicast = load("mode = \"unicast\"");
+    for (line, mac) in [
+        ("mode = \"multicast\"", "03:bf:0a:4d:00:64"),
+        ("mode = \"igmp\"", "01:00:5e:7f:00:64"),
+        ("cluster_mac = \"02-AA-0A-4D-0-64\"", "02:aa:0a:4d:00:64"),
+        (
+            "mode = \"igmp\"\ncluster_mac = \"01:00:5e:01:02:03\"",
+            "01:00:5e:01:02:03",
+        ),
+    ] {
+        let config = load(line);
+        assert_eq!(config.cluster_mac().to_string(), mac);
+        assert_eq!(config.rules.delivery(), config.cluster.delivery);
+        assert_ne!(config.rules.digest(), unicast.rules.digest());
+        assert_eq!(unicast.needs_restart_for(&config), [""; 0]);
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ mod convergence;
 mod demo;
 mod exec;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod faults;
 mod generator;
 mod host;

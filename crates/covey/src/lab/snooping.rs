@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// Who asks in a lab whose switch does not.
 pub(super) const QUERIER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
+/// The client's second NIC, without an address, where the switch snoops.
+const SPARE: &str = "eth1";
 /// Three intervals without an advertisement: then there is no router any more.
 const ROUTER_AGE: Duration = Duration::from_secs(60);
 /// For how long the others behind a port may answer when one of them has left.
@@ -109,8 +111,8 @@ impl Asking {
 impl Switch {
     /// The commands that make the bridge of a lab this switch, once its ports are plugged in.
     pub(super) fn plan(self, lab: &LabName, asking: Asking) -> Vec<Batch> {
-        let namespace = lab.namespace(Place::Switch);
-        let commands = match self {
+        let (namespace, client) = (lab.namespace(Place::Switch), lab.namespace(Place::Client));
+        let mut commands = match self {
             Self::Bridge => Vec::new(),
             Self::Snooping => {
                 // It asks by MLD too if it has an address to ask from.
@@ -140,10 +142,25 @@ impl Switch {
         if commands.is_empty() {
             return Vec::new();
         }
-        vec![Batch {
-            namespace: Some(namespace),
-            commands,
-        }]
+        // The client's second NIC: a port that is no member's, to see what gets there.
+        commands.extend([
+            format!("link add port-spare type veth peer name {SPARE} netns {client}"),
+            "link set port-spare addrgenmode none".to_owned(),
+            "link set port-spare master br0 up".to_owned(),
+        ]);
+        // It must not answer for the address of the first: who asks would send there what is for the other.
+        let spare =
+            ["addrgenmode none", "arp off up"].map(|what| format!("link set {SPARE} {what}"));
+        vec![
+            Batch {
+                namespace: Some(namespace),
+                commands,
+            },
+            Batch {
+                namespace: Some(client),
+                commands: spare.into(),
+            },
+        ]
     }
 
     /// Sets up what commands cannot: the programs at the ports of a switch that forwards by MAC group.
@@ -402,7 +419,34 @@ mod tests {
     #[test]
     fn a_switch_asks_at_the_times_it_is_given() {
         assert_eq!(text(Switch::Bridge), "");
-        insta::assert_snapshot!(text(Switch::Snooping), @"");
-        insta::assert_snapshot!(text(Switch::MacGroups), @"");
+        insta::assert_snapshot!(text(Switch::Snooping), @"
+        ip -n covey-switch address add fe80::fe/64 dev br0 nodad
+        ip -n covey-switch link set br0 type bridge mcast_snooping 1 mcast_igmp_version 3 mcast_mld_version 2 mcast_query_interval 400 mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_membership_interval 900 mcast_last_member_interval 100
+        ip -n covey-switch link set br0 type bridge mcast_querier 1
+        ip -n covey-switch link add port-spare type veth peer name eth1 netns covey-client
+        ip -n covey-switch link set port-spare addrgenmode none
+        ip -n covey-switch link set port-spare master br0 up
+        ip -n covey-client link set eth1 addrgenmode none
+        ip -n covey-client link set eth1 arp off up
+        ");
+        insta::assert_snapshot!(text(Switch::MacGroups), @"
+        ip -n covey-switch link add querier type bridge stp_state 0 forward_delay 0 mcast_query_use_ifaddr 1
+        ip -n covey-switch link set querier addrgenmode none
+        ip -n covey-switch link add port-querier type veth peer name to-switch
+        ip -n covey-switch link set port-querier addrgenmode none
+        ip -n covey-switch link set to-switch addrgenmode none
+        ip -n covey-switch link set port-querier master br0 up
+        ip -n covey-switch link set to-switch master querier up
+        ip -n covey-switch address add 10.77.0.254/24 dev querier
+        ip -n covey-switch address add fe80::fe/64 dev querier nodad
+        ip -n covey-switch link set querier type bridge mcast_snooping 1 mcast_igmp_version 3 mcast_mld_version 2 mcast_query_interval 400 mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_membership_interval 900 mcast_last_member_interval 100
+        ip -n covey-switch link set querier type bridge mcast_querier 1
+        ip -n covey-switch link set querier up
+        ip -n covey-switch link add port-spare type veth peer name eth1 netns covey-client
+        ip -n covey-switch link set port-spare addrgenmode none
+        ip -n covey-switch link set port-spare master br0 up
+        ip -n covey-client link set eth1 addrgenmode none
+        ip -n covey-client link set eth1 arp off up
+        ");
     }
 }

@@ -12,6 +12,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 pub const CLUSTER_MAC: [u8; 6] = [0x02, 0xBF, 10, 77, 0, 100];
+/// The same cluster's MAC in multicast mode, under which it takes frames in every mode.
+pub const GROUP_MAC: [u8; 6] = [0x03, 0xBF, 10, 77, 0, 100];
 pub const VIP4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xFD77, 0, 0, 0, 0, 0, 0, 0x100);
 pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);

@@ -4,6 +4,7 @@
 use crate::lab::{Lab, Timing, VIP, succeed};
 use crate::web::{self, FIRST_PORT};
 use crate::wire::{self, Capture};
+use covey_proto::delivery::derived_macs;
 use covey_proto::ids::Mac;
 use covey_proto::wire::ethernet;
 use std::collections::BTreeMap;
@@ -14,7 +15,6 @@ const TIMING: Timing = Timing {
     period_ms: 100,
     tolerance: 5,
 };
-const CLUSTER_MAC: Mac = Mac([0x02, 0xBF, 0x0A, 0x4D, 0x00, 0x64]);
 
 /// These fields of each frame that the filter matches.
 fn tshark<const N: usize>(file: &Path, filter: &str, fields: [&str; N]) -> Vec<[String; N]> {
@@ -127,9 +127,11 @@ pub(crate) fn no_frame_teaches_the_cluster_mac(lab: &Lab) {
     let known = lab.exec("switch", &["bridge", "fdb", "show"]);
     let frames = wire::read(&capture.finish());
 
+    let cluster_mac = lab.status(1).cluster.mac;
+    let macs = derived_macs(VIP.into());
     let learnt = frames
         .iter()
-        .filter(|frame| frame.ethernet().source.0[..2] == [0x02, 0xBF])
+        .filter(|frame| macs.contains(&frame.ethernet().source))
         .count();
     let told: Vec<Mac> = frames
         .iter()
@@ -137,14 +139,19 @@ pub(crate) fn no_frame_teaches_the_cluster_mac(lab: &Lab) {
         .collect();
     println!(
         "{} frames through crash, kill, stall and leave: {learnt} with the cluster MAC as source; {} answers \
-         for {}, all with {CLUSTER_MAC}",
+         for {}, all with {cluster_mac}",
         frames.len(),
         told.len(),
         lab.vip()
     );
     assert_eq!(learnt, 0);
     assert!(told.len() >= 70, "the client asked 70 times");
-    assert!(told.iter().all(|mac| *mac == CLUSTER_MAC), "{told:?}");
+    assert!(
+        told.iter().all(|mac| mac.to_string() == cluster_mac),
+        "{told:?}"
+    );
     assert!(known.contains(&wire::nic(1).to_string()), "{known}");
-    assert!(!known.contains(&CLUSTER_MAC.to_string()), "{known}");
+    for mac in macs {
+        assert!(!known.contains(&mac.to_string()), "{known}");
+    }
 }

@@ -70,6 +70,16 @@ impl Lab {
         Self::timed(test, hosts, timing, VIP6.into(), &["--ipv6"])
     }
 
+    /// As [`Self::up`], with more options of `covey lab up`.
+    pub(crate) fn up_with(test: &str, hosts: u8, timing: Timing, options: &[&str]) -> Self {
+        Self::timed(test, hosts, timing, VIP.into(), options)
+    }
+
+    /// As [`Self::up`], in `multicast` or another mode, with IPv6 addresses too; its clients talk to `vip`.
+    pub(crate) fn up_in_mode(test: &str, mode: &str, timing: Timing, vip: IpAddr) -> Self {
+        Self::timed(test, 3, timing, vip, &["--mode", mode, "--ipv6"])
+    }
+
     /// Builds a lab without daemons: network and servers alone.
     #[allow(dead_code, reason = "benchmarks call it")]
     pub(crate) fn bare(test: &str, hosts: u8) -> Self {
@@ -165,6 +175,21 @@ impl Lab {
     /// Lets something happen to a host.
     pub(crate) fn fault(&self, arguments: &[&str]) {
         self.lab(&[&["fault"], arguments].concat());
+    }
+
+    /// Writes something else into a host's configuration; its daemon has yet to be told.
+    pub(crate) fn reconfigure(&self, host: u8, change: impl Fn(&str) -> String) {
+        let path = self.directory().join(format!("h{host}/covey.toml"));
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, change(&text)).unwrap();
+    }
+
+    /// The MAC that the client knows for the virtual IP, if it knows one.
+    pub(crate) fn neighbour(&self) -> Option<String> {
+        let vip = self.vip.to_string();
+        let known = self.exec("client", &["ip", "neigh", "show", "to", &vip]);
+        let mut words = known.split(' ').skip_while(|word| *word != "lladdr");
+        words.nth(1).map(str::to_owned)
     }
 
     /// Sends a signal to a host's daemon.

@@ -12,7 +12,7 @@ use crate::time::Time;
 use crate::wire::Reject;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::heartbeat::{Body, Chunk, Message, Subject};
+use crate::wire::heartbeat::{Announced, Body, Chunk, Message, Subject};
 
 impl Cluster {
     pub(super) fn on_frame(&mut self, now: Time, frame: &[u8]) -> Result<(), Reject> {
@@ -26,11 +26,13 @@ impl Cluster {
             }
             ethernet::ARP => {
                 let arp = Arp::parse(frame.payload)?;
+                self.note_claim(now, &arp);
                 if arp.operation == Operation::Reply {
                     self.on_arp_reply(now, arp);
                 }
                 Ok(())
             }
+            ethernet::PROBE => self.on_probe(&frame),
             _ => Ok(()),
         }
     }
@@ -68,6 +70,7 @@ impl Cluster {
                 }
                 return Ok(());
             }
+            Body::Probe => return Err(Reject::BadRecord),
             // As its next heartbeat says too.
             Body::Commit(commit) => {
                 self.peers.hear_other(&sender)?;
@@ -79,6 +82,8 @@ impl Cluster {
         };
         let (host, mac, name, mode) =
             (sender.host, sender.mac, sender.name.clone(), heartbeat.mode);
+        // One that says goodbye speaks of what it would have wanted.
+        let stays = heartbeat.announced != Announced::Goodbye;
         let echo = heartbeat.echo_of(self.config.host, self.config.incarnation);
         let echoed = echo.and_then(|echo| self.whole_sequence(echo.sequence));
         let heard = self
@@ -101,7 +106,7 @@ impl Cluster {
             Err(Reject::DuplicateId) => self.note_twin(now, host, (&name, mac)),
             Err(_) => {}
         }
-        if matches!(heard, Ok(_) | Err(Reject::Unproven)) {
+        if stays && matches!(heard, Ok(_) | Err(Reject::Unproven)) {
             self.note_mode(now, host, &name, mode);
         }
         heard?;
@@ -118,6 +123,9 @@ impl Cluster {
             return;
         };
         peer.echoed = echoed;
+        if let Some(reach) = peer.heartbeat.reach {
+            peer.probes.note(reach.probed);
+        }
         if peer.heartbeat.grants_to(me, start) {
             peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
         }

@@ -47,7 +47,9 @@ impl Event {
             Self::RulesDiffer { .. } => {
                 Some("compare the configuration files, correct one and reload it")
             }
-            Self::ModeDiffers { .. } => Some("give all hosts the same mode (cluster.mode)"),
+            Self::ModeDiffers { .. } => {
+                Some("give all hosts the same mode (cluster.mode) and reload them")
+            }
             Self::EqualPriorities { .. } => {
                 Some("give every host another handling priority for the rule")
             }
@@ -71,9 +73,9 @@ impl Event {
             Self::HeartbeatsBlocked { .. } => {
                 Some("see that their daemons run and that the switch passes EtherType 0x886F")
             }
-            Self::BroadcastBlocked { .. } => {
-                Some("have the switch pass broadcasts with EtherType 0x886F")
-            }
+            Self::BroadcastBlocked { .. } => Some(
+                "have the switch pass EtherType 0x886F to broadcast, or in the multicast modes to the cluster MAC",
+            ),
         }
     }
 
@@ -299,7 +301,7 @@ impl Event {
             ),
             Self::BroadcastBlocked { host } => write!(
                 f,
-                "broadcasts of host {host} do not arrive, direct heartbeats do; the cluster goes on"
+                "what host {host} sends to all hosts does not arrive, its direct heartbeats do; the cluster goes on"
             ),
             Self::Reloaded => f.write_str("configuration reloaded"),
             Self::Fenced {
