@@ -21,7 +21,10 @@ fn play(scenario: &str) {
     let account = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     println!("{account}{complaint}");
-    assert!(output.status.success(), "{scenario} did not go as it should");
+    assert!(
+        output.status.success(),
+        "{scenario} did not go as it should"
+    );
 }
 
 /// A test for each scenario, so that each has a name and a verdict of its own; and one that none is missing.

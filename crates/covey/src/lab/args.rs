@@ -50,8 +50,8 @@ pub(super) enum LabCommand {
     /// Play an article of the Knowledge Base in a lab of its own, and tell what happens; exit code 0 only if all goes as it should
     Scenario {
         /// One of the scenarios, `all`, or `list`
-        #[arg(default_value = "list")]
-        name: String,
+        #[arg(value_name = "NAME", default_value = "list")]
+        scenario: String,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -365,6 +365,16 @@ mod tests {
             let parsed = parse(line).map(|args| args.command);
             assert!(matches!(parsed, Ok(LabCommand::Fault(_))), "{line}");
         }
+    }
+
+    #[test]
+    fn a_scenario_has_its_name_and_the_lab_its_own() {
+        let args = parse("--name covey-x scenario alone --json").unwrap();
+        assert_eq!(args.name.to_string(), "covey-x");
+        let LabCommand::Scenario { scenario, json } = args.command else {
+            panic!("not scenario");
+        };
+        assert_eq!((&scenario[..], json), ("alone", true));
     }
 
     #[test]

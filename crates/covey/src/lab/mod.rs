@@ -72,10 +72,7 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
             ));
         }
         LabCommand::Demo(args) => return demo::demo(name, &args),
-        LabCommand::Scenario {
-            name: scenario,
-            json,
-        } => {
+        LabCommand::Scenario { scenario, json } => {
             return scenario::run(&name, &scenario, json);
         }
         LabCommand::Harm(harm) => faults::harm(&Lab::load(name)?, harm)?,
