@@ -62,8 +62,9 @@ fn broadcast_blocked(stage: &mut Stage) -> Result<()> {
         "the hosts hear each other's direct heartbeats alone",
         Duration::from_secs(20),
         |lab| {
+            // Event 1008: broadcasts are blocked.
             let events = covey(lab, 1, &["events"])?;
-            Ok((!events.contains("broadcasts of host")).then(|| "no event says so yet".to_owned()))
+            Ok((!events.contains(" 1008 ")).then(|| "no event says so yet".to_owned()))
         },
     )?;
     stage.until_converged(hosts(&[1, 2, 3]), Duration::from_secs(20))?;
