@@ -21,7 +21,12 @@ fn main() {
     }
     match build(&root) {
         Ok(built) => {
-            for (variable, program) in [("COVEY_EBPF", "covey-ebpf"), ("COVEY_BENCH", "bench")] {
+            for (variable, program) in [
+                ("COVEY_EBPF", "covey-ebpf"),
+                ("COVEY_BENCH", "bench"),
+                ("COVEY_LAB", "lab"),
+                ("COVEY_SNOOPING", "snooping"),
+            ] {
                 println!(
                     "cargo::rustc-env={variable}={}",
                     built.join(program).display()

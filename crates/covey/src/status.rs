@@ -4,12 +4,23 @@
 //! `covey wlbs query`, the lab and scripts read it. Fields are only ever added; [`SCHEMA`] counts changes
 //! that a reader could notice. Times are milliseconds, shares are counted in buckets of 4096.
 
+mod network;
+mod trouble;
+
+use crate::doctor::Finding;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+
+pub use network::{
+    Arrivals, ClaimantStatus, Count, HeartbeatCounts, NeighbourStatus, NetworkStatus, ReachStatus,
+};
+pub use trouble::{
+    EqualPriorities, Exclusion, Fenced, Late, LeftOut, Recent, Tally, Troubles, Twins,
+};
 
 /// Version of the read model.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// NLB's host states (KB242242), in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,10 +69,26 @@ pub struct Status {
     pub maps: Vec<Vec<u8>>,
     /// The data path.
     pub datapath: DataPathStatus,
+    /// This host's part in the cluster's IP multicast groups; none as long as it has had no reason to take part.
+    #[serde(default)]
+    pub multicast: Option<MulticastStatus>,
     /// Heartbeat frames that were not used, by reason; only reasons that occurred.
     pub frames_rejected: BTreeMap<String, u64>,
+    /// What it has found out about its segment.
+    #[serde(default)]
+    pub network: NetworkStatus,
     /// Past convergences, newest last; at most 32.
     pub convergence: Vec<ConvergenceRecord>,
+    /// What is wrong between hosts.
+    #[serde(default)]
+    pub troubles: Troubles,
+    /// What counters have grown by lately.
+    #[serde(default)]
+    pub recent: Recent,
+    /// What the daemon has found to be wrong with this host and with what it sees of the cluster, at its last check-up; what
+    /// the other hosts have found stands with each.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// What all hosts share.
@@ -96,6 +123,12 @@ pub struct ClusterStatus {
     pub feature_level: u16,
     /// Whether heartbeats are authenticated.
     pub authenticated: bool,
+    /// Whether hosts that cannot broadcast to each other go on by unicast.
+    #[serde(default)]
+    pub unicast_fallback: bool,
+    /// Under which MAC the frames of virtual IPs leave: `host`, `masked` or `cluster`.
+    #[serde(default)]
+    pub source_mac: String,
 }
 
 /// A mode and a cluster MAC that a host offers and that are not in force.
@@ -146,6 +179,12 @@ pub struct HostStatus {
     /// How often its daemon has been replaced in place since it started.
     #[serde(default)]
     pub upgrades: u32,
+    /// The file it was configured by.
+    #[serde(default)]
+    pub config: String,
+    /// Whether its daemon is to run before other programs.
+    #[serde(default)]
+    pub realtime: bool,
 }
 
 /// One host of the cluster, as the host that speaks sees it.
@@ -175,6 +214,9 @@ pub struct MemberStatus {
     pub heartbeats: u64,
     /// Heartbeats of it that never arrived, from gaps in its sequence.
     pub heartbeats_lost: u64,
+    /// What it has found to be wrong with itself: names of findings.
+    #[serde(default)]
+    pub findings: Vec<String>,
 }
 
 /// A rule and who serves it.
@@ -222,6 +264,40 @@ pub struct DataPathStatus {
     /// How often another map came into force since the daemon started.
     #[serde(default)]
     pub commits: CommitCounts,
+}
+
+/// A host's part in the cluster's IP multicast groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MulticastStatus {
+    /// The groups of the cluster MACs that it is in; none except in IGMP mode.
+    pub groups: Vec<Ipv4Addr>,
+    /// Who has asked last by IGMP since the daemon started.
+    pub igmp_querier: Option<QuerierStatus>,
+    /// Who has asked last by MLD; heard only if the cluster has IPv6 addresses.
+    pub mld_querier: Option<QuerierStatus>,
+    /// Time since the last IGMP query, or since the host has been in a group, ms; none if it is in none.
+    pub silent_ms: Option<u64>,
+    /// After how long without an IGMP query that is told (event 1106), ms.
+    pub querier_timeout_ms: u64,
+    /// Time between reports that nobody asks for, ms; none by default.
+    pub report_interval_ms: Option<u64>,
+    /// Whether it announces itself as a multicast router.
+    pub announces_mrouter: bool,
+}
+
+/// Who asks for the members of groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuerierStatus {
+    /// Its address; unspecified of a switch that has none.
+    pub address: IpAddr,
+    /// The version of IGMP or MLD.
+    pub version: u8,
+    /// Time since its last query, ms.
+    pub heard_ms_ago: u64,
+    /// Within which time members are to answer, ms.
+    pub answer_within_ms: u64,
+    /// How often it asks, ms, if it says so.
+    pub asks_every_ms: Option<u64>,
 }
 
 /// How often another map came into force, and by whom.

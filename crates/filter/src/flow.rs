@@ -7,6 +7,7 @@
 //! ```text
 //!   Ethernet II (two VLAN tags at most) +-- ARP ------------------------------> Question, Answer
 //!                                       +-- IPv4 (options) -------+-- TCP, UDP, other --> Flow
+//!                                       |                         +-- IGMP report ------> GroupReport
 //!                                       +-- IPv6 (six extensions)-+-- ICMP error -------> Flow, quotation
 //!                                                                 +-- fragment ---------> Fragment
 //!                                                                 +-- ICMPv6 ND --------> Question, Answer
@@ -53,6 +54,8 @@ pub enum Frame {
     Ip(Flow),
     /// A part of an IP packet.
     Fragment(Fragment),
+    /// "I am in this group": an IGMP report of the first or the second version, which is sent to the group itself.
+    GroupReport,
     /// Any other EtherType or ARP operation.
     Other,
 }
@@ -149,6 +152,7 @@ pub(crate) mod ether_type {
 /// Numbers of protocols (IANA).
 pub(crate) mod protocol {
     pub(crate) const ICMP: u8 = 1;
+    pub(crate) const IGMP: u8 = 2;
     pub(crate) const TCP: u8 = 6;
     pub(crate) const UDP: u8 = 17;
     pub(crate) const GRE: u8 = 47;
@@ -248,6 +252,12 @@ impl Ipv4 {
         })
     }
 
+    /// Whether it holds a report, if it holds IGMP.
+    #[inline(always)]
+    fn holds_report<P: Packet + ?Sized>(&self, packet: &P) -> bool {
+        matches!(packet.read(self.body), Some([0x12 | 0x16, _time]))
+    }
+
     /// Whether it is a fragment other than the first.
     #[inline(always)]
     pub(crate) const fn is_later(&self) -> bool {
@@ -258,6 +268,9 @@ impl Ipv4 {
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     let header = Ipv4::read(packet, at)?;
+    if header.protocol == protocol::IGMP && header.holds_report(packet) {
+        return Ok(Frame::GroupReport);
+    }
     if header.fragment & (Ipv4::MORE | Ipv4::OFFSET) == 0 {
         return Ok(Frame::Ip(Flow {
             source: header.source,

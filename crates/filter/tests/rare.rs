@@ -5,7 +5,7 @@ mod cluster;
 mod frames;
 
 use cluster::*;
-use covey_filter::{BUCKETS, Decision, Reason, Row, Socket, Verdict, decide};
+use covey_filter::{BUCKETS, Decision, MacBytes, Reason, Row, Socket, Verdict, decide};
 use frames::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -73,7 +73,7 @@ fn the_first_fragment_decides_for_those_that_follow() {
             let (verdict, reason) = match decide(&first[..], &host).verdict {
                 Verdict::Accept => (Verdict::Accept, Reason::FragmentMine),
                 Verdict::Drop => (Verdict::Drop, Reason::FragmentNotMine),
-                Verdict::Pass => panic!("a fragment to the cluster passes"),
+                Verdict::Pass | Verdict::Daemon => panic!("a fragment to the cluster passes"),
             };
             taken += usize::from(verdict == Verdict::Accept);
             assert_eq!(says(decide(&later[..], &host)), (verdict, reason));
@@ -359,4 +359,33 @@ fn neighbour_discovery_is_found_behind_extension_headers_and_not_in_fragments() 
     }
     let hidden = behind(FRAGMENT, &fragment(ICMPV6, 0, true, &asked[40..]));
     assert_eq!(taker(&hidden), 0);
+}
+
+/// In IGMP mode the cluster MAC is a group's, so queries for its members come to it.
+#[test]
+fn the_kernel_hears_who_asks_for_the_clusters_group_and_not_who_else_is_in_it() {
+    const GROUP_MAC: MacBytes = [0x01, 0x00, 0x5E, 0x7F, 0, 100];
+    const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 100);
+    const IGMP: u8 = 2;
+    let (query, report_v1, report_v2, leave) = (0x11, 0x12, 0x16, 0x17);
+    let frame = |kind| {
+        let message = [kind, 100, 0, 0, 239, 255, 0, 100];
+        let alert = [0x94, 4, 0, 0];
+        let packet = ipv4_with(CLIENT4, GROUP, IGMP, 0, &alert, &message);
+        to_ipv4(GROUP_MAC, &packet)
+    };
+    for serving in [0, 1] {
+        let mut host = all(Row::MINE);
+        host.tables.settings.cluster_mac = GROUP_MAC;
+        host.tables.settings.serving = serving;
+        let of = |kind| says(decide(&frame(kind)[..], &host));
+        assert_eq!(of(query), (Verdict::Pass, Reason::Group), "{serving}");
+        assert_eq!(of(leave), (Verdict::Pass, Reason::Group), "{serving}");
+        for report in [report_v1, report_v2] {
+            assert_eq!(of(report), (Verdict::Drop, Reason::OtherMember));
+        }
+        let to_service = to_ipv4(GROUP_MAC, &ipv4(CLIENT4, VIP4, UDP, &ports(40000, 550)));
+        let taken = decide(&to_service[..], &host).verdict == Verdict::Accept;
+        assert_eq!(taken, serving == 1);
+    }
 }

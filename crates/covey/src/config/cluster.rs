@@ -8,6 +8,7 @@ use super::problem::{Problems, choice};
 use super::system::System;
 use super::{Cluster, Vip};
 use crate::duration;
+use crate::multicast::QUERIER_TIMEOUT;
 use covey_filter::MAX_VIPS;
 use covey_proto::config::{Auth, ClusterMode, Key, Quorum, SourceMac, Timing};
 use covey_proto::delivery::Delivery;
@@ -18,6 +19,11 @@ use std::path::Path;
 use std::time::Duration;
 use toml::Spanned;
 
+/// Reports more often than every second are noise, and after an hour every switch has forgotten.
+const REPORT_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// From twice the shortest interval of queries up.
+const QUERIER_TIMEOUTS: (Duration, Duration) =
+    (Duration::from_secs(2), Duration::from_secs(36_000));
 /// NLB's AliveMsgPeriod and AliveMsgTolerance.
 /// Beyond that it is no bound any more.
 const LONGEST_LINGER: Duration = Duration::from_secs(720 * 60 * 60);
@@ -105,6 +111,14 @@ pub(super) fn read(
     let max_linger = problems.read_or(section.max_linger.as_ref(), None, |text| {
         max_linger(text).map(Some)
     });
+    let igmp_report_interval =
+        problems.read_or(section.igmp_report_interval.as_ref(), None, |text| {
+            between("igmp_report_interval", text, REPORT_INTERVALS).map(Some)
+        });
+    let querier_timeout =
+        problems.read_or(section.querier_timeout.as_ref(), QUERIER_TIMEOUT, |text| {
+            between("querier_timeout", text, QUERIER_TIMEOUTS)
+        });
     Some(Cluster {
         name: name?,
         vips: vips?,
@@ -119,6 +133,9 @@ pub(super) fn read(
         max_linger: max_linger?,
         source_mac: source_mac?,
         filter_icmp: section.filter_icmp.unwrap_or(true),
+        igmp_report_interval: igmp_report_interval?,
+        querier_timeout: querier_timeout?,
+        announce_mrouter: section.announce_mrouter.unwrap_or(false),
     })
 }
 
@@ -131,6 +148,19 @@ where
         .ok()
         .filter(|value| (&least..=&most).contains(&value))
         .ok_or_else(|| format!("{key} {number} is not possible: it runs from {least} to {most}"))
+}
+
+/// A time within two, both included.
+fn between(key: &str, text: &str, (least, most): (Duration, Duration)) -> Result<Duration, String> {
+    let time = duration::parse(text).map_err(|reason| format!("{key} {reason}"))?;
+    if (least..=most).contains(&time) {
+        Ok(time)
+    } else {
+        let [least, most] = [least, most].map(duration::format);
+        Err(format!(
+            "{key} \"{text}\" is not possible: it runs from {least} to {most}"
+        ))
+    }
 }
 
 fn max_linger(text: &str) -> Result<Duration, String> {

@@ -37,6 +37,9 @@ pub(super) struct ClusterSection {
     pub(super) max_linger: Option<Spanned<String>>,
     pub(super) source_mac: Option<Spanned<String>>,
     pub(super) filter_icmp: Option<bool>,
+    pub(super) igmp_report_interval: Option<Spanned<String>>,
+    pub(super) querier_timeout: Option<Spanned<String>>,
+    pub(super) announce_mrouter: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -73,6 +73,12 @@ pub struct Cluster {
     pub source_mac: SourceMac,
     /// Whether the default host alone answers pings, and takes other ICMP that is no error; else every host does.
     pub filter_icmp: bool,
+    /// Time between IGMP reports that nobody has asked for.
+    pub igmp_report_interval: Option<Duration>,
+    /// After how long without an IGMP query people are told.
+    pub querier_timeout: Duration,
+    /// Whether hosts announce themselves as multicast routers.
+    pub announce_mrouter: bool,
 }
 
 /// A virtual IP and its network, as configured.

@@ -18,12 +18,13 @@ pub(super) fn plan(config: &Config, cluster: &Cluster) -> Plan {
 }
 
 impl Daemon {
-    /// Has the NIC take frames to every MAC that the cluster has, had or may have.
+    /// Has the NIC take frames to every MAC that the cluster has, had or may have, and switches bring them.
     pub(super) fn take_macs(&mut self) {
         let plan = plan(&self.config, &self.cluster);
         if let Err(error) = self.setup.adapt(&plan) {
             tracing::error!("this host may miss frames to the cluster: {error}");
         }
+        self.join_groups();
     }
 
     /// A map has come into force: if it is for another mode or cluster MAC, the machine follows.

@@ -3,6 +3,8 @@
 //! Used by [`super::run`]. Specification: docs/design.md, "Layout" and "Upgrade".
 
 use super::census::Census;
+use super::checkup::Checkup;
+use super::evidence::Evidence;
 use super::journal::Journal;
 use super::keep::{self, Keeper, Note, Will};
 use super::packet::Segment;
@@ -78,7 +80,7 @@ impl Daemon {
             draw_incarnation()?,
             restored.port_states,
         );
-        let segment = Segment::open(interface.index)?;
+        let segment = Segment::open(interface.index, cluster_config.rules.primary())?;
         let identity = Identity::from(&cluster_config);
         let fenced = Image::fenced(&identity, &cluster_config.rules);
         let pins = pin_dir(name).context("/proc is not mounted")?;
@@ -120,6 +122,7 @@ impl Daemon {
         }
         let mut daemon = Self {
             config_path: config_path.to_owned(),
+            interface: interface.index,
             mac,
             identity,
             started_at: sys::now(),
@@ -132,7 +135,10 @@ impl Daemon {
             delivery,
             journal: Journal::default(),
             census: Census::new(),
+            checkup: Checkup::new(sys::now(), config.cluster.timing.expiry(), Vec::new()),
+            evidence: Evidence::default(),
             unclaimed,
+            multicast: None,
             seen_under: Digest(0),
             counted_under: Digest(0),
             counted_before: Counters::default(),
@@ -154,11 +160,13 @@ impl Daemon {
             }
             None => daemon.begin(interface.up, restored.note),
         }
+        daemon.input(Input::Mtu(interface.mtu));
         Ok(daemon)
     }
 
     /// Begins as what the operator wanted last.
     fn begin(&mut self, link_up: bool, note: Option<Note>) {
+        self.join_groups();
         self.input(Input::Link(link_up));
         if let Some(note) = note {
             self.journal.record(note.id, note.severity, note.text);
@@ -172,6 +180,7 @@ impl Daemon {
 
     /// Goes on where the daemon before was.
     fn go_on(&mut self, before: Inheritance, link_up: bool) {
+        self.take_over_groups(before.membership);
         let took = sys::now().since(before.written_at());
         let told = Succession::done(&before.version, took);
         self.started_at = before.started_at();
@@ -181,6 +190,11 @@ impl Daemon {
             (self.counted_under, self.counted_before) = (under, counters);
         }
         self.journal = Journal::continuing(before.journal);
+        self.checkup = Checkup::new(
+            sys::now(),
+            self.config.cluster.timing.expiry(),
+            before.findings,
+        );
         self.journal.record(told.id, told.severity, told.text);
         self.input(Input::Link(link_up));
         self.input(Input::Timer);

@@ -1,7 +1,7 @@
 //! What the daemon needs of the system that std does not offer: the monotonic clock that the kernel's filter
 //! reads too, AF_PACKET addresses, locked memory, real-time scheduling, and becoming another program.
 //!
-//! Used by the other files of the daemon only. Unsafe because these are C calls; each wrapper is safe.
+//! Used by the other files of the daemon, and `packet_address` by the lab. Unsafe because these are C calls; each wrapper is safe.
 #![allow(unsafe_code)]
 
 use covey_proto::time::Time;
@@ -10,14 +10,14 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// CLOCK_MONOTONIC: the clock of the core and of `bpf_ktime_get_ns`.
-pub(super) fn now() -> Time {
+pub(crate) fn now() -> Time {
     Time::from_micros(read_clock(libc::clock_gettime, libc::CLOCK_MONOTONIC).as_micros() as u64)
 }
 
@@ -40,7 +40,7 @@ fn read_clock(call: ClockCall, clock: libc::clockid_t) -> Duration {
 }
 
 /// The address of all frames with this EtherType on this interface.
-pub(super) fn packet_address(interface: u32, ethertype: u16) -> SockAddr {
+pub(crate) fn packet_address(interface: u32, ethertype: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll is one of the address types that the storage is made for.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
@@ -133,6 +133,16 @@ pub(super) fn file_of_the_one_before(fd: RawFd) -> io::Result<File> {
     // SAFETY: it is open, and the number comes from the command line that the program before wrote, right after it had
     // opened the file with it; nothing in this process has taken it.
     Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Whether the program that takes this one's place still has this descriptor open.
+pub(super) fn leave_to_the_next(fd: BorrowedFd<'_>, leave: bool) -> io::Result<()> {
+    let flags = if leave { 0 } else { libc::FD_CLOEXEC };
+    // SAFETY: it takes integers alone, and the descriptor is open.
+    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Signals that a daemon heeds wait from now on, also for the program that takes its place, until

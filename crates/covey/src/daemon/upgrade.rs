@@ -12,6 +12,7 @@
 //! A next program that ends before it serves is a crash like any other: the lease fences what it leaves.
 //! Used by the daemon's loop. Specification: docs/design.md, "Upgrade".
 
+use super::groups::Membership;
 use super::journal::History;
 use super::keep::Will;
 use super::operate::respond;
@@ -19,6 +20,7 @@ use super::{Daemon, VERSION, sys};
 use crate::config::{Config, Machine};
 use crate::control::{Code, Response};
 use crate::datapath::{Counters, DataPath, Tally, pin_dir};
+use crate::doctor::Finding;
 use crate::duration;
 use anyhow::{Context, anyhow, ensure};
 use covey_filter::Reason;
@@ -66,6 +68,11 @@ pub(super) struct Inheritance {
     counted_under: u64,
     counted_before: Vec<Vec<u64>>,
     pub(super) journal: History,
+    #[serde(default)]
+    pub(super) membership: Option<Membership>,
+    /// What people have been told to be wrong.
+    #[serde(default)]
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Inheritance {
@@ -263,6 +270,8 @@ impl Daemon {
             counted_under: self.counted_under.0,
             counted_before: self.counted_before.rows(),
             journal: self.journal.history(),
+            membership: self.membership(),
+            findings: self.checkup.findings(),
         };
         match self.execute(&inheritance) {
             Ok(never) => match never {},
@@ -287,9 +296,14 @@ impl Daemon {
         ];
         let arguments: Result<Vec<CString>, _> = arguments.into_iter().map(c_string).collect();
         let (program, arguments) = (c_string(program)?, arguments?);
+        let handed_on = self.hand_on_groups(true);
+        handed_on.context("the membership in the cluster's group cannot be handed on")?;
         sys::hold_signals();
         let error = sys::become_program(&program, &arguments);
         sys::heed_signals();
+        if let Err(error) = self.hand_on_groups(false) {
+            tracing::debug!("children of this daemon keep its membership: {error}");
+        }
         let shown = program.to_string_lossy();
         Err(error).with_context(|| format!("{shown} cannot be executed"))
     }
@@ -384,6 +398,8 @@ mod tests {
             counted_under: 1,
             counted_before: Counters::default().rows(),
             journal: journal.history(),
+            membership: None,
+            findings: Vec::new(),
         };
         let mut file = sys::file_for_the_next().unwrap();
         write(&mut file, &left).unwrap();

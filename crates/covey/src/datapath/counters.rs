@@ -97,12 +97,15 @@ const fn is_accepted(reason: Reason) -> bool {
         | Reason::Fragment
         | Reason::FragmentMine
         | Reason::Icmp
+        | Reason::Probe
+        | Reason::LeakSeen
         | Reason::Advertised => true,
         Reason::NotMine
         | Reason::Unclaimed
         | Reason::QuestionNotMine
         | Reason::FragmentNotMine
         | Reason::BadQuote
+        | Reason::OtherMember
         | Reason::Disabled
         | Reason::Fenced
         | Reason::LeaseLapsed

@@ -180,6 +180,8 @@ mode = "{mode}"
 period = "{period}ms"
 tolerance = {tolerance}
 key_file = "{key}"
+announce_mrouter = {announce}
+querier_timeout = "{silence}ms"
 
 [host]
 id = {id}
@@ -204,6 +206,8 @@ affinity = "none"
         period = spec.timing.period.as_secs_f64() * 1e3,
         tolerance = spec.timing.tolerance,
         key = key_path(&spec.name).display(),
+        announce = spec.announce_mrouter,
+        silence = spec.asking.membership().as_millis(),
         directory = directory(&spec.name, id).display(),
         xdp = match spec.xdp {
             Xdp::Auto => "auto",
@@ -231,6 +235,7 @@ mod id_as_number {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::snooping::{Asking, Switch};
     use covey_proto::config::{ClusterMode, Timing};
     use std::time::Duration;
 
@@ -248,6 +253,9 @@ mod tests {
             mode: ClusterMode::Igmp,
             xdp: Xdp::Generic,
             daemons: true,
+            switch: Switch::Bridge,
+            asking: Asking::default(),
+            announce_mrouter: false,
         };
         let text = config(&spec, HostId::new(2).unwrap());
         let config: toml::Table = text.parse().unwrap();
@@ -260,6 +268,7 @@ mod tests {
             cluster["key_file"].as_str(),
             Some("/run/covey-lab/cluster.key")
         );
+        assert_eq!(cluster["querier_timeout"].as_str(), Some("260000ms"));
         assert_eq!(config["host"]["id"].as_integer(), Some(2));
         assert_eq!(config["daemon"]["xdp"].as_str(), Some("generic"));
         assert_eq!(config["rule"][1]["protocol"].as_str(), Some("udp"));

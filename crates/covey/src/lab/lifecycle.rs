@@ -10,6 +10,7 @@ use super::host::{self, Host};
 use super::interrupt::{Interrupt, TICK};
 use super::netns::{NetnsId, run_in};
 use super::process::{Condition, Process, kill_all};
+use super::snooping::{self, Asking, Switch};
 use super::state::Lab;
 use super::topology::{self, Batch, CLIENT, CLIENT6, LabName, PREFIX6, Place, VIP6, dip};
 use anyhow::{Context, Result, anyhow, bail};
@@ -45,6 +46,12 @@ pub(super) struct Spec {
     pub(super) xdp: Xdp,
     /// Whether to start the hosts' daemons.
     pub(super) daemons: bool,
+    /// What the hosts are plugged into.
+    pub(super) switch: Switch,
+    /// How its querier asks, if there is one.
+    pub(super) asking: Asking,
+    /// Whether the hosts announce themselves as multicast routers.
+    pub(super) announce_mrouter: bool,
 }
 
 /// Builds a lab and waits until its hosts have converged, telling each step to `say`. If that fails, nothing is
@@ -104,10 +111,13 @@ fn claim(name: &LabName) -> Result<()> {
 /// Builds everything of a claimed lab but the daemons: network, configuration, servers.
 fn build(spec: &Spec, interrupt: &Interrupt, say: &dyn Fn(&str)) -> Result<Lab> {
     let ids: Vec<HostId> = (1..=spec.hosts.get()).filter_map(HostId::new).collect();
-    for batch in topology::plan(&spec.name, &ids, spec.ipv6) {
+    let network = topology::plan(&spec.name, &ids, spec.ipv6);
+    let switch = spec.switch.plan(&spec.name, spec.asking);
+    for batch in network.into_iter().chain(switch) {
         interrupt.check()?;
         batch.run()?;
     }
+    spec.switch.set_up(&spec.name, spec.asking)?;
     say(&format!(
         "network   hosts {} to {}, client {}, bridge br0 in namespace {}",
         dip(ids[0]),
@@ -127,6 +137,7 @@ fn build(spec: &Spec, interrupt: &Interrupt, say: &dyn Fn(&str)) -> Result<Lab> 
         program: spec.program.clone(),
         timing: spec.timing,
         ipv6: spec.ipv6,
+        switch: spec.switch,
         hosts: Vec::new(),
     };
     for id in ids {
@@ -240,6 +251,9 @@ pub(super) fn down(name: &LabName) -> Result<Removed> {
         }
         attempt(remove(&host::pin_directory(id), |path| {
             fs::remove_dir_all(path)
+        }));
+        attempt(remove(&snooping::table_of(id), |path| {
+            fs::remove_file(path)
         }));
     }
     for namespace in &namespaces {

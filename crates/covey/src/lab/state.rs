@@ -5,6 +5,7 @@
 //! `lab down` works without it. docs/design.md, "Command line".
 
 use super::host::Host;
+use super::snooping::Switch;
 use super::topology::LabName;
 use anyhow::{Context, Result, bail};
 use covey_proto::config::Timing;
@@ -26,6 +27,8 @@ pub(super) struct Lab {
     pub(super) timing: Timing,
     /// Whether it has IPv6 addresses too.
     pub(super) ipv6: bool,
+    /// What they are plugged into.
+    pub(super) switch: Switch,
     /// Its hosts, in the order of their IDs, which count up from 1.
     pub(super) hosts: Vec<Host>,
 }
@@ -37,6 +40,8 @@ struct StateFile {
     period_us: u64,
     tolerance: u16,
     ipv6: bool,
+    #[serde(default)]
+    switch: Switch,
     hosts: Vec<Host>,
 }
 
@@ -68,6 +73,7 @@ impl Lab {
                 tolerance: file.tolerance,
             },
             ipv6: file.ipv6,
+            switch: file.switch,
             hosts: file.hosts,
         })
     }
@@ -82,6 +88,7 @@ impl Lab {
             period_us: u64::try_from(self.timing.period.as_micros()).unwrap_or(u64::MAX),
             tolerance: self.timing.tolerance,
             ipv6: self.ipv6,
+            switch: self.switch,
             hosts: self.hosts.clone(),
         };
         let path = state_path(&self.name);

@@ -70,6 +70,11 @@ impl Lab {
         Self::timed(test, hosts, timing, VIP6.into(), &["--ipv6"])
     }
 
+    /// As [`Self::up`], with more options of `covey lab up`.
+    pub(crate) fn up_with(test: &str, hosts: u8, timing: Timing, options: &[&str]) -> Self {
+        Self::timed(test, hosts, timing, VIP.into(), options)
+    }
+
     /// As [`Self::up`], in `multicast` or another mode, with IPv6 addresses too; its clients talk to `vip`.
     pub(crate) fn up_in_mode(test: &str, mode: &str, timing: Timing, vip: IpAddr) -> Self {
         Self::timed(test, 3, timing, vip, &["--mode", mode, "--ipv6"])

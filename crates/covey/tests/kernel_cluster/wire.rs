@@ -44,16 +44,21 @@ pub(crate) struct Capture {
 impl Capture {
     /// Starts to capture all frames; returns when no frame is missed any more.
     pub(crate) fn start(lab: &Lab) -> Self {
-        let file = lab.directory().join("switch.pcap");
+        Self::at(lab, "switch", "br0")
+    }
+
+    /// As [`Self::start`], at one interface of `h1`, `client` or `switch`: what arrives there and what leaves.
+    pub(crate) fn at(lab: &Lab, place: &str, interface: &str) -> Self {
+        let file = lab.directory().join(format!("{place}-{interface}.pcap"));
         let name = file.to_str().unwrap();
         let mut tcpdump = lab
             .command(&[
                 "exec",
-                "switch",
+                place,
                 "--",
                 "tcpdump",
                 "-i",
-                "br0",
+                interface,
                 "-Z",
                 "root",
                 "-B",
@@ -85,7 +90,7 @@ impl Capture {
     }
 
     /// Ends the capture, once all that was sent up to now is in it.
-    pub(crate) fn finish(mut self) -> PathBuf {
+    pub(crate) fn finish(self) -> PathBuf {
         netns::inside(&self.client, || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             socket.set_broadcast(true).unwrap();
@@ -101,6 +106,15 @@ impl Capture {
             );
             std::thread::yield_now();
         }
+        self.end()
+    }
+
+    /// Ends the capture where no broadcast of the client gets to, and hands back what has been written down.
+    pub(crate) fn stop(self) -> Vec<Frame> {
+        read(&self.end())
+    }
+
+    fn end(mut self) -> PathBuf {
         let pid = self.tcpdump.id().to_string();
         let mut kill = Command::new("kill");
         kill.args(["-INT", &pid]);
@@ -249,7 +263,7 @@ pub(crate) fn heartbeats(frames: &[Frame], auth: &Auth) -> Vec<Beat> {
                 epoch: heartbeat.committed.map(|map| map.ballot.epoch.0),
                 budget: heartbeat.timing.budget(),
             }),
-            Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => None,
+            Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } | Body::Probe => None,
         }
     });
     beats.collect()

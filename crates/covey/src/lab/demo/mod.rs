@@ -14,6 +14,7 @@ use super::generator::{Generator, Load};
 use super::interrupt::{Interrupt, TICK};
 use super::lifecycle::{self, Spec};
 use super::own_program;
+use super::snooping::{Asking, Switch};
 use super::state::Lab;
 use super::topology::{self, LabName, Place};
 use anyhow::{Context, Result};
@@ -49,6 +50,9 @@ pub(super) fn demo(name: LabName, args: &DemoArgs) -> Result<ExitCode> {
         mode: args.mode.into(),
         xdp: Xdp::Auto,
         daemons: true,
+        switch: Switch::Bridge,
+        asking: Asking::default(),
+        announce_mrouter: false,
     };
     let lab = lifecycle::up(&spec, &interrupt, &|line| screen.say(line))?;
     let shown = show(lab, screen, &interrupt, args.length);
