@@ -24,6 +24,7 @@ fn main() {
             for (variable, program) in [
                 ("COVEY_EBPF", "covey-ebpf"),
                 ("COVEY_BENCH", "bench"),
+                ("COVEY_LAB", "lab"),
                 ("COVEY_SNOOPING", "snooping"),
             ] {
                 println!(

@@ -23,7 +23,7 @@ mod sockets;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use covey_filter::{Decision, Egress, Reason, Verdict, guard, quick, thorough};
+use covey_filter::{Decision, Egress, Reason, TO_DAEMON, Verdict, guard, quick, thorough};
 use maps::{Asker, InForce, Kept};
 use packet::{Bytes, Skb};
 
@@ -77,6 +77,10 @@ fn carry_out(
                 report(ctx.ctx);
             }
             xdp_action::XDP_DROP
+        }
+        Verdict::Daemon => {
+            Bytes::of_xdp(ctx).set_ether_type(TO_DAEMON);
+            xdp_action::XDP_PASS
         }
         Verdict::Accept => {
             tables.note(decision.reason);

@@ -56,6 +56,15 @@ impl Bytes {
         }
     }
 
+    /// Writes the EtherType. XDP only, as above.
+    #[inline(always)]
+    pub(crate) fn set_ether_type(&mut self, kind: u16) {
+        if let Some(place) = self.at::<u16>(12) {
+            // SAFETY: as in `set_destination`.
+            unsafe { place.write_unaligned(kind.to_be()) };
+        }
+    }
+
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
         let place = self.start + offset;

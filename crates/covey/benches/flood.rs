@@ -27,9 +27,11 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 const WARM_UP: Duration = Duration::from_millis(200);
-const RUN: Duration = Duration::from_millis(1500);
+/// A run is cut into slices, and what the middle one says is taken: on a machine that others use too some are far off.
+const SLICES: usize = 5;
+const SLICE: Duration = Duration::from_millis(300);
 /// Packets in one call, and in one batch of it: as many as NAPI takes at a time.
 const REPEAT: u32 = 65_536;
 const BATCH: u32 = 64;
@@ -180,21 +182,9 @@ impl Rig {
     fn measure(&mut self, contender: Contender) -> f64 {
         let running = self.segment.on_host(|| set_up(contender));
         send(&self.segment, &mut self.generator, WARM_UP);
-        let (packets, helped) = (self.received(), cpu::of_thread(self.helper));
-        let sent = send(&self.segment, &mut self.generator, RUN);
-        let packets = self.received() - packets;
-        let helped = cpu::of_thread(self.helper) - helped;
-        let cost = match self.setting {
-            Setting::OtherCpu => helped.as_nanos() as f64 / packets as f64,
-            Setting::SameCpu => {
-                // The kernel itself may send one or two.
-                assert!(packets >= sent.packets, "packets were lost on the way");
-                let time = sent.time + helped;
-                let alone = send(&self.segment, &mut self.idle, RUN / 2);
-                time.as_nanos() as f64 / packets as f64
-                    - alone.time.as_nanos() as f64 / alone.packets as f64
-            }
-        };
+        let before = self.received();
+        let slices: Vec<f64> = (0..SLICES).map(|_| self.slice()).collect();
+        let packets = self.received() - before;
         let dropped = self.segment.on_host(|| take_down(running));
         // It was the contender that dropped them, in the warming up too.
         if let Some(dropped) = dropped {
@@ -204,7 +194,26 @@ impl Rig {
                 contender.name()
             );
         }
-        cost
+        median(&slices)
+    }
+
+    /// A short run of [`measure`](Self::measure).
+    fn slice(&mut self) -> f64 {
+        let (packets, helped) = (self.received(), cpu::of_thread(self.helper));
+        let sent = send(&self.segment, &mut self.generator, SLICE);
+        let packets = self.received() - packets;
+        let helped = cpu::of_thread(self.helper) - helped;
+        match self.setting {
+            Setting::OtherCpu => helped.as_nanos() as f64 / packets as f64,
+            Setting::SameCpu => {
+                // The kernel itself may send one or two.
+                assert!(packets >= sent.packets, "packets were lost on the way");
+                let time = sent.time + helped;
+                let alone = send(&self.segment, &mut self.idle, SLICE);
+                time.as_nanos() as f64 / packets as f64
+                    - alone.time.as_nanos() as f64 / alone.packets as f64
+            }
+        }
     }
 
     /// Packets that the host's interface has taken from the wire.
@@ -430,8 +439,8 @@ fn main() {
         println!();
     }
     println!(
-        "Medians of {ROUNDS} runs of {} ms each, in turn.",
-        RUN.as_millis()
+        "Medians of {ROUNDS} runs, in turn; each is the median of {SLICES} slices of {} ms.",
+        SLICE.as_millis()
     );
     let title =
         "Millions of other hosts' packets per second of CPU time (red: received on another CPU)";

@@ -119,6 +119,16 @@ pub fn cookies_sent() -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no SyncookiesSent"))
 }
 
+/// How many connections this thread's network namespace has refused since it was made, because a listening queue was full.
+///
+/// # Errors
+/// If the kernel does not show it.
+pub fn refused() -> io::Result<u64> {
+    let counters = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
+    counter(&counters, "TcpExt:", "ListenOverflows")
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no ListenOverflows"))
+}
+
 /// A counter of /proc/net/netstat: names in one line, values in the next, both behind the group's name.
 fn counter(counters: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = counters.lines().filter_map(|line| line.strip_prefix(group));

@@ -4,12 +4,23 @@
 //! `covey wlbs query`, the lab and scripts read it. Fields are only ever added; [`SCHEMA`] counts changes
 //! that a reader could notice. Times are milliseconds, shares are counted in buckets of 4096.
 
+mod network;
+mod trouble;
+
+use crate::doctor::Finding;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+pub use network::{
+    Arrivals, ClaimantStatus, Count, HeartbeatCounts, NeighbourStatus, NetworkStatus, ReachStatus,
+};
+pub use trouble::{
+    EqualPriorities, Exclusion, Fenced, Late, LeftOut, Recent, Tally, Troubles, Twins,
+};
+
 /// Version of the read model.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// NLB's host states (KB242242), in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +74,21 @@ pub struct Status {
     pub multicast: Option<MulticastStatus>,
     /// Heartbeat frames that were not used, by reason; only reasons that occurred.
     pub frames_rejected: BTreeMap<String, u64>,
+    /// What it has found out about its segment.
+    #[serde(default)]
+    pub network: NetworkStatus,
     /// Past convergences, newest last; at most 32.
     pub convergence: Vec<ConvergenceRecord>,
+    /// What is wrong between hosts.
+    #[serde(default)]
+    pub troubles: Troubles,
+    /// What counters have grown by lately.
+    #[serde(default)]
+    pub recent: Recent,
+    /// What the daemon has found to be wrong with this host and with what it sees of the cluster, at its last check-up; what
+    /// the other hosts have found stands with each.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// What all hosts share.
@@ -99,6 +123,12 @@ pub struct ClusterStatus {
     pub feature_level: u16,
     /// Whether heartbeats are authenticated.
     pub authenticated: bool,
+    /// Whether hosts that cannot broadcast to each other go on by unicast.
+    #[serde(default)]
+    pub unicast_fallback: bool,
+    /// Under which MAC the frames of virtual IPs leave: `host`, `masked` or `cluster`.
+    #[serde(default)]
+    pub source_mac: String,
 }
 
 /// A mode and a cluster MAC that a host offers and that are not in force.
@@ -149,6 +179,12 @@ pub struct HostStatus {
     /// How often its daemon has been replaced in place since it started.
     #[serde(default)]
     pub upgrades: u32,
+    /// The file it was configured by.
+    #[serde(default)]
+    pub config: String,
+    /// Whether its daemon is to run before other programs.
+    #[serde(default)]
+    pub realtime: bool,
 }
 
 /// One host of the cluster, as the host that speaks sees it.
@@ -178,6 +214,9 @@ pub struct MemberStatus {
     pub heartbeats: u64,
     /// Heartbeats of it that never arrived, from gaps in its sequence.
     pub heartbeats_lost: u64,
+    /// What it has found to be wrong with itself: names of findings.
+    #[serde(default)]
+    pub findings: Vec<String>,
 }
 
 /// A rule and who serves it.

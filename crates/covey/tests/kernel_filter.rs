@@ -347,7 +347,7 @@ impl Random {
             1 => (ICMPV6, self.message(kind)),
             2 => {
                 let any = self.next() as u8;
-                (self.pick(&[47, 50, 51, 132, any]), self.noise(64))
+                (self.pick(&[47, 50, 51, 132, 253, any]), self.noise(64))
             }
             3 => (UDP, ports(self.port(), self.port())),
             4 => (IGMP, icmp(self.pick(&[0x11, 0x12, 0x16, 0x17, 0x22]))),
@@ -406,6 +406,7 @@ impl Random {
         let options = vec![1; 4 * self.below(11)];
         let mut packet = ipv4_with(self.v4(), self.v4(), protocol, place, &options, &body);
         packet[5] = self.pick(&[1, 2, 3]);
+        packet[8] = self.pick(&[64, 254, 255]);
         packet
     }
 

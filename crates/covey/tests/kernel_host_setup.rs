@@ -85,8 +85,10 @@ impl Machine {
         let groups = ["eth0", "../../ipv6/conf/eth0"]
             .map(|of| self.sysctl(&format!("{of}/drop_unicast_in_l2_multicast")));
         let groups = groups.join(" and ");
+        let elsewhere = ["peer/arp_announce", "peer/arp_ignore", "default/arp_ignore"];
+        let elsewhere = elsewhere.map(|name| self.sysctl(name)).join(" ");
         format!(
-            "{addresses}\n{fdb}\ndrop from groups {groups}, arp_announce {announce}, arp_ignore {ignore}"
+            "{addresses}\n{fdb}\ndrop from groups {groups}\nelsewhere {elsewhere}\narp_announce {announce}, arp_ignore {ignore}"
         )
     }
 
@@ -163,7 +165,8 @@ fn assert_set_up(machine: &Machine, vips: &[&str]) {
         state.contains("drop from groups 1 and "),
         "the host fails open: {state}"
     );
-    assert!(state.ends_with("arp_announce 2, arp_ignore 0"), "{state}");
+    let arp = "elsewhere 2 3 3\narp_announce 2, arp_ignore 0";
+    assert!(state.ends_with(arp), "{state}");
 }
 
 #[test]
@@ -248,6 +251,10 @@ fn what_was_there_before_stays() {
     );
     machine.set_sysctl("eth0/arp_announce", "2");
     machine.set_sysctl("eth0/drop_unicast_in_l2_multicast", "1");
+    // What somebody has chosen for another interface, he has.
+    machine.set_sysctl("peer/arp_announce", "1");
+    machine.set_sysctl("peer/arp_ignore", "1");
+    machine.set_sysctl("default/arp_ignore", "2");
     let before = machine.state();
     let setup = machine.apply(&plan(&[[10, 77, 0, 100]]));
     assert_eq!(machine.state(), before, "there was nothing to change");
@@ -322,7 +329,7 @@ fn without_the_rights_nothing_is_changed() {
     });
     assert_eq!(
         error,
-        "cannot set up arp_announce = 2: Permission denied (os error 13); Covey needs root or CAP_NET_ADMIN"
+        "cannot set up net.ipv4.conf.eth0.arp_announce = 2: Permission denied (os error 13); Covey needs root or CAP_NET_ADMIN"
     );
     assert_eq!(machine.state(), before);
 }

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   heartbeat? own MAC? somebody else's? group?  -> Pass, the kernel sees it as it came
+//!   probe?                                       -> Daemon, whether this host serves or not
 //!   question (ARP, ND) for a virtual IP          -> the bucket's owner and its successor answer
 //!   to the cluster MAC: fenced? virtual IP?      -> rule -> bucket -> row -> lease -> Accept or Drop
 //! ```
@@ -20,7 +21,7 @@
 use crate::flow::{Flow, Frame, Packet, Ports, Segment, Transport, ether_type, protocol};
 use crate::table::{DEFAULT_RULE, Row, RuleEntry, Settings, Tables, VipSlot, vip_slot};
 use crate::thorough::thorough;
-use crate::{Address, Affinity, Bucket, MacBytes, bucket};
+use crate::{Address, Affinity, Bucket, MacBytes, bucket, probe};
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +32,8 @@ pub enum Verdict {
     Accept,
     /// It ends here.
     Drop,
+    /// The daemon gets it, and the kernel does not: its EtherType is rewritten to [`crate::TO_DAEMON`].
+    Daemon,
 }
 
 /// The verdict, why, and under which rule and bucket if it came that far.
@@ -154,6 +157,12 @@ reasons! {
     /// Another member of the cluster's group says that it is one.
     OtherMember = 26, "other_member",
         "Another host reports that it is in the cluster's IGMP group; the kernel must not hear that, or it would be silent itself.";
+    /// A probe of another host.
+    Probe = 27, "probe",
+        "The packet is a probe of another host, by which this host sees that frames to the cluster MAC reach it.";
+    /// Ingress: a frame with the cluster MAC as its source came by.
+    LeakSeen = 28, "leak_seen",
+        "Somebody sent a frame with the cluster MAC as its source, by which switches learn that MAC; the kernel gets it.";
 }
 
 impl Decision {
@@ -199,7 +208,7 @@ pub fn quick<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<De
     } else if to_cluster(settings, destination) {
         if settings.serving == 0 {
             // What is to a group may be for other programs too.
-            let alone = destination[0] & 1 == 0;
+            let alone = destination[0] & 1 == 0 && !probe::may_be(packet, kind);
             return alone.then_some(Decision::drop(Reason::Fenced));
         }
         match Frame::parse(packet) {

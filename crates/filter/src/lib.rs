@@ -25,6 +25,7 @@ mod ends;
 mod flow;
 mod guard;
 mod hash;
+mod probe;
 mod quote;
 mod table;
 mod thorough;
@@ -36,6 +37,7 @@ pub use ends::{Disowned, Ends};
 pub use flow::{Datagram, Flow, Fragment, Frame, Malformed, Packet, Ports, Segment, Transport};
 pub use guard::{Changes, Correction, Egress, guard};
 pub use hash::{Bucket, bucket};
+pub use probe::{PROBE_HOPS, PROBE_PROTOCOL, TO_DAEMON};
 pub use quote::{Quotation, Quote, Quoted};
 pub use table::{
     ALIASES, Affinity, BUCKETS, DEFAULT_RULE, Generation, MAPS, MAX_VIPS, NEIGHBOUR_RULE, NO_RULE,

@@ -1,16 +1,16 @@
-//! The decision about the frames that are few: questions and answers about addresses, fragments, ICMP, tunnels, and
-//! all that is wrong.
+//! The decision about the frames that are few: questions and answers about addresses, fragments, ICMP, tunnels,
+//! probes, and all that is wrong.
 //!
 //! It knows everything that [`quick`](crate::quick()) knows, because a first fragment may hold any packet. The
 //! kernel's program has it in a function of its own. Specification: docs/design.md, "Data path".
 
-use crate::Address;
 use crate::decide::{
     Case, Decision, Reason, Verdict, covering, leased, shared, to_cluster as is_to_cluster, vip,
 };
 use crate::flow::{Flow, Fragment, Frame, Packet, Ports, Transport, ether_type, protocol};
 use crate::quote::{Quote, Quoted};
 use crate::table::{DEFAULT_RULE, NEIGHBOUR_RULE, Settings, Tables, VipSlot};
+use crate::{Address, probe};
 
 /// Decides about one received frame of any kind.
 #[inline(always)]
@@ -28,7 +28,7 @@ pub fn thorough<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decisi
         Decision::pass(Reason::Heartbeat)
     } else if is_to_cluster(settings, destination) {
         let group = destination[0] & 1 != 0;
-        to_cluster(packet, tables, settings, group)
+        to_cluster(packet, tables, settings, kind, group)
     } else if destination == settings.host_mac {
         Decision::pass(Reason::OwnMac)
     } else if destination[0] & 1 != 0 {
@@ -49,8 +49,17 @@ fn to_group<P: Packet + ?Sized, T: Tables>(
         Ok(Frame::Question { asker, target }) if vip(tables, settings, target).is_some() => {
             question(tables, settings, asker, Verdict::Pass)
         }
+        Ok(_) | Err(_) if is_leak(packet, settings) => Decision::pass(Reason::LeakSeen),
         Ok(_) | Err(_) => Decision::pass(Reason::Group),
     }
+}
+
+/// Whether a frame teaches switches a MAC of the cluster. With all hosts on one hub it may be on purpose.
+#[inline(always)]
+fn is_leak<P: Packet + ?Sized>(packet: &P, settings: &Settings) -> bool {
+    packet
+        .read::<6>(6)
+        .is_some_and(|source| is_to_cluster(settings, source) && source != settings.source_mac)
 }
 
 /// To a MAC of the cluster. If that is a group, others may use it too: the kernel for IGMP's questions about the group
@@ -60,8 +69,14 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     tables: &T,
     settings: &Settings,
+    kind: u16,
     group: bool,
 ) -> Decision {
+    if let Some(target) = probe::target(packet, kind)
+        && vip(tables, settings, target).is_some()
+    {
+        return Decision::new(Verdict::Daemon, Reason::Probe);
+    }
     if settings.serving == 0 && !group {
         return Decision::drop(Reason::Fenced);
     }

@@ -248,7 +248,7 @@ impl World {
             .ok()
             .and_then(|message| match message.body {
                 Body::Heartbeat(heartbeat) => Some(heartbeat),
-                Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => None,
+                Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } | Body::Probe => None,
             });
         let Some(heartbeat) = heartbeat else {
             return;

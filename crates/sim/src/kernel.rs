@@ -7,6 +7,7 @@
 
 use crate::datapath::DataPath;
 use crate::packet::{IPV4, Packet, Transport, arp_reply};
+use crate::segment::Frame;
 use crate::site;
 use crate::tcp::{Effects, Stack, Tuple};
 use covey_filter::{
@@ -151,6 +152,10 @@ impl Kernel {
         let verdict = decision.map_or(Verdict::Pass, |decision| decision.verdict);
         let for_kernel = match verdict {
             Verdict::Drop => false,
+            Verdict::Daemon => {
+                effects.for_daemon = Some(handed_over(frame));
+                false
+            }
             Verdict::Accept => true,
             Verdict::Pass => parsed.destination == self.mac || parsed.destination == Mac::BROADCAST,
         };
@@ -249,6 +254,13 @@ impl Kernel {
             }
         }
     }
+}
+
+/// The frame under the EtherType that the daemon listens to, as the XDP program rewrites it.
+fn handed_over(frame: &[u8]) -> Frame {
+    let mut frame = frame.to_vec();
+    frame[12..14].copy_from_slice(&filter::TO_DAEMON.to_be_bytes());
+    frame.into()
 }
 
 /// The ends of a connection, as the stack names them.

@@ -6,6 +6,7 @@
 //! repeats what is not answered, so there is no window and no congestion control.
 
 use crate::packet::{ACK, FIN, Packet, RST, SYN, Tcp, Transport};
+use crate::segment::Frame;
 use crate::site;
 use covey_filter::Socket as Kind;
 use covey_proto::Connection;
@@ -89,6 +90,8 @@ pub(crate) struct Effects {
     pub(crate) established: Vec<(Tuple, u32)>,
     /// The filter has something to tell the daemon, and had nothing before.
     pub(crate) unclaimed: bool,
+    /// A frame that the filter hands to the daemon.
+    pub(crate) for_daemon: Option<Frame>,
 }
 
 /// The sockets of one host.

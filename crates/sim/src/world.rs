@@ -311,7 +311,8 @@ impl World {
         let to_me = [machine.config.mac, Mac::BROADCAST].contains(&parsed.destination)
             || daemon.is_some_and(|it| it.cluster.macs().contains(&parsed.destination));
         let heartbeat = ethernet::is_heartbeat(parsed.ethertype);
-        let answer = parsed.ethertype == ethernet::ARP && parsed.destination == machine.config.mac;
+        let answer = [ethernet::ARP, ethernet::PROBE].contains(&parsed.ethertype)
+            && parsed.destination == machine.config.mac;
         if heartbeat || answer {
             self.heed_commit(port, &frame);
             if to_me && let Some(daemon) = &mut self.machines[port].daemon {
@@ -336,6 +337,9 @@ impl World {
         }
         for (at, tuple) in effects.timers {
             self.push(at, Next::Socket(machine, tuple));
+        }
+        if let Some(frame) = effects.for_daemon {
+            self.deliver(machine, Inbound::Frame(frame));
         }
         if effects.unclaimed {
             self.push(self.now + REPORTED, Next::Report(machine));

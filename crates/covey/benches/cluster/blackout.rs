@@ -11,7 +11,7 @@ use crate::echo::{Probe, Record};
 use crate::lab::{Lab, Timing};
 use crate::plot::{self, Row};
 use crate::rivals::{Rival, Standby};
-use crate::timing;
+use crate::{sniffer, timing};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -143,7 +143,7 @@ fn covey_once(timing: Timing) -> Vec<Crash> {
         let victim = 1 + (number % 3) as u8;
         let left: Vec<u8> = (1..=3).filter(|host| *host != victim).collect();
         let probe = Probe::start(&lab, &ports());
-        light(period);
+        strike(&lab, victim, period);
         lab.fault(&["crash", &victim.to_string()]);
         lab.await_agreement(&left);
         thread::sleep(LIGHT);
@@ -161,9 +161,9 @@ fn standby(rival: Rival) -> Vec<Crash> {
     let mut master = settled(&lab, rival);
     let crash = |_| {
         let probe = Probe::start(&lab, &ports());
-        light(rival.interval());
-        standby.crash(master);
         let victim = master;
+        strike(&lab, victim, rival.interval());
+        standby.crash(victim);
         answers(&lab, |host| host != victim);
         thread::sleep(LIGHT);
         let record = probe.finish();
@@ -174,12 +174,13 @@ fn standby(rival: Rival) -> Vec<Crash> {
     (0..CRASHES).map(crash).collect()
 }
 
-/// Lets clients be served for a while before a crash. How long a host is silent before it is missed depends on the
-/// moment in its interval in which it dies, so the crashes come at moments that are spread over it.
-fn light(interval: Duration) {
+/// Waits for the moment to crash a host: clients have been served for a while, and the host speaks in its interval. How
+/// long it is silent before it is missed depends on when in its interval it dies, so crashes are spread evenly over it.
+fn strike(lab: &Lab, victim: u8, interval: Duration) {
     static CRASHES: AtomicU16 = AtomicU16::new(0);
     let number = CRASHES.fetch_add(1, Ordering::Relaxed);
-    thread::sleep(LIGHT + interval.mul_f64((f64::from(number) * SPREAD).fract()));
+    thread::sleep(LIGHT);
+    sniffer::await_moment(lab, victim, interval, (f64::from(number) * SPREAD).fract());
 }
 
 /// Waits until a host for which this holds answers for the virtual IP; says which.

@@ -1,6 +1,7 @@
 //! What passes the lab's switch, seen on the bridge itself: the first segments of connections and their resets (or all
 //! segments), and the commits of maps, with the kernel's time stamps. Who answers is told by source MACs, not by what
-//! hosts say of themselves. Called by the parts survival and commit. docs/benchmarks.md.
+//! hosts say of themselves. Called by the parts survival and commit; blackout waits for the moment to strike.
+//! docs/benchmarks.md.
 #![allow(unsafe_code)] // packet sockets need options and time stamps that have no safe form
 
 use crate::lab::{Lab, VIP};
@@ -28,6 +29,10 @@ const HEARTBEAT: u16 = 0x886F;
 const COMMIT: (usize, u8) = (50, covey_filter::COMMIT_RECORD);
 /// Room for frames that wait to be read, bytes.
 const ROOM: c_int = 64 << 20;
+/// How long a host may have something to say out of turn.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// VRRP and CARP, as IP's protocol.
+const VRRP: u32 = 112;
 /// `SIOCGSTAMPNS`, which libc does not name.
 const LAST_TIME_STAMP: libc::c_ulong = 0x8907;
 
@@ -45,6 +50,8 @@ pub(crate) enum Look {
     Beginnings,
     /// All segments.
     Everything,
+    /// Heartbeats, and what VRRP and CARP have in their place.
+    Voices,
 }
 
 /// What a frame is.
@@ -170,6 +177,39 @@ impl Sniffer {
     }
 }
 
+/// Waits until a host speaks in its interval, without anything to tell out of turn, and then for this part of the
+/// interval. Of VRRP and CARP only the master speaks.
+pub(crate) fn await_moment(lab: &Lab, host: u8, interval: Duration, part: f64) {
+    let wait = move || -> io::Result<()> {
+        let mut socket = open(Look::Voices)?;
+        let (start, mut last, mut frame) = (now(), None, [0; 256]);
+        loop {
+            let at = match socket.read(&mut frame) {
+                Ok(_) => time_stamp(&socket),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    assert!(
+                        now() < start + PATIENCE,
+                        "host {host} does not speak regularly"
+                    );
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let heartbeat = frame[12..14] == HEARTBEAT.to_be_bytes();
+            if heartbeat && frame[11] != host {
+                continue;
+            }
+            if last.is_some_and(|last| at.saturating_sub(last) > interval.mul_f64(0.9)) {
+                let moment = at + interval.mul_f64(part);
+                std::thread::sleep(moment.saturating_sub(now()));
+                return Ok(());
+            }
+            last = Some(at);
+        }
+    };
+    netns::inside(&lab.namespace("switch"), wait).unwrap();
+}
+
 fn open(look: Look) -> io::Result<Socket> {
     let every_protocol = c_int::from((libc::ETH_P_ALL as u16).to_be());
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
@@ -232,25 +272,47 @@ fn option<T>(socket: &Socket, level: c_int, name: c_int, value: &T) -> io::Resul
     }
 }
 
-/// The kernel's part of the choice: heartbeats, and TCP segments with one of the flags.
-fn program(look: Look) -> [SockFilter; 10] {
-    let flags = match look {
-        Look::Beginnings => SYN | RST,
-        Look::Everything => ALL,
-    };
-    let step = |code: u32, yes, no, k| SockFilter::new(code as u16, yes, no, k);
-    let (half, byte) = (libc::BPF_H, libc::BPF_B);
-    let load = libc::BPF_LD | libc::BPF_ABS;
-    let equal = libc::BPF_JMP | libc::BPF_JEQ;
+/// The kernel's part of the choice.
+fn program(look: Look) -> Vec<SockFilter> {
+    match look {
+        Look::Beginnings => segments_with(SYN | RST).into(),
+        Look::Everything => segments_with(ALL).into(),
+        Look::Voices => voices().into(),
+    }
+}
+
+fn step(code: u32, yes: u8, no: u8, k: u32) -> SockFilter {
+    SockFilter::new(code as u16, yes, no, k)
+}
+
+const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_H;
+const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_B;
+const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ;
+
+/// Heartbeats, and TCP segments with one of the flags.
+fn segments_with(flags: u8) -> [SockFilter; 10] {
     [
-        step(load | half, 0, 0, 12),
-        step(equal, 6, 0, HEARTBEAT.into()),
-        step(equal, 0, 6, IPV4.into()),
-        step(load | byte, 0, 0, 14 + 9),
-        step(equal, 0, 4, 6),
-        step(libc::BPF_LDX | libc::BPF_MSH | byte, 0, 0, 14),
-        step(libc::BPF_LD | libc::BPF_IND | byte, 0, 0, 14 + 13),
+        step(LOAD_HALF, 0, 0, 12),
+        step(EQUAL, 6, 0, HEARTBEAT.into()),
+        step(EQUAL, 0, 6, IPV4.into()),
+        step(LOAD_BYTE, 0, 0, 14 + 9),
+        step(EQUAL, 0, 4, 6),
+        step(libc::BPF_LDX | libc::BPF_MSH | libc::BPF_B, 0, 0, 14),
+        step(libc::BPF_LD | libc::BPF_IND | libc::BPF_B, 0, 0, 14 + 13),
         step(libc::BPF_JMP | libc::BPF_JSET, 0, 1, flags.into()),
+        step(libc::BPF_RET, 0, 0, 256),
+        step(libc::BPF_RET, 0, 0, 0),
+    ]
+}
+
+/// Heartbeats, and the messages of VRRP and CARP.
+fn voices() -> [SockFilter; 7] {
+    [
+        step(LOAD_HALF, 0, 0, 12),
+        step(EQUAL, 3, 0, HEARTBEAT.into()),
+        step(EQUAL, 0, 3, IPV4.into()),
+        step(LOAD_BYTE, 0, 0, 14 + 9),
+        step(EQUAL, 0, 1, VRRP),
         step(libc::BPF_RET, 0, 0, 256),
         step(libc::BPF_RET, 0, 0, 0),
     ]

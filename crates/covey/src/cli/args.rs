@@ -79,6 +79,27 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Say what is wrong with this host and its cluster, why, and what to do
+    #[command(
+        after_help = "Exit status: 0 nothing is wrong, 1 something is, 2 bad usage or configuration. docs/troubleshooting.md lists all \
+                      that it finds."
+    )]
+    Doctor {
+        /// Configuration file, if not the one that the daemon was started with
+        #[arg(
+            long = "config",
+            short = 'c',
+            value_name = "FILE",
+            env = "COVEY_CONFIG",
+            hide_env_values = true
+        )]
+        config: Option<PathBuf>,
+        /// What to look at in place of /sys
+        #[arg(long, value_name = "DIRECTORY", hide = true, default_value = "/sys")]
+        sysfs: PathBuf,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Show what happened since the daemon started
     Events {
         /// Go on, and show events as they happen

@@ -10,6 +10,7 @@
 //! printed once, to stderr, as a sentence. Specification: docs/design.md, "Command line".
 
 mod args;
+mod doctor;
 mod operate;
 mod output;
 mod render;

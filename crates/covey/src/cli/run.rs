@@ -39,6 +39,11 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 render::status(&status, verbose, paint)
             })
         }
+        Command::Doctor {
+            config,
+            sysfs,
+            format,
+        } => return super::doctor::run(socket, config, sysfs, &format),
         Command::Query { format } => {
             let summary = QuerySummary::of(&connect(socket)?.status()?);
             report(&format, &summary, |paint| render::query(&summary, paint))

@@ -3,11 +3,12 @@
 use super::args::{Cli, Endpoint, question};
 use super::as_covey;
 use super::render::{
-    CheckSummary, ClusterMacs, Paint, QuerySummary, Wlbs, check, event, ip2mac, query, rules,
-    status, why,
+    CheckSummary, ClusterMacs, Paint, QuerySummary, Wlbs, check, doctor, event, ip2mac, query,
+    rules, status, why,
 };
 use crate::config::Config;
 use crate::control::Ports;
+use crate::doctor::Diagnosis;
 use crate::status::*;
 use crate::why::*;
 use clap::CommandFactory;
@@ -33,6 +34,11 @@ fn status_of_a_converged_host() {
 #[test]
 fn status_with_everything() {
     assert_snapshot!(status(&converged(), true, PLAIN));
+}
+
+#[test]
+fn status_of_a_segment_with_everything_wrong() {
+    assert_snapshot!(status(&on_a_bad_segment(), true, PLAIN));
 }
 
 #[test]
@@ -235,6 +241,38 @@ fn events_in_lines() {
     ];
     let text: String = lines.iter().map(|line| event(line, PLAIN)).collect();
     assert_snapshot!(text);
+}
+
+#[test]
+fn status_with_findings() {
+    assert_snapshot!(status(&ailing(), false, PLAIN));
+}
+
+#[test]
+fn doctor_in_every_form() {
+    let ill = ailing();
+    let diagnosis = Diagnosis {
+        checks: 38,
+        hosts: vec![1],
+        findings: ill.findings.clone(),
+    };
+    let well = Diagnosis {
+        findings: Vec::new(),
+        ..diagnosis.clone()
+    };
+    let no_daemon = Diagnosis {
+        checks: 1,
+        hosts: Vec::new(),
+        findings: Vec::new(),
+    };
+    let ill = diagnosis.with_others(&ill);
+    let texts = [
+        doctor(&ill, Some(&ailing()), PLAIN),
+        doctor(&well, Some(&converged()), PLAIN),
+        doctor(&no_daemon, None, PLAIN),
+    ];
+    assert_snapshot!("doctor_text", texts.join("---\n"));
+    assert_snapshot!("doctor_json", serde_json::to_string_pretty(&ill).unwrap());
 }
 
 #[test]

@@ -2,13 +2,12 @@
 //! than a heartbeat may wait. Used by the daemon for what the core asks in [`covey_proto::Output::CountConnections`]
 //! and [`covey_proto::Output::Cut`]. Specification: docs/design.md, "Connections".
 
-use super::services::{self, Unserved};
+use crate::host;
 use crate::sockets::{self, Idle};
 use covey_proto::Connection;
-use covey_proto::rules::RuleSet;
+use covey_proto::ids::Mac;
 use covey_proto::wire::heartbeat::Ends;
 use std::net::IpAddr;
-use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Results that may wait for the loop.
@@ -20,8 +19,8 @@ pub(super) enum Finding {
     Connections(Option<Count>),
     /// What of a search is not there.
     Missing(Vec<Ends>),
-    /// Port rules that nothing on this host serves.
-    Unserved(Unserved),
+    /// Machines on the segment that this one has talked to.
+    Neighbours(Vec<(IpAddr, Mac)>),
 }
 
 /// What a count has found.
@@ -67,6 +66,16 @@ impl Census {
         });
     }
 
+    /// Begins to look whom this machine has talked to on an interface.
+    pub(super) fn look_for_neighbours(&self, interface: u32) {
+        let found_out = self.found_out.clone();
+        tokio::task::spawn_blocking(move || match host::neighbours(interface) {
+            // If nobody listens any more, nobody wants to know.
+            Ok(neighbours) => drop(found_out.blocking_send(Finding::Neighbours(neighbours))),
+            Err(error) => tracing::debug!("the neighbours cannot be read: {error}"),
+        });
+    }
+
     /// Whether a count is under way.
     pub(super) const fn is_running(&self) -> bool {
         self.running
@@ -97,20 +106,6 @@ impl Census {
             // Rather no answer than a wrong one.
             let found = found.inspect_err(|error| tracing::error!("{error}"));
             let _ = found_out.blocking_send(Finding::Missing(found.unwrap_or_default()));
-        });
-    }
-
-    /// Begins to look, after a while, which of these rules nothing on this host serves.
-    pub(super) fn look_for_services(&self, rules: Arc<RuleSet>) {
-        let found_out = self.found_out.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(services::GRACE).await;
-            tokio::task::spawn_blocking(move || match services::look(rules) {
-                Ok(unserved) => {
-                    let _ = found_out.blocking_send(Finding::Unserved(unserved));
-                }
-                Err(error) => tracing::error!("{error}"),
-            });
         });
     }
 

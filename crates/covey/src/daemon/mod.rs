@@ -14,7 +14,9 @@
 //! Specification: docs/design.md, "Layout" and "Membership".
 
 mod census;
+mod checkup;
 mod delivery;
+mod evidence;
 mod groups;
 mod journal;
 mod keep;
@@ -23,8 +25,8 @@ mod open;
 mod operate;
 mod packet;
 mod report;
-mod services;
-mod sys;
+pub(crate) mod sys;
+mod troubles;
 mod unclaimed;
 mod upgrade;
 
@@ -37,21 +39,22 @@ use crate::multicast::Multicast;
 use crate::sockets::Idle;
 use anyhow::{Context, anyhow, bail};
 use census::{Census, Finding};
+use checkup::Checkup;
 use covey_filter::BUCKETS;
 use covey_proto::buckets::BucketSet;
 use covey_proto::datapath::{Identity, Image};
 use covey_proto::delivery::Delivery;
-use covey_proto::event::{Event, Severity};
+use covey_proto::event::Event;
 use covey_proto::ids::{Digest, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::Ends;
 use covey_proto::{Answer, Cluster, Command, Input, Output};
+use evidence::Evidence;
 use journal::Journal;
 use keep::{Keeper, Will};
 use link_watch::LinkWatch;
 use operate::Waiting;
 use packet::Segment;
-use services::{UNSERVED, Unserved};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 pub(crate) use sys::now;
@@ -151,6 +154,8 @@ struct Daemon {
     delivery: Delivery,
     journal: Journal,
     census: Census,
+    checkup: Checkup,
+    evidence: Evidence,
     unclaimed: Unclaimed,
     /// The host's part in IP multicast groups, from the first time that it has one.
     multicast: Option<Multicast>,
@@ -177,6 +182,8 @@ impl Daemon {
     async fn serve(&mut self, mut sources: Sources) -> anyhow::Result<()> {
         while !(self.ending && self.is_stopped() && !self.census.is_running()) {
             let wake_at = self.wake_at.min(self.upgrade.deadline());
+            let check_up = tokio::time::sleep(self.checkup.next_at().since(sys::now()));
+            let wake_at = wake_at.min(self.evidence.due_at());
             let wake = tokio::time::sleep(wake_at.since(sys::now()));
             tokio::select! {
                 ready = self.segment.readable() => {
@@ -208,21 +215,24 @@ impl Daemon {
                     }
                     Finding::Connections(None) => {}
                     Finding::Missing(missing) => self.input(Input::Missing(&missing)),
-                    Finding::Unserved(unserved) => self.note_unserved(&unserved),
+                    Finding::Neighbours(neighbours) => self.evidence.note_neighbours(neighbours),
                 },
                 unclaimed = self.unclaimed.told() => {
                     let unclaimed = unclaimed.context("the filter's reports cannot be read")?;
                     self.input(Input::Unclaimed(&unclaimed));
                 }
                 told = groups::told(self.multicast.as_mut()) => self.note_groups(told),
+                result = self.checkup.finished() => self.note_checked_up(result),
                 Some(said) = self.upgrade.prepared() => self.note_prepared(said),
                 written = self.keeper.written() => self.note_kept(written),
+                () = check_up => self.check_up(),
                 () = wake => {
                     // What the others have said comes before what their silence would mean.
                     self.read_frames();
                     self.input(Input::Timer);
                 }
             }
+            self.gather_evidence(sys::now());
             self.answer_waiting();
             self.review_upgrade();
         }
@@ -368,7 +378,6 @@ impl Daemon {
         let rules = self.cluster.rules().digest();
         if self.counted_under != rules {
             self.counted_under = rules;
-            self.census.look_for_services(self.cluster.rules().clone());
             match self.data_path.counters() {
                 Ok(counters) => self.counted_before = counters,
                 Err(error) => tracing::warn!("the packet counters cannot be read: {error}"),
@@ -377,7 +386,11 @@ impl Daemon {
     }
 
     fn note(&mut self, event: &Event) {
-        self.journal.note(sys::now().since(self.started_at), event);
+        let now = sys::now();
+        self.journal.note(now.since(self.started_at), event);
+        if let Event::Fenced { .. } = event {
+            self.checkup.note_fence(now, event.to_string());
+        }
         if matches!(
             event,
             Event::RulesChanged { .. } | Event::RuleDrained { .. }
@@ -386,19 +399,11 @@ impl Daemon {
         }
     }
 
-    fn note_unserved(&mut self, unserved: &Unserved) {
-        // Rules that have changed meanwhile are looked at by themselves.
-        if unserved.under == self.counted_under {
-            for text in unserved.tell() {
-                self.journal.record(UNSERVED, Severity::Warning, text);
-            }
-        }
-    }
-
     fn look_at_link(&mut self) -> anyhow::Result<()> {
         let interface = find_interface(&self.config.host.interface)?;
         self.input(Input::Link(interface.up));
         self.renew_groups(interface.up);
+        self.input(Input::Mtu(interface.mtu));
         if interface.up {
             self.setup.renew();
         }

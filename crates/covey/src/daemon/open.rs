@@ -3,6 +3,8 @@
 //! Used by [`super::run`]. Specification: docs/design.md, "Layout" and "Upgrade".
 
 use super::census::Census;
+use super::checkup::Checkup;
+use super::evidence::Evidence;
 use super::journal::Journal;
 use super::keep::{self, Keeper, Note, Will};
 use super::packet::Segment;
@@ -78,7 +80,7 @@ impl Daemon {
             draw_incarnation()?,
             restored.port_states,
         );
-        let segment = Segment::open(interface.index)?;
+        let segment = Segment::open(interface.index, cluster_config.rules.primary())?;
         let identity = Identity::from(&cluster_config);
         let fenced = Image::fenced(&identity, &cluster_config.rules);
         let pins = pin_dir(name).context("/proc is not mounted")?;
@@ -120,8 +122,8 @@ impl Daemon {
         }
         let mut daemon = Self {
             config_path: config_path.to_owned(),
-            mac,
             interface: interface.index,
+            mac,
             identity,
             started_at: sys::now(),
             cluster,
@@ -133,6 +135,8 @@ impl Daemon {
             delivery,
             journal: Journal::default(),
             census: Census::new(),
+            checkup: Checkup::new(sys::now(), config.cluster.timing.expiry(), Vec::new()),
+            evidence: Evidence::default(),
             unclaimed,
             multicast: None,
             seen_under: Digest(0),
@@ -156,6 +160,7 @@ impl Daemon {
             }
             None => daemon.begin(interface.up, restored.note),
         }
+        daemon.input(Input::Mtu(interface.mtu));
         Ok(daemon)
     }
 
@@ -185,6 +190,11 @@ impl Daemon {
             (self.counted_under, self.counted_before) = (under, counters);
         }
         self.journal = Journal::continuing(before.journal);
+        self.checkup = Checkup::new(
+            sys::now(),
+            self.config.cluster.timing.expiry(),
+            before.findings,
+        );
         self.journal.record(told.id, told.severity, told.text);
         self.input(Input::Link(link_up));
         self.input(Input::Timer);

@@ -2,10 +2,11 @@
 
 use super::Daemon;
 use super::journal::{ids, wall_clock};
-use super::{VERSION, sys};
+use super::{VERSION, sys, troubles};
 use crate::config::InitialState;
 use crate::control::{Code, Response};
 use crate::datapath::Counters;
+use crate::doctor::Kind;
 use crate::status::{
     ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus,
     OfferedDelivery, RuleState, RuleStatus, SCHEMA, Status,
@@ -14,7 +15,7 @@ use crate::why::{self, Insight, Question};
 use covey_filter::{Affinity, DEFAULT_RULE};
 use covey_proto::PortState;
 use covey_proto::cluster::{MemberSnapshot, Snapshot};
-use covey_proto::config::Auth;
+use covey_proto::config::{Auth, SourceMac};
 use covey_proto::datapath::Image;
 use covey_proto::ids::HostId;
 use covey_proto::placement::Placement;
@@ -52,6 +53,8 @@ impl Daemon {
             pid: std::process::id(),
             version: VERSION.to_owned(),
             upgrades: self.upgrades,
+            config: self.config_path.display().to_string(),
+            realtime: config.daemon.realtime,
         };
         let (delivery, offered) = (self.cluster.delivery(), config.cluster.delivery);
         let cluster = ClusterStatus {
@@ -72,6 +75,13 @@ impl Daemon {
             tolerance: config.cluster.timing.tolerance,
             feature_level: snapshot.feature_level,
             authenticated: !matches!(config.cluster.auth, Auth::None),
+            unicast_fallback: config.cluster.unicast_fallback,
+            source_mac: match config.cluster.source_mac {
+                SourceMac::Host => "host",
+                SourceMac::Masked => "masked",
+                SourceMac::Cluster => "cluster",
+            }
+            .to_owned(),
         };
         let counters = self.data_path.counters().unwrap_or_else(|error| {
             tracing::warn!("the packet counters cannot be read: {error}");
@@ -82,10 +92,12 @@ impl Daemon {
             .placement
             .iter()
             .flat_map(|placement| placement.maps());
+        let hosts = members(&host, &snapshot);
         Status {
             schema: SCHEMA,
             time: wall_clock(),
-            hosts: members(&host, &snapshot),
+            network: self.network(now, &counters, &snapshot, &hosts),
+            hosts,
             cluster,
             host,
             rules: rules(&snapshot, &counters.since(&self.counted_before)),
@@ -109,6 +121,9 @@ impl Daemon {
                 .map(|(reason, count)| (reason.label().to_owned(), count))
                 .collect(),
             convergence: self.journal.convergences(),
+            troubles: troubles::told(now, snapshot.troubles.clone(), self.checkup.fenced(now)),
+            recent: self.checkup.recent(),
+            findings: self.checkup.findings(),
         }
     }
 }
@@ -171,6 +186,7 @@ fn members(me: &HostStatus, snapshot: &Snapshot) -> Vec<MemberStatus> {
         epoch: snapshot.epoch.0,
         heartbeats: 0,
         heartbeats_lost: 0,
+        findings: Vec::new(),
     };
     let mut members: Vec<MemberStatus> = snapshot.members.iter().map(member).chain([own]).collect();
     members.sort_by_key(|member| member.id);
@@ -191,6 +207,7 @@ fn member(member: &MemberSnapshot) -> MemberStatus {
         epoch: member.epoch.0,
         heartbeats: member.heartbeats,
         heartbeats_lost: member.lost,
+        findings: member.findings.iter().copied().map(Kind::name_of).collect(),
     }
 }
 

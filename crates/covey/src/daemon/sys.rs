@@ -1,7 +1,7 @@
 //! What the daemon needs of the system that std does not offer: the monotonic clock that the kernel's filter
 //! reads too, AF_PACKET addresses, locked memory, real-time scheduling, and becoming another program.
 //!
-//! Used by the other files of the daemon only. Unsafe because these are C calls; each wrapper is safe.
+//! Used by the other files of the daemon, and `packet_address` by the lab. Unsafe because these are C calls; each wrapper is safe.
 #![allow(unsafe_code)]
 
 use covey_proto::time::Time;
@@ -40,7 +40,7 @@ fn read_clock(call: ClockCall, clock: libc::clockid_t) -> Duration {
 }
 
 /// The address of all frames with this EtherType on this interface.
-pub(super) fn packet_address(interface: u32, ethertype: u16) -> SockAddr {
+pub(crate) fn packet_address(interface: u32, ethertype: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll is one of the address types that the storage is made for.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };

@@ -20,6 +20,7 @@ use super::{Daemon, VERSION, sys};
 use crate::config::{Config, Machine};
 use crate::control::{Code, Response};
 use crate::datapath::{Counters, DataPath, Tally, pin_dir};
+use crate::doctor::Finding;
 use crate::duration;
 use anyhow::{Context, anyhow, ensure};
 use covey_filter::Reason;
@@ -69,6 +70,9 @@ pub(super) struct Inheritance {
     pub(super) journal: History,
     #[serde(default)]
     pub(super) membership: Option<Membership>,
+    /// What people have been told to be wrong.
+    #[serde(default)]
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Inheritance {
@@ -267,6 +271,7 @@ impl Daemon {
             counted_before: self.counted_before.rows(),
             journal: self.journal.history(),
             membership: self.membership(),
+            findings: self.checkup.findings(),
         };
         match self.execute(&inheritance) {
             Ok(never) => match never {},
@@ -394,6 +399,7 @@ mod tests {
             counted_before: Counters::default().rows(),
             journal: journal.history(),
             membership: None,
+            findings: Vec::new(),
         };
         let mut file = sys::file_for_the_next().unwrap();
         write(&mut file, &left).unwrap();

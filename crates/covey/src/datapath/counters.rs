@@ -97,6 +97,8 @@ const fn is_accepted(reason: Reason) -> bool {
         | Reason::Fragment
         | Reason::FragmentMine
         | Reason::Icmp
+        | Reason::Probe
+        | Reason::LeakSeen
         | Reason::Advertised => true,
         Reason::NotMine
         | Reason::Unclaimed

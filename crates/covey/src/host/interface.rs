@@ -56,7 +56,7 @@ impl Interface {
             mac: None,
             mtu: 0,
             up: link.header.flags.contains(LinkFlags::LowerUp),
-            kind: None,
+            kind: kind_of(&link),
             addresses,
         };
         for attribute in link.attributes {
@@ -65,17 +65,34 @@ impl Interface {
                     interface.mac = bytes.try_into().ok().map(Mac);
                 }
                 LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
-                LinkAttribute::LinkInfo(infos) => {
-                    interface.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
-                }
                 _ => {}
             }
         }
         interface
     }
+}
+
+/// What drives a link; `None` for plain hardware.
+pub(super) fn kind_of(link: &LinkMessage) -> Option<String> {
+    let infos = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        })?;
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+/// The machines behind an interface that this one has talked to of late, by address: `ip neigh show dev`.
+///
+/// # Errors
+/// If the kernel does not answer over netlink.
+pub fn neighbours(index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+    Netlink::open()?.neighbours(index)
 }
 
 /// The names of all interfaces, for the sentence that says which ones there are.

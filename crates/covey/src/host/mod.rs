@@ -9,13 +9,17 @@
 //! Called by the daemon (setup) and by the configuration (interfaces).
 //! Specification: docs/design.md, "Data path".
 
+mod features;
+mod inspect;
 mod interface;
 mod netlink;
 mod record;
 mod setup;
 mod sysctl;
 
-pub use interface::{Interface, interface_names};
+pub use features::{Features, active_features};
+pub use inspect::{Inspector, Nic, effective_sysctl};
+pub use interface::{Interface, interface_names, neighbours};
 pub use setup::{HostSetup, Plan, SetupError};
 
 use std::io;

@@ -8,11 +8,14 @@ use covey_proto::ids::Mac;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
-    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -48,41 +51,87 @@ impl Netlink {
         }
     }
 
-    /// The names of all links.
-    pub(super) fn link_names(&self) -> io::Result<Vec<String>> {
+    /// All links.
+    pub(super) fn links(&self) -> io::Result<Vec<LinkMessage>> {
         let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let answers = self.request(question, NLM_F_DUMP)?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewLink(link) => Some(link.attributes),
-                _ => None,
-            })
-            .flatten()
-            .filter_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            })
-            .collect())
+        let links = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        });
+        Ok(links.collect())
+    }
+
+    /// The names of all links.
+    pub(super) fn link_names(&self) -> io::Result<Vec<String>> {
+        let attributes = self.links()?.into_iter().flat_map(|link| link.attributes);
+        let names = attributes.filter_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        });
+        Ok(names.collect())
     }
 
     /// The addresses of a link, in the kernel's order: of the IPv4 ones the one used as source comes first.
     pub(super) fn addresses(&self, index: u32) -> io::Result<Vec<IpAddr>> {
-        let question = AddressMessage::default();
-        let answers = self.request(RouteNetlinkMessage::GetAddress(question), NLM_F_DUMP)?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(address) if address.header.index == index => {
-                    Some(address.attributes)
-                }
-                _ => None,
-            })
-            .filter_map(|attributes| own_address(&attributes))
-            .collect())
+        let all = self.all_addresses()?.into_iter();
+        let own = all.filter(|(link, _)| *link == index);
+        Ok(own.map(|(_, address)| address).collect())
     }
 
-    /// `ip address add ADDRESS/32 dev LINK`, or `ip address add ADDRESS/128 dev LINK nodad noprefixroute preferred_lft 0`:
+    /// The addresses of all links, each with the link's number.
+    pub(super) fn all_addresses(&self) -> io::Result<Vec<(u32, IpAddr)>> {
+        let question = AddressMessage::default();
+        let answers = self.request(RouteNetlinkMessage::GetAddress(question), NLM_F_DUMP)?;
+        let addresses = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(address) => {
+                let own = own_address(&address.attributes)?;
+                Some((address.header.index, own))
+            }
+            _ => None,
+        });
+        Ok(addresses.collect())
+    }
+
+    /// `ip route get DESTINATION from SOURCE`: the number of the link by which it leaves; `None` if there is no way.
+    pub(super) fn route(&self, source: IpAddr, destination: IpAddr) -> io::Result<Option<u32>> {
+        let mut question = RouteMessage::default();
+        let (family, prefix) = match destination {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        question.header.address_family = family;
+        (
+            question.header.source_prefix_length,
+            question.header.destination_prefix_length,
+        ) = (prefix, prefix);
+        question.attributes = vec![
+            RouteAttribute::Source(source.into()),
+            RouteAttribute::Destination(destination.into()),
+        ];
+        match self.request(RouteNetlinkMessage::GetRoute(question), 0) {
+            Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(route) => {
+                    route
+                        .attributes
+                        .iter()
+                        .find_map(|attribute| match attribute {
+                            RouteAttribute::Oif(index) => Some(*index),
+                            _ => None,
+                        })
+                }
+                _ => None,
+            })),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
+                    Ok(None)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// `ip address add ADDRESS/32 dev LINK scope host`, or `ip address add ADDRESS/128 dev LINK nodad noprefixroute preferred_lft 0`:
     /// several hosts have it on purpose, and none may choose it as a source.
     pub(super) fn add_address(&self, index: u32, address: IpAddr) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
@@ -109,6 +158,19 @@ impl Netlink {
             }
             _ => false,
         }))
+    }
+
+    /// The machines behind a link whose MACs the kernel knows, by address: `ip neigh show dev LINK`.
+    pub(super) fn neighbours(&self, index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+        let question = NeighbourMessage::default();
+        let answers = self.request(RouteNetlinkMessage::GetNeighbour(question), NLM_F_DUMP)?;
+        let neighbours = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewNeighbour(entry) if entry.header.ifindex == index => {
+                neighbour(&entry)
+            }
+            _ => None,
+        });
+        Ok(neighbours.collect())
     }
 
     /// `bridge fdb add MAC dev LINK self permanent`: the NIC's filter lets frames to this MAC in.
@@ -159,6 +221,29 @@ impl Netlink {
     }
 }
 
+/// Address and MAC of a machine that has answered, however long ago. Groups and those that do not answer are none.
+fn neighbour(entry: &NeighbourMessage) -> Option<(IpAddr, Mac)> {
+    use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
+    let known = [Reachable, Stale, Delay, Probe, Permanent].contains(&entry.header.state);
+    let (mut address, mut mac) = (None, None);
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                address = Some(IpAddr::from(*v4));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                address = Some(IpAddr::from(*v6));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes[..].try_into().ok().map(Mac);
+            }
+            _ => {}
+        }
+    }
+    known.then_some(())?;
+    Some((address?, mac?))
+}
+
 /// The address of this end: IPv4 says it as local, and so does IPv6 if the other end has one.
 fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     let local = attributes.iter().find_map(|attribute| match attribute {
@@ -185,6 +270,7 @@ fn address_message(index: u32, address: IpAddr) -> AddressMessage {
         IpAddr::V4(_) => {
             message.header.family = AddressFamily::Inet;
             message.header.prefix_len = 32;
+            message.header.scope = AddressScope::Host;
         }
         IpAddr::V6(_) => {
             message.header.family = AddressFamily::Inet6;

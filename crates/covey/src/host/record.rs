@@ -22,6 +22,7 @@ pub(super) enum Change {
     Mac([u8; 6]),
     /// `net.ipv4.conf.INTERFACE.NAME` was set, or of IPv6 if the name begins so (`ipv6/`).
     Sysctl {
+        interface: String,
         name: String,
         original: String,
         value: String,
@@ -32,7 +33,16 @@ impl Change {
     /// Whether both are about the same thing on the machine, whatever its value was before.
     pub(super) fn concerns(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Sysctl { name: one, .. }, Self::Sysctl { name: other, .. }) => one == other,
+            (
+                Self::Sysctl {
+                    interface, name, ..
+                },
+                Self::Sysctl {
+                    interface: other_interface,
+                    name: other_name,
+                    ..
+                },
+            ) => (interface, name) == (other_interface, other_name),
             _ => self == other,
         }
     }
@@ -44,7 +54,15 @@ impl fmt::Display for Change {
             Self::Address(address @ IpAddr::V4(_)) => write!(f, "virtual IP {address} on lo"),
             Self::Address(address @ IpAddr::V6(_)) => write!(f, "virtual IP {address} on the NIC"),
             Self::Mac(mac) => write!(f, "cluster MAC {}", Mac(*mac)),
-            Self::Sysctl { name, value, .. } => write!(f, "{name} = {value}"),
+            Self::Sysctl {
+                interface,
+                name,
+                value,
+                ..
+            } => {
+                let (family, name) = name.split_once('/').unwrap_or(("ipv4", name));
+                write!(f, "net.{family}.conf.{interface}.{name} = {value}")
+            }
         }
     }
 }

@@ -240,6 +240,7 @@ impl Machine {
             self.wanted_sysctl(ARP_ANNOUNCE, "2")?,
             self.wanted_sysctl(ARP_IGNORE, "0")?,
         ];
+        wanted.extend(self.wanted_elsewhere()?);
         let [of_ipv4, of_ipv6] = DROP_FROM_GROUP;
         wanted.push(self.wanted_sysctl(of_ipv4, "1")?);
         if has_ipv6 {
@@ -250,8 +251,33 @@ impl Machine {
         Ok(wanted)
     }
 
+    /// What keeps other NICs from telling their own MAC for a virtual IP: where one hangs on the cluster's segment too
+    /// (Q197991), clients would come to this host past the filter, all of them. Who has set something there has his own rules.
+    fn wanted_elsewhere(&self) -> Result<Vec<Change>, SetupError> {
+        let mut wanted = Vec::new();
+        for interface in sysctl::others(&self.interface).doing(|| "list interfaces".to_owned())? {
+            for (name, value) in [(ARP_ANNOUNCE, "2"), (ARP_IGNORE, "3")] {
+                let original = match sysctl::read(&interface, name) {
+                    // The interface has gone meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    original => original.doing(|| format!("read {name} of {interface}"))?,
+                };
+                if original == "0" || original == value {
+                    wanted.push(Change::Sysctl {
+                        interface: interface.clone(),
+                        name: name.to_owned(),
+                        original,
+                        value: value.to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
     fn wanted_sysctl(&self, name: &str, value: &str) -> Result<Change, SetupError> {
         Ok(Change::Sysctl {
+            interface: self.interface.clone(),
             name: name.to_owned(),
             original: self.sysctl(&self.interface, name)?,
             value: value.to_owned(),
@@ -293,7 +319,12 @@ impl Machine {
                 &[libc::EEXIST],
             ),
             Change::Mac(mac) => or_if(self.netlink.add_mac(self.index, Mac(*mac)), &[libc::EEXIST]),
-            Change::Sysctl { name, value, .. } => sysctl::write(&self.interface, name, value),
+            Change::Sysctl {
+                interface,
+                name,
+                value,
+                ..
+            } => or_if(sysctl::write(interface, name, value), &[libc::ENOENT]),
         }
     }
 
@@ -308,13 +339,14 @@ impl Machine {
                 &[libc::ENOENT, libc::ENODEV],
             ),
             Change::Sysctl {
+                interface,
                 name,
                 original,
                 value,
             } => {
                 // Somebody who set another value since then meant it.
-                match sysctl::read(&self.interface, name) {
-                    Ok(now) if now == *value => sysctl::write(&self.interface, name, original),
+                match sysctl::read(interface, name) {
+                    Ok(now) if now == *value => sysctl::write(interface, name, original),
                     Ok(_) => Ok(()),
                     // The interface is gone, and its settings with it.
                     Err(error) => or_if(Err(error), &[libc::ENOENT]),

@@ -1,5 +1,6 @@
 //! The command line of `covey lab`. docs/design.md, "Command line".
 
+use super::faults::{FaultCommand, Harm};
 use super::snooping::{Asking, Switch};
 use super::topology::{LabName, Place, host_name};
 use crate::duration;
@@ -39,13 +40,16 @@ pub(super) enum LabCommand {
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Do harm to a host, or undo all harm
+    /// Do harm to a host or to the switch, or undo all harm
     #[command(subcommand)]
     Fault(FaultCommand),
     /// Take the lab down; nothing is left of it
     Down,
     /// Build three hosts, send traffic, let things happen, and tell what clients notice
     Demo(DemoArgs),
+    /// Harm that goes on until `fault heal`
+    #[command(hide = true, subcommand)]
+    Harm(Harm),
     /// Let the switch forget which groups have members behind a host's port
     #[command(hide = true)]
     Forget {
@@ -233,33 +237,6 @@ impl From<Mode> for ClusterMode {
     }
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum FaultCommand {
-    /// Kill a host's daemon (SIGKILL)
-    Kill {
-        /// The host's number
-        #[arg(value_name = "N", value_parser = parse_host)]
-        host: HostId,
-    },
-    /// Cut a host's switch port and kill its daemon: no sign of life leaves it any more
-    Crash {
-        /// The host's number
-        #[arg(value_name = "N", value_parser = parse_host)]
-        host: HostId,
-    },
-    /// Stop a host's daemon (SIGSTOP) for a time, or until `heal`
-    Stall {
-        /// The host's number
-        #[arg(value_name = "N", value_parser = parse_host)]
-        host: HostId,
-        /// How long; this command returns when it is over
-        #[arg(value_parser = duration::parse)]
-        time: Option<Duration>,
-    },
-    /// Undo all faults; return when all hosts have converged
-    Heal,
-}
-
 fn query_interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text)?;
     if interval < Asking::SHORTEST {
@@ -272,7 +249,7 @@ fn query_interval(text: &str) -> Result<Duration, String> {
 }
 
 /// A host's number, with or without the `h` of its name.
-fn parse_host(text: &str) -> Result<HostId, String> {
+pub(super) fn parse_host(text: &str) -> Result<HostId, String> {
     text.parse()
         .ok()
         .and_then(HostId::new)
@@ -340,8 +317,44 @@ mod tests {
             "exec h65 -- true",
             "fault crash",
             "fault stall 2 5",
+            "fault starve 65",
+            "fault cut 1",
+            "fault cut 1 2",
+            "fault crossover 2,2",
+            "fault loss 2",
+            "fault loss 2 101",
+            "fault no-broadcast 2",
+            "fault flood --rate 0",
+            "fault flood 2",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn faults_are_typed_as_the_design_says() {
+        for line in [
+            "fault kill 2",
+            "fault crash h2",
+            "fault stall 2 5s",
+            "fault starve 2",
+            "fault starve 2 5s",
+            "fault mute 2",
+            "fault deaf 2",
+            "fault cut 1,2",
+            "fault loss 2 12.5",
+            "fault no-broadcast",
+            "fault refuse 2",
+            "fault leak 2",
+            "fault crossover 1,2",
+            "fault hub",
+            "fault aged-out 2",
+            "fault flood",
+            "fault flood --udp --rate 500 10s",
+            "fault heal",
+        ] {
+            let parsed = parse(line).map(|args| args.command);
+            assert!(matches!(parsed, Ok(LabCommand::Fault(_))), "{line}");
         }
     }
 

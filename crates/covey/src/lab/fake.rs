@@ -1,8 +1,8 @@
 //! Statuses for tests: what the daemons of a converged cluster would say.
 
 use crate::status::{
-    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus, RuleState,
-    RuleStatus, SCHEMA, Status,
+    ClusterStatus, CommitCounts, DataPathStatus, HostState, HostStatus, MemberStatus,
+    NetworkStatus, Recent, RuleState, RuleStatus, SCHEMA, Status, Troubles,
 };
 use covey_proto::ids::HostId;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use super::topology::{VIP, dip};
 
 /// The status of host `id` in a converged cluster of `view`.
-pub(super) fn status(id: HostId, view: &[u8]) -> Status {
+pub(crate) fn status(id: HostId, view: &[u8]) -> Status {
     let address = |id: u8| IpAddr::from(dip(HostId::new(id).unwrap()));
     Status {
         schema: SCHEMA,
@@ -31,6 +31,8 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             tolerance: 5,
             feature_level: 1,
             authenticated: true,
+            unicast_fallback: true,
+            source_mac: "host".to_owned(),
         },
         host: HostStatus {
             id: id.get(),
@@ -50,6 +52,8 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             pid: 1,
             version: "0.1.0".to_owned(),
             upgrades: 0,
+            config: "/etc/covey/covey.toml".to_owned(),
+            realtime: true,
         },
         hosts: view
             .iter()
@@ -66,6 +70,7 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
                 epoch: 7,
                 heartbeats: 25,
                 heartbeats_lost: 0,
+                findings: Vec::new(),
             })
             .collect(),
         rules: vec![RuleStatus {
@@ -96,6 +101,10 @@ pub(super) fn status(id: HostId, view: &[u8]) -> Status {
             commits: CommitCounts::default(),
         },
         frames_rejected: BTreeMap::new(),
+        network: NetworkStatus::default(),
         convergence: Vec::new(),
+        troubles: Troubles::default(),
+        recent: Recent::default(),
+        findings: Vec::new(),
     }
 }

@@ -5,27 +5,30 @@
 //!
 //! ```text
 //!   args       what can be typed              topology   names, addresses, `ip` commands
-//!   lifecycle  up and down                    netns      entering namespaces, who lives in them
-//!   faults     crash, kill, stall, heal       process    PIDs that cannot be mistaken
-//!   report     status                         host       configuration, daemon, server of one host
-//!   exec       a command inside               state      what is remembered between commands
-//!   serve      the balanced service           generator  steady client traffic
-//!   snooping   kinds of switch                demo       all of it as a show
+//!   lifecycle  up and down                    bridge     the switch as the kernel has it
+//!   faults     what can happen, and heal      netns      entering namespaces, who lives in them
+//!   report     status                         process    PIDs that cannot be mistaken
+//!   exec       a command inside               host       configuration, daemon, server of one host
+//!   serve      the balanced service           state      what is remembered between commands
+//!   demo       all of it as a show            generator  steady client traffic
+//!   packet     frames made by hand            snooping   kinds of switch
 //!   convergence, interrupt
 //! ```
 
 mod args;
+mod bridge;
 mod convergence;
 mod demo;
 mod exec;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod faults;
 mod generator;
 mod host;
 mod interrupt;
 mod lifecycle;
 mod netns;
+mod packet;
 mod process;
 mod report;
 mod serve;
@@ -36,7 +39,8 @@ mod topology;
 pub use args::LabArgs;
 
 use anyhow::{Context, Result, bail};
-use args::{FaultCommand, LabCommand, UpArgs};
+use args::{LabCommand, UpArgs};
+use faults::{FaultCommand, Harm, Kind, Victim};
 use interrupt::Interrupt;
 use lifecycle::Spec;
 use report::Report;
@@ -66,6 +70,7 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
             ));
         }
         LabCommand::Demo(args) => return demo::demo(name, &args),
+        LabCommand::Harm(harm) => faults::harm(&Lab::load(name)?, harm)?,
         LabCommand::Forget { host, ignore, heed } => {
             let switch = Lab::load(name.clone())?.switch;
             if ignore || heed {
@@ -126,31 +131,92 @@ fn up(name: LabName, args: &UpArgs) -> Result<()> {
 }
 
 fn do_fault(lab: &mut Lab, fault: &FaultCommand) -> Result<()> {
-    match *fault {
-        FaultCommand::Kill { host } => {
+    let told = match *fault {
+        FaultCommand::Kill(Victim { host }) => {
             lab.kill(host)?;
-            say(&format!("the daemon of host {host} is killed"));
+            format!("the daemon of host {host} is killed")
         }
-        FaultCommand::Crash { host } => {
+        FaultCommand::Crash(Victim { host }) => {
             lab.crash(host)?;
-            say(&format!("host {host} is cut off and its daemon killed"));
+            format!("host {host} is cut off and its daemon killed")
         }
-        FaultCommand::Stall { host, time } => {
+        FaultCommand::Stall { victim, time } => {
+            let Victim { host } = victim;
             lab.stall(host, time, &Interrupt::install()?)?;
-            say(&match time {
+            match time {
                 Some(_) => format!("the daemon of host {host} was stalled and goes on"),
                 None => format!("the daemon of host {host} is stalled"),
-            });
+            }
+        }
+        FaultCommand::Starve { victim, time } => {
+            let Victim { host } = victim;
+            lab.do_harm(Harm::Starve { host }, time, &Interrupt::install()?)?;
+            match time {
+                Some(_) => format!("the daemon of host {host} was starved and goes on"),
+                None => format!("the daemon of host {host} is starved"),
+            }
+        }
+        FaultCommand::Mute(Victim { host }) => {
+            lab.mute(host)?;
+            format!("nobody hears the heartbeats of host {host}")
+        }
+        FaultCommand::Deaf(Victim { host }) => {
+            lab.deafen(host)?;
+            format!("host {host} hears nobody's heartbeats")
+        }
+        FaultCommand::Cut { pair } => {
+            lab.cut(pair)?;
+            format!("hosts {pair} are cut off from each other")
+        }
+        FaultCommand::Loss { victim, percent } => {
+            lab.lose(victim.host, percent)?;
+            format!(
+                "{percent} of the frames from and to host {} are lost",
+                victim.host
+            )
+        }
+        FaultCommand::NoBroadcast => {
+            lab.block_broadcast()?;
+            "no broadcast gets from one host to another".to_owned()
+        }
+        FaultCommand::Refuse(Victim { host }) => {
+            lab.refuse(host)?;
+            format!("the NIC of host {host} does not accept the cluster MAC")
+        }
+        FaultCommand::Leak(Victim { host }) => {
+            lab.leak(host)?;
+            format!("host {host} has sent a frame with the cluster MAC as source")
+        }
+        FaultCommand::Crossover { pair } => {
+            lab.wire(pair)?;
+            format!("hosts {pair} are wired to each other, and to nobody else")
+        }
+        FaultCommand::Hub => {
+            lab.make_hub()?;
+            "the switch is a hub".to_owned()
+        }
+        FaultCommand::AgedOut(Victim { host }) => {
+            lab.age_out(host)?;
+            format!("the switch has forgotten which groups host {host} is a member of")
+        }
+        FaultCommand::Flood { udp, rate, time } => {
+            let kind = if udp { Kind::Udp } else { Kind::Syn };
+            let flood = Harm::Flood { kind, rate };
+            match lab.do_harm(flood, time, &Interrupt::install()?)? {
+                Some(frames) => format!("the flood is over: {frames} frames"),
+                None => format!("the client floods {VIP} with {rate} frames per second"),
+            }
         }
         FaultCommand::Heal => {
             let took = lab.heal(&Interrupt::install()?)?;
-            say(&format!(
+            format!(
                 "hosts {} converged after {:.2} s",
                 lab.everyone(),
                 took.as_secs_f64()
-            ));
+            )
         }
-    }
+    };
+    say(&told);
     Ok(())
 }
 

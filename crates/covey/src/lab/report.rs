@@ -1,7 +1,7 @@
 //! `covey lab status`: hosts, processes, links, faults in force and what each daemon says of itself.
 //! docs/design.md, "Command line".
 
-use super::faults::Fault;
+use super::faults::{Evidence, Fault, Widespread};
 use super::process::Condition;
 use super::state::Lab;
 use super::topology::{CLIENT, CLIENT6, VIP, VIP6, dip};
@@ -30,6 +30,8 @@ pub(super) struct Report {
     pub(super) period_ms: f64,
     /// Heartbeat tolerance, periods.
     pub(super) tolerance: u16,
+    /// The faults in force that are nobody's in particular.
+    pub(super) faults: Vec<Widespread>,
     /// The hosts, by ID.
     pub(super) hosts: Vec<HostReport>,
 }
@@ -63,9 +65,10 @@ impl Report {
     /// # Errors
     /// If the switch cannot be asked; a silent daemon is part of the report.
     pub(super) fn of(lab: &Lab) -> Result<Self> {
+        let evidence = Evidence::of(lab)?;
         let mut hosts = Vec::new();
         for host in &lab.hosts {
-            let faults = lab.faults(host)?;
+            let faults = evidence.faults(host)?;
             let running = |process: super::process::Process| {
                 (process.condition() != Condition::Gone).then_some(process.pid)
             };
@@ -99,6 +102,7 @@ impl Report {
             client6: lab.ipv6.then_some(CLIENT6),
             period_ms: lab.timing.period.as_secs_f64() * 1e3,
             tolerance: lab.timing.tolerance,
+            faults: evidence.widespread()?,
             hosts,
         })
     }
@@ -128,30 +132,45 @@ impl fmt::Display for Report {
             and(self.client6),
             self.tolerance
         )?;
+        if !self.faults.is_empty() {
+            writeln!(f, "faults: {}", list(&self.faults))?;
+        }
+        let width = self.hosts.iter().map(|host| faults(host).len());
+        let width = width.fold("faults".len(), usize::max);
         writeln!(
             f,
-            "{:<5} {:<11} {:>7} {:>7}  {:<14} {:<11} {:>7} {:>6}  view",
+            "{:<5} {:<11} {:>7} {:>7}  {:<width$}  {:<11} {:>7} {:>6}  view",
             "host", "address", "daemon", "server", "faults", "state", "share", "epoch"
         )?;
         for host in &self.hosts {
-            writeln!(f, "{}", row(host))?;
+            writeln!(f, "{}", row(host, width))?;
         }
         Ok(())
     }
 }
 
-fn row(host: &HostReport) -> String {
-    let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-    let faults = match host.faults.as_slice() {
+fn faults(host: &HostReport) -> String {
+    match host.faults.as_slice() {
         [] => "-".to_owned(),
-        faults => faults.iter().map(fault_name).collect::<Vec<_>>().join(", "),
-    };
+        faults => list(faults),
+    }
+}
+
+fn list(faults: &[impl fmt::Display]) -> String {
+    let names: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// `width`: of the column of faults.
+fn row(host: &HostReport, width: usize) -> String {
+    let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let head = format!(
-        "{:<5} {:<11} {:>7} {:>7}  {faults:<14}",
+        "{:<5} {:<11} {:>7} {:>7}  {:<width$}",
         host.name,
         host.dip.to_string(),
         pid(host.daemon),
-        pid(host.server)
+        pid(host.server),
+        faults(host)
     );
     match (&host.status, &host.error) {
         (Some(status), _) => {
@@ -164,22 +183,14 @@ fn row(host: &HostReport) -> String {
                 .as_ref()
                 .map_or_else(String::new, |reason| format!(" ({reason})"));
             format!(
-                "{head} {:<11} {share:>7} {:>6}  {}{reason}",
+                "{head}  {:<11} {share:>7} {:>6}  {}{reason}",
                 state_name(status),
                 status.cluster.epoch,
                 view.join(",")
             )
         }
-        (None, Some(error)) => format!("{head} {error}"),
+        (None, Some(error)) => format!("{head}  {error}"),
         (None, None) => head,
-    }
-}
-
-fn fault_name(fault: &Fault) -> &'static str {
-    match fault {
-        Fault::Cut => "cut",
-        Fault::Killed => "killed",
-        Fault::Stalled => "stalled",
     }
 }
 
@@ -222,6 +233,7 @@ mod tests {
             client6: Some(CLIENT6),
             period_ms: 200.0,
             tolerance: 5,
+            faults: vec![Widespread::NoBroadcast, Widespread::Hub],
             hosts: vec![
                 host(
                     1,
@@ -239,9 +251,10 @@ mod tests {
         };
         insta::assert_snapshot!(report, @"
         lab covey: virtual IP 10.77.0.100 and fd77::100, client 10.77.0.200 and fd77::c8, period 200 ms, tolerance 5
-        host  address      daemon  server  faults         state         share  epoch  view
-        h1    10.77.0.1      4711    4001  -              converged    50.0 %      7  1,2
-        h12   10.77.0.12        -    4012  cut, killed    not running
+        faults: no-broadcast, hub
+        host  address      daemon  server  faults       state         share  epoch  view
+        h1    10.77.0.1      4711    4001  -            converged    50.0 %      7  1,2
+        h12   10.77.0.12        -    4012  cut, killed  not running
         ");
     }
 }

@@ -54,7 +54,7 @@ const fn ipv6_of(address: Ipv4Addr) -> Ipv6Addr {
 
 /// The MAC that belongs to an address of the lab, so that a capture can be read: 0a-00 (locally administered,
 /// and neither a cluster MAC nor a masked one), then the address.
-fn mac(address: Ipv4Addr) -> Mac {
+pub(super) fn mac(address: Ipv4Addr) -> Mac {
     let [w, x, y, z] = address.octets();
     Mac([0x0A, 0x00, w, x, y, z])
 }
@@ -301,33 +301,6 @@ pub(super) fn set_port(lab: &LabName, host: HostId, up: bool) -> Result<()> {
         commands: vec![format!("link set port-h{host} {state}")],
     }
     .run()
-}
-
-/// Whether a host's port of the switch is up.
-///
-/// # Errors
-/// If `ip` fails.
-pub(super) fn port_is_up(lab: &LabName, host: HostId) -> Result<bool> {
-    let port = format!("port-h{host}");
-    let output = ip(Some(&lab.namespace(Place::Switch)))
-        .args(["-json", "link", "show", "dev", &port])
-        .output()
-        .context("cannot run `ip`; install iproute2")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("the switch has no port {port}: {}", said.trim());
-    }
-    let links: Vec<LinkFlags> = serde_json::from_slice(&output.stdout)
-        .context("cannot read the JSON that `ip -json link` writes")?;
-    Ok(links
-        .iter()
-        .any(|link| link.flags.iter().any(|flag| flag == "UP")))
-}
-
-/// What [`port_is_up`] reads of `ip -json link`.
-#[derive(serde::Deserialize)]
-struct LinkFlags {
-    flags: Vec<String>,
 }
 
 #[cfg(test)]

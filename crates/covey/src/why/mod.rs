@@ -104,6 +104,7 @@ impl From<Decision> for Judgement {
             Verdict::Pass => "pass",
             Verdict::Accept => "accept",
             Verdict::Drop => "drop",
+            Verdict::Daemon => "daemon",
         };
         Self {
             verdict: verdict.to_owned(),

@@ -4,6 +4,7 @@
 //! (`--nocapture`).
 //!
 //! ```text
+//!   articles   what single articles of the knowledge base tell: outgoing connections, several virtual IPs, other NICs
 //!   sharing    one owner for every connection; two hosts; nothing is left after `down`
 //!   crash      a crash costs the dead host's share alone, for the detection time; a minimum of buckets moves
 //!   fencing    a stalled or dead daemon's host is silent before the others take over
@@ -17,6 +18,8 @@
 //!   modes      multicast and IGMP mode; a change of mode, host by host, under load
 //!   rare       path MTU discovery, fragments and echo requests, over both
 //!   multicast  switches that snoop: members get the cluster's frames, others do not, and nobody is forgotten
+//!   doctor     what is wrong is named, by all hosts, and nothing else
+//!   network    what the hosts find out about the switch and who else is on it
 //!   heartbeat  what the switch sees: heartbeats that Wireshark reads, and never the cluster MAC as a source
 //! ```
 //!
@@ -26,9 +29,11 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod articles;
 mod change;
 mod connections;
 mod crash;
+mod doctor;
 mod drain;
 mod echo;
 mod fencing;
@@ -40,8 +45,11 @@ mod lab;
 mod modes;
 mod multicast;
 mod netns;
+mod network;
 mod operate;
 mod rare;
+#[path = "../segment/mod.rs"]
+mod segment;
 mod sharing;
 mod sticky;
 mod upgrade;

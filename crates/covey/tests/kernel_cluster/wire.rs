@@ -263,7 +263,7 @@ pub(crate) fn heartbeats(frames: &[Frame], auth: &Auth) -> Vec<Beat> {
                 epoch: heartbeat.committed.map(|map| map.ballot.epoch.0),
                 budget: heartbeat.timing.budget(),
             }),
-            Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => None,
+            Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } | Body::Probe => None,
         }
     });
     beats.collect()

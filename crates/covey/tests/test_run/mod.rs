@@ -7,7 +7,8 @@ use crate::frames::Mac;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use covey::datapath::{Packets, Programs};
 use covey_filter::{
-    Decision, Egress, Flow, NO_RULE, RULE_SLOTS, Reason, Segment, Socket, Verdict, decide, guard,
+    Decision, Egress, Flow, NO_RULE, RULE_SLOTS, Reason, Segment, Socket, TO_DAEMON, Verdict,
+    decide, guard,
 };
 use covey_proto::datapath::{Image, View, no_sockets};
 use covey_proto::fragments::Fragments;
@@ -51,6 +52,10 @@ fn expected(frame: &[u8], view: &View) -> Expected {
         Verdict::Pass => (XDP_PASS, frame.to_vec()),
         Verdict::Drop => (XDP_DROP, frame.to_vec()),
         Verdict::Accept => (XDP_PASS, [&HOST_MAC, &frame[6..]].concat()),
+        Verdict::Daemon => {
+            let kind = TO_DAEMON.to_be_bytes();
+            (XDP_PASS, [&frame[..12], &kind, &frame[14..]].concat())
+        }
     };
     let (egress, egress_reason) = match guard(frame, view) {
         Egress::Pass => ((TC_ACT_UNSPEC, frame.to_vec()), None),

@@ -156,6 +156,8 @@ impl Cluster {
             wanted: self.wanted,
             report: self.report(),
             kept_out: self.kept_out(now),
+            findings: self.findings.clone(),
+            reach: Some(self.reach(now)),
         }
     }
 

@@ -5,6 +5,7 @@
 //! Specification: docs/design.md, "Membership"; NLB's events 18 and 20: NLB facts §5.4.
 
 use super::Cluster;
+use super::trouble::Twins;
 use crate::config::ClusterMode;
 use crate::event::Event;
 use crate::ids::{Epoch, HostId, HostSet, Mac};
@@ -156,6 +157,30 @@ impl Cluster {
         for event in events {
             self.emit(event);
         }
+    }
+
+    /// Single-host rules of the map in force that two hosts claim with one handling priority; the one that takes the
+    /// traffic comes first.
+    pub(super) fn equal_priorities(&self) -> Vec<(usize, HostId, HostId)> {
+        let found = &self.conflicts.equal_priorities;
+        match self.committed {
+            Some(_) => found.iter().copied().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Other hosts of which two use one ID and both have spoken lately.
+    pub(super) fn twins(&self, now: Time) -> impl Iterator<Item = Twins> {
+        let expiry = self.config.timing.expiry();
+        self.peers.alive().filter_map(move |(host, peer)| {
+            let twin = peer.twin.as_ref()?;
+            let speaks = twin.told && now < twin.heard_at + expiry;
+            speaks.then(|| Twins {
+                host,
+                one: (peer.sender.name.clone(), peer.sender.mac),
+                other: (None, twin.mac),
+            })
+        })
     }
 
     /// A host's name, this one's included.

@@ -26,11 +26,13 @@ impl Cluster {
             }
             ethernet::ARP => {
                 let arp = Arp::parse(frame.payload)?;
+                self.note_claim(now, &arp);
                 if arp.operation == Operation::Reply {
                     self.on_arp_reply(now, arp);
                 }
                 Ok(())
             }
+            ethernet::PROBE => self.on_probe(&frame),
             _ => Ok(()),
         }
     }
@@ -68,6 +70,7 @@ impl Cluster {
                 }
                 return Ok(());
             }
+            Body::Probe => return Err(Reject::BadRecord),
             // As its next heartbeat says too.
             Body::Commit(commit) => {
                 self.peers.hear_other(&sender)?;
@@ -120,6 +123,9 @@ impl Cluster {
             return;
         };
         peer.echoed = echoed;
+        if let Some(reach) = peer.heartbeat.reach {
+            peer.probes.note(reach.probed);
+        }
         if peer.heartbeat.grants_to(me, start) {
             peer.renews_until = peer.renews_until.max(confirmed.unwrap_or(Time::ZERO));
         }

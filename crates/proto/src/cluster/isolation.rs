@@ -75,7 +75,7 @@ impl Cluster {
 
     /// Hosts whose machines answer ARP though their heartbeats are overdue. One that the map in force leaves out has
     /// stopped serving before that map was made: its machine may be on, and no daemon on it.
-    fn answering(&self, now: Time) -> HostSet {
+    pub(super) fn answering(&self, now: Time) -> HostSet {
         let recent = |at: Time| now < at + self.config.timing.expiry();
         let answering = self
             .peers

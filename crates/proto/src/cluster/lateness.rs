@@ -6,6 +6,7 @@
 //! once granted (`Peer::alive_until`). Specification: docs/design.md, "Membership".
 
 use super::Cluster;
+use super::trouble::Late;
 use crate::config::Timing;
 use crate::event::Event;
 use crate::time::Time;
@@ -19,6 +20,15 @@ const RECOVERY: u32 = 10;
 pub(super) struct Lateness {
     /// The worst of late, and when it was last late; none while it is on time.
     late: Option<(Duration, Time)>,
+    /// The same of the last time when it was late; people may ask afterwards.
+    lately: Option<Late>,
+}
+
+impl Lateness {
+    /// How late the host was when it was late last.
+    pub(super) const fn worst(&self) -> Option<Late> {
+        self.lately
+    }
 }
 
 impl Cluster {
@@ -37,6 +47,7 @@ impl Cluster {
             before if by > timing.period => {
                 let worst = before.map_or(by, |(worst, _)| worst.max(by));
                 self.lateness.late = Some((worst, now));
+                self.lateness.lately = Some(Late { worst, at: now });
                 if before.is_none() {
                     let tolerance = self.timing().tolerance;
                     self.emit(Event::Late { by, tolerance });

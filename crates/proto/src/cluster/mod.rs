@@ -21,7 +21,9 @@
 //!   announce.rs  what I tell the others          lateness.rs  how late I am myself
 //!   rival.rs, conflict.rs, odd.rs, strangers.rs  what keeps hosts from being one cluster, by name
 //!   legacy.rs    how those of other generations are spoken to
+//!   probing.rs   what can be found out about the segment
 //!   export.rs    the same host in another daemon
+//!   snapshot.rs, trouble.rs   how it stands, and what is wrong, for people
 //! ```
 
 mod announce;
@@ -41,6 +43,7 @@ mod orphans;
 mod outlook;
 mod peer;
 mod prepared;
+mod probing;
 mod readdressing;
 mod rival;
 mod role;
@@ -48,12 +51,15 @@ mod snapshot;
 mod sticky;
 mod strangers;
 mod transfer;
+mod trouble;
 mod view;
 
 pub use command::{Answer, Command, PortState, RuleChange, RuleScope, VipScope};
 pub use export::{EXPORT_FORMAT, ImportError};
 pub use lingering::Connection;
-pub use snapshot::{HostState, MemberSnapshot, Snapshot};
+pub use probing::Claimant;
+pub use snapshot::{HostState, MemberSnapshot, NetworkSnapshot, Snapshot};
+pub use trouble::{Exclusion, Late, Troubles, Twins};
 
 use crate::buckets::BucketSet;
 use crate::config::ClusterConfig;
@@ -63,7 +69,7 @@ use crate::ids::{Digest, Epoch, HostSet};
 use crate::rules::{Claim, RuleSet};
 use crate::time::{Time, Timer, TimerTable};
 use crate::wire::Reject;
-use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap, Ends};
+use crate::wire::heartbeat::{Announced, Ballot, Base, CommittedMap, Ends, MAX_FINDINGS};
 use command::PortStates;
 use conflict::Conflicts;
 use covey_filter::Token;
@@ -77,6 +83,7 @@ use orphans::Inquiries;
 use outlook::Outlook;
 use peer::Peers;
 use prepared::{Claims, Prepared};
+use probing::Probing;
 use readdressing::Readdressing;
 use rival::Rivals;
 use role::{Role, Trigger};
@@ -89,7 +96,8 @@ use transfer::Transfer;
 /// What the world tells the core.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A frame arrived: EtherType 0x886F or 0xBF01, or an ARP reply. Anything else is ignored.
+    /// A frame arrived: EtherType 0x886F or 0xBF01, an ARP reply or gratuitous ARP, or a probe that the filter has handed
+    /// over ([`ethernet::PROBE`](crate::wire::ethernet::PROBE)). Anything else is ignored.
     Frame(&'a [u8]),
     /// The time that [`Output::Wait`] named has come (or any other time).
     Timer,
@@ -110,6 +118,11 @@ pub enum Input<'a> {
     Missing(&'a [Ends]),
     /// The NIC's link came up (true) or went down.
     Link(bool),
+    /// What is wrong with this host, as numbers that the others know
+    /// ([`Heartbeat::findings`](crate::wire::heartbeat::Heartbeat)): told with the next heartbeat, and from then on.
+    Findings(&'a [u8]),
+    /// Bytes of the largest packet that the NIC sends; for the others to know.
+    Mtu(u32),
 }
 
 /// What the core asks of the world.
@@ -192,8 +205,11 @@ pub struct Cluster {
     flapping: Flapping,
     generations: Generations,
     heartbeats_blocked: bool,
+    /// What is wrong with this host, for the others ([`Input::Findings`]).
+    findings: Vec<u8>,
     /// Since when silent hosts have been asked directly.
     asking_since: Option<Time>,
+    probing: Probing,
 
     /// What this host wants to serve; binds when committed.
     offered: Arc<RuleSet>,
@@ -254,7 +270,9 @@ impl Cluster {
             flapping: Flapping::default(),
             generations: Generations::new(config.version),
             heartbeats_blocked: false,
+            findings: Vec::new(),
             asking_since: None,
+            probing: Probing::default(),
             offered: Arc::new(config.rules.clone()),
             offered_claims: config.claims.clone(),
             port_states: PortStates::new(&config.port_states),
@@ -305,6 +323,10 @@ impl Cluster {
                     self.put_in_force(now, staged);
                 }
             }
+            Input::Findings(findings) => {
+                self.findings = findings.iter().copied().take(MAX_FINDINGS).collect();
+            }
+            Input::Mtu(mtu) => self.probing.mtu = mtu,
             Input::Link(up) => {
                 if up && !self.link_up {
                     self.listening_since = now;
@@ -387,6 +409,9 @@ impl Cluster {
             .set(Timer::Heartbeat, now + self.config.timing.period);
         self.send_heartbeat(now);
         self.announce_again();
+        if self.takes_part() {
+            self.probe(now);
+        }
     }
 
     fn set_converging(&mut self, now: Time) {

@@ -7,6 +7,7 @@
 
 use super::conflict::Twin;
 use super::odd::Shown;
+use super::probing::Probes;
 use crate::buckets::BucketSet;
 use crate::ids::{Digest, HostId, HostSet, Incarnation, Mac};
 use crate::time::Time;
@@ -63,6 +64,8 @@ pub(super) struct Peer {
     pub(super) held: Option<(Digest, Box<BucketSet>)>,
     pub(super) heartbeats: u64,
     pub(super) lost: u64,
+    /// What arrives of its probes.
+    pub(super) probes: Probes,
 }
 
 impl Peer {
@@ -90,6 +93,7 @@ impl Peer {
             held: None,
             heartbeats: 1,
             lost: 0,
+            probes: Probes::default(),
         }
     }
 
@@ -253,6 +257,13 @@ impl Peers {
         self.slots[slot] = Some(peer);
         self.refresh_all_hears();
         Ok(Heard::Joined)
+    }
+
+    /// The probes of a known host, in the start that it is known by.
+    pub(super) fn probes_of(&mut self, sender: &Sender) -> Result<&mut Probes, Reject> {
+        let peer = self.get_mut(sender.host);
+        let peer = peer.filter(|peer| same_start(&peer.sender, sender));
+        Ok(&mut peer.ok_or(Reject::Unproven)?.probes)
     }
 
     /// Checks that a message other than a heartbeat is a known host's and new.

@@ -1,14 +1,16 @@
 //! A host's account of itself, for `covey status` and the simulator.
 
 use super::outlook::LeftOut;
+use super::probing::{self, Claimant};
 use super::role::Role;
+use super::trouble::Troubles;
 use super::{Cluster, PortState};
 use crate::config::Timing;
 use crate::ids::{Digest, Epoch, HostId, HostSet, Mac};
 use crate::placement::Placement;
 use crate::rules::{Claim, RuleSet};
 use crate::time::Time;
-use crate::wire::heartbeat::Announced;
+use crate::wire::heartbeat::{Announced, Reach};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +72,25 @@ pub struct Snapshot {
     pub timing: Timing,
     /// What it waits for, in words.
     pub waiting_for: Option<String>,
+    /// What is wrong, as values.
+    pub troubles: Troubles,
+    /// What it knows of its segment.
+    pub network: NetworkSnapshot,
     /// The other hosts it has heard, in order of ID.
     pub members: Vec<MemberSnapshot>,
+}
+
+/// What a host knows of its segment.
+#[derive(Clone, Debug)]
+pub struct NetworkSnapshot {
+    /// Time between two probes of this host.
+    pub probe_interval: Duration,
+    /// What this host and each live one tell of the paths to them, in order of ID.
+    pub reaches: Vec<(HostId, Reach)>,
+    /// The host at whose port a switch has learned the cluster MAC, if that can be told.
+    pub learned_at: Option<HostId>,
+    /// Whoever says that it has a virtual IP with another MAC than the cluster's, the newest last.
+    pub claimants: Vec<Claimant>,
 }
 
 /// What a host knows of another.
@@ -101,6 +120,8 @@ pub struct MemberSnapshot {
     pub heartbeats: u64,
     /// Heartbeats that never arrived.
     pub lost: u64,
+    /// What is wrong with it in its own eyes: numbers of findings.
+    pub findings: Vec<u8>,
 }
 
 impl Cluster {
@@ -131,6 +152,8 @@ impl Cluster {
             kept_out: self.outlook.kept_out,
             timing: self.timing(),
             waiting_for: self.waiting_for(now),
+            troubles: self.troubles(now),
+            network: self.network(now),
             members: self.members(now),
         }
     }
@@ -161,6 +184,16 @@ impl Cluster {
         }
     }
 
+    fn network(&self, now: Time) -> NetworkSnapshot {
+        let reaches = self.reaches(now);
+        NetworkSnapshot {
+            probe_interval: probing::interval(self.config.timing),
+            learned_at: probing::learned_at(&reaches),
+            reaches,
+            claimants: self.claimants(),
+        }
+    }
+
     fn members(&self, now: Time) -> Vec<MemberSnapshot> {
         let member = |(host, peer): (HostId, &super::peer::Peer)| MemberSnapshot {
             host,
@@ -178,6 +211,7 @@ impl Cluster {
                 .map_or(Epoch(0), |map| map.ballot.epoch),
             heartbeats: peer.heartbeats,
             lost: peer.lost,
+            findings: peer.heartbeat.findings.clone(),
         };
         self.peers.iter().map(member).collect()
     }

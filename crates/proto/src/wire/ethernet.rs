@@ -12,6 +12,12 @@ pub const fn is_heartbeat(ethertype: u16) -> bool {
     matches!(ethertype, HEARTBEAT | LEGACY_HEARTBEAT)
 }
 
+/// EtherType of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const IPV6: u16 = 0x86DD;
+/// EtherType of probes to a host's own MAC, and that under which its filter hands it those to the cluster MAC.
+pub const PROBE: u16 = covey_filter::TO_DAEMON;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
 /// Bytes of the header: destination, source, EtherType.

@@ -21,6 +21,7 @@
 //! and takes Covey's records as one blob. Specification: docs/design.md, "On the wire".
 
 mod parse;
+mod reach;
 mod records;
 mod tomorrow;
 
@@ -32,6 +33,7 @@ use crate::config::{Auth, ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, Mac};
 use crate::rules::Claim;
 use covey_filter::Token;
+pub use reach::{Arrivals, Reach};
 pub(crate) use records::{emit_proposal, parse_proposal};
 use records::{kind, record};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -52,6 +54,8 @@ pub const MAX_NAME: usize = 63;
 pub const MAX_ECHOES: usize = 96;
 /// Connections in one inquiry.
 pub const MAX_INQUIRY: usize = 32;
+/// Findings that a host tells of itself.
+pub const MAX_FINDINGS: usize = 32;
 /// Bytes of a map in one chunk.
 pub const CHUNK_LEN: usize = 1024;
 
@@ -210,6 +214,11 @@ pub struct Heartbeat {
     pub report: Option<Report>,
     /// Whom it, as coordinator, does not let join for a while.
     pub kept_out: Option<KeptOut>,
+    /// What is wrong with it in its own eyes: the numbers of findings (docs/troubleshooting.md), [`MAX_FINDINGS`] at
+    /// most. The core hands them on and knows none of them.
+    pub findings: Vec<u8>,
+    /// On which paths it hears whom; earlier programs do not tell.
+    pub reach: Option<Reach>,
 }
 
 /// Hosts that were lost again and again and may not join yet.
@@ -289,6 +298,8 @@ pub enum Body {
         /// Which connections, [`MAX_INQUIRY`] at most.
         connections: Vec<Ends>,
     },
+    /// To see whether it arrives. Its sequence is that of the heartbeat before it; it gives no name.
+    Probe,
 }
 
 /// What is said of connections.
@@ -370,6 +381,17 @@ impl Message {
     /// one of the two of [`super::ethernet`]. A sender of a later version than this one says more than this one
     /// understands.
     pub fn emit(&self, destination: Mac, ethertype: u16, primary: [u8; 4], auth: &Auth) -> Vec<u8> {
+        Ethernet {
+            destination,
+            source: self.sender.mac,
+            ethertype,
+            payload: &self.payload(primary, auth),
+        }
+        .emit()
+    }
+
+    /// What is in that frame.
+    pub fn payload(&self, primary: [u8; 4], auth: &Auth) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(&SIGNATURE.to_le_bytes());
         let version = u32::from(self.sender.version) << 16 | NLB_VERSION;
@@ -393,6 +415,7 @@ impl Message {
             Body::Heartbeat(heartbeat) => heartbeat.emit(&mut out),
             Body::Chunk(chunk) => chunk.emit(&mut out),
             Body::Commit(_) => {}
+            Body::Probe => record(&mut out, kind::PROBE, |_| {}),
             Body::Inquiry {
                 inquiry,
                 epoch,
@@ -409,13 +432,7 @@ impl Message {
             let tag = key.tag(&out);
             out.extend_from_slice(&tag);
         }
-        Ethernet {
-            destination,
-            source: self.sender.mac,
-            ethertype,
-            payload: &out,
-        }
-        .emit()
+        out
     }
 }
 

@@ -1,4 +1,4 @@
-//! The formats on the wire, one file each: Ethernet, ARP, the heartbeat with its records, its signature.
+//! The formats on the wire, one file each: Ethernet, ARP, the heartbeat with its records, its signature, the probe.
 //!
 //! Bytes become meaning here or are refused with a [`Reject`], whose label is also the counter in
 //! `covey status` and the row in the documentation. Everything past this module works with meaning.
@@ -9,6 +9,7 @@ pub mod auth;
 pub mod ethernet;
 pub mod heartbeat;
 pub mod neighbour;
+pub mod probe;
 pub(crate) mod reader;
 
 /// Why a frame was not used. In the order in which the checks are made.

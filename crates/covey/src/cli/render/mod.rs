@@ -4,8 +4,10 @@
 //! Called by [`super::run`]. Specification: docs/design.md, "Command line".
 
 mod check;
+mod doctor;
 mod event;
 mod mac;
+mod network;
 mod query;
 mod rules;
 mod status;
@@ -14,6 +16,7 @@ mod why;
 mod wlbs;
 
 pub(super) use check::{CheckSummary, check};
+pub(super) use doctor::doctor;
 pub(super) use event::event;
 pub(super) use mac::{ClusterMacs, ip2mac};
 pub(super) use query::{QuerySummary, query};

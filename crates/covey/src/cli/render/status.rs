@@ -5,7 +5,8 @@
 
 use super::query::state_words;
 use super::table::{Align, Cell, Paint, Table, Tone, labelled};
-use super::{connections, percent, ranges, rules};
+use super::{connections, network, percent, ranges, rules};
+use crate::doctor::Severity;
 use crate::duration;
 use crate::status::{HostState, MemberStatus, MulticastStatus, RuleStatus, Status};
 use covey_filter::BUCKETS;
@@ -20,6 +21,7 @@ pub(in crate::cli) fn status(status: &Status, verbose: bool, paint: Paint) -> St
         rules::brief(status, paint),
     ];
     if verbose {
+        parts.push(network::network(status, paint));
         parts.push(data_path(status, paint));
         parts.push(frames_rejected(status, paint));
         parts.push(convergences(status, paint));
@@ -84,9 +86,7 @@ fn overview(status: &Status, paint: Paint) -> String {
         .map_or_else(String::new, |offered| {
             format!(" (this host offers {} {})", offered.mode, offered.mac)
         });
-    let group = status.multicast.as_ref().and_then(group);
-    let group = group.map(|group| ("Group", group));
-    let lines = [
+    let mut rows = vec![
         (
             "Cluster",
             format!(
@@ -101,7 +101,10 @@ fn overview(status: &Status, paint: Paint) -> String {
         ("Heartbeat", heartbeat),
         ("This host", this),
     ];
-    labelled(&lines.into_iter().chain(group).collect::<Vec<_>>())
+    rows.extend(findings(status, paint).map(|findings| ("Findings", findings)));
+    let group = status.multicast.as_ref().and_then(group);
+    rows.extend(group.map(|group| ("Group", group)));
+    labelled(&rows)
 }
 
 /// The host's part in IP multicast groups; nothing if it has none.
@@ -132,6 +135,39 @@ fn group(multicast: &MulticastStatus) -> Option<String> {
         parts.push("announced as a multicast router".to_owned());
     }
     (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// How much is wrong, by host; `None` if nothing is.
+fn findings(status: &Status, paint: Paint) -> Option<String> {
+    let own = status.findings.iter();
+    let (info, trouble): (Vec<_>, Vec<_>) =
+        own.partition(|finding| finding.severity == Severity::Info);
+    let others = status.hosts.iter().filter(|host| host.alive);
+    let others = others.filter(|host| !host.findings.is_empty());
+    let mut parts: Vec<String> = others
+        .map(|host| format!("host {}: {}", host.id, host.findings.join(", ")))
+        .collect();
+    let tone = match trouble.iter().map(|finding| finding.severity).max() {
+        Some(Severity::Error) => Tone::Bad,
+        Some(Severity::Warning) => Tone::Busy,
+        Some(Severity::Info) | None => Tone::Good,
+    };
+    let names: Vec<&str> = [trouble, info]
+        .concat()
+        .iter()
+        .map(|finding| finding.name.as_str())
+        .collect();
+    if !names.is_empty() {
+        let count = match names.len() {
+            1 => "1 on this host".to_owned(),
+            count => format!("{count} on this host"),
+        };
+        parts.insert(
+            0,
+            format!("{} ({})", paint.tone(tone, &count), names.join(", ")),
+        );
+    }
+    (!parts.is_empty()).then(|| format!("{}; covey doctor says more", parts.join("; ")))
 }
 
 /// What all live hosts understand, and during a rolling upgrade who could do more.

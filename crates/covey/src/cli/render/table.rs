@@ -32,7 +32,7 @@ impl Paint {
         self.sequence(code, text)
     }
 
-    fn heading(self, text: &str) -> String {
+    pub(super) fn heading(self, text: &str) -> String {
         self.sequence(1, text)
     }
 

@@ -1,6 +1,7 @@
 //! What the golden tests print: hosts in every state, and a machine with nothing but a configuration.
 
 use crate::config::{System, TextFile};
+use crate::doctor::{Finding, Severity};
 use crate::host::Interface;
 use crate::status::*;
 use covey_proto::ids::Mac;
@@ -22,6 +23,7 @@ pub(super) fn member(id: u8, state: HostState) -> MemberStatus {
         epoch: 12,
         heartbeats: 4711,
         heartbeats_lost: u64::from(id) / 3,
+        findings: Vec::new(),
     }
 }
 
@@ -50,6 +52,81 @@ pub(super) fn rule(
     }
 }
 
+fn arrivals(from: &[u8], missing: &[u8]) -> Arrivals {
+    Arrivals {
+        from: from.to_vec(),
+        missing: missing.to_vec(),
+    }
+}
+
+/// A segment on which everything reaches everybody.
+fn network() -> NetworkStatus {
+    let others: [(u8, &[u8]); 3] = [(1, &[2, 3]), (2, &[1, 3]), (3, &[1, 2])];
+    NetworkStatus {
+        probe_interval_ms: 2000.0,
+        recent_ms: 55_000,
+        reach: others
+            .map(|(host, others)| ReachStatus {
+                host,
+                mtu: Some(1500),
+                broadcast: arrivals(others, &[]),
+                cluster_mac: arrivals(others, &[]),
+                own_mac: arrivals(others, &[]),
+            })
+            .to_vec(),
+        cluster_frames: Count {
+            total: 1_234_656,
+            recent: 4711,
+        },
+        neighbours: vec![NeighbourStatus {
+            address: [10, 77, 0, 200].into(),
+            mac: "02:00:00:00:00:c8".to_owned(),
+        }],
+        heartbeats: [2, 3]
+            .map(|host| HeartbeatCounts {
+                host,
+                received: 55,
+                lost: 0,
+            })
+            .to_vec(),
+        ..NetworkStatus::default()
+    }
+}
+
+/// Host 1 of three, on a segment that has everything wrong with it.
+pub(super) fn on_a_bad_segment() -> Status {
+    let mut status = converged();
+    let network = &mut status.network;
+    for (row, (from, missing)) in
+        network
+            .reach
+            .iter_mut()
+            .zip([(&[][..], &[2, 3][..]), (&[1, 3], &[]), (&[], &[1])])
+    {
+        row.cluster_mac = arrivals(from, missing);
+    }
+    network.reach[0].mtu = Some(9000);
+    network.reach[1].mtu = None;
+    network.reach[2].broadcast = arrivals(&[2], &[1]);
+    network.cluster_mac_learned_at = Some(2);
+    let count = |total, recent| Count { total, recent };
+    network.leaks_seen = count(17, 3);
+    network.leaks_stopped = count(2, 1);
+    network.frames_for_others = count(99_999, 12_345);
+    network.neighbours.clear();
+    network.heartbeats[1].lost = 7;
+    network.claimants = [("02:09:09:09:09:09", None), ("02:00:00:00:00:03", Some(3))]
+        .map(|(mac, host)| ClaimantStatus {
+            vip: [10, 77, 0, 100].into(),
+            mac: mac.to_owned(),
+            host,
+            times: 4,
+            last_ms: 1500,
+        })
+        .to_vec();
+    status
+}
+
 /// Host 1 of three that have converged.
 pub(in crate::cli) fn converged() -> Status {
     Status {
@@ -70,6 +147,8 @@ pub(in crate::cli) fn converged() -> Status {
             tolerance: 5,
             feature_level: 1,
             authenticated: true,
+            unicast_fallback: true,
+            source_mac: "host".to_owned(),
         },
         host: HostStatus {
             id: 1,
@@ -89,6 +168,8 @@ pub(in crate::cli) fn converged() -> Status {
             pid: 4242,
             version: "0.1.0".to_owned(),
             upgrades: 0,
+            config: "/etc/covey/covey.toml".to_owned(),
+            realtime: true,
         },
         hosts: [1, 2, 3]
             .map(|id| member(id, HostState::Converged))
@@ -115,6 +196,7 @@ pub(in crate::cli) fn converged() -> Status {
             },
         },
         frames_rejected: BTreeMap::from([("bad_tag".to_owned(), 3)]),
+        network: network(),
         convergence: vec![
             ConvergenceRecord {
                 at_ms: 3_100,
@@ -133,6 +215,9 @@ pub(in crate::cli) fn converged() -> Status {
                 cause: "host 3 joined".to_owned(),
             },
         ],
+        troubles: Troubles::default(),
+        recent: Recent::default(),
+        findings: Vec::new(),
     }
 }
 
@@ -202,6 +287,40 @@ pub(super) fn held_back() -> Status {
     status.rules[1].share = (2..=9).map(|id| (id, 512)).collect();
     status.rules.push(sticky);
     status.host.connections = Some(1);
+    status
+}
+
+/// Host 1 of three, with something wrong here and there.
+pub(super) fn ailing() -> Status {
+    let finding = |name: &str, severity, what: &str, evidence: &[&str]| {
+        Finding {
+        name: name.to_owned(),
+        severity,
+        host: Some(1),
+        about: None,
+        what: what.to_owned(),
+        evidence: evidence.iter().copied().map(str::to_owned).collect(),
+        cure: "Find out what it is that does this on this machine, and have it stop doing so, or tell it to leave lo alone."
+            .to_owned(),
+        articles: vec!["Q192466".to_owned(), "Q232000".to_owned()],
+    }
+    };
+    let mut status = converged();
+    status.findings = vec![
+        finding(
+            "vip-missing",
+            Severity::Error,
+            "The virtual IP 10.77.0.100 is not an address of lo, so this host drops what it should answer.",
+            &["no interface has it", "lo has 127.0.0.1"],
+        ),
+        finding(
+            "generic-xdp",
+            Severity::Info,
+            "The filter runs in generic XDP.",
+            &[],
+        ),
+    ];
+    status.hosts[1].findings = vec!["rp-filter".to_owned()];
     status
 }
 

@@ -134,8 +134,7 @@ fn state(host: &HostReport) -> String {
         (Some(status), []) => state_name(status).to_owned(),
         (Some(_) | None, [Fault::Cut, Fault::Killed, ..]) => "crashed".to_owned(),
         (Some(_) | None, [Fault::Cut, ..]) => "cut off".to_owned(),
-        (Some(_) | None, [Fault::Killed, ..]) => "killed".to_owned(),
-        (Some(_) | None, [Fault::Stalled, ..]) => "stalled".to_owned(),
+        (Some(_) | None, [fault, ..]) => fault.to_string(),
         (None, []) => "silent".to_owned(),
     }
 }

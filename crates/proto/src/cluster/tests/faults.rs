@@ -2,7 +2,7 @@
 
 use super::super::Command;
 use super::super::flapping::LONGEST_WAIT;
-use super::segment::{LATENCY, Segment, TIMING, config, id, set, web_rules};
+use super::segment::{LATENCY, Segment, TIMING, config, id, is_probe, set, web_rules};
 use crate::config::Quorum;
 use crate::event::Event;
 use crate::rules::Claim;
@@ -362,9 +362,13 @@ proptest! {
         let mut segment = Segment::converged(3);
         let before = segment.host(1).cluster.snapshot(segment.now).epoch;
         let state = Rc::new(RefCell::new((0usize, [[0u8; 4]; 4])));
-        segment.loss = Box::new(move |from, to, _| {
+        segment.loss = Box::new(move |from, to, frame| {
             let (at, in_a_row) = &mut *state.borrow_mut();
             *at += 1;
+            if is_probe(frame) {
+                // It neither is one in a row of heartbeats nor ends one.
+                return schedule[*at % schedule.len()];
+            }
             let count = &mut in_a_row[usize::from(from.get())][usize::from(to.get())];
             let lose = schedule[*at % schedule.len()] && *count == 0;
             *count = u8::from(lose);

@@ -4,7 +4,7 @@ use super::super::Command;
 use super::segment::{Segment, TIMING, config, id, set};
 use crate::config::ClusterConfig;
 use crate::event::Event;
-use crate::wire::ethernet::{HEARTBEAT, LEGACY_HEARTBEAT};
+use crate::wire::ethernet::{HEARTBEAT, LEGACY_HEARTBEAT, is_heartbeat};
 use crate::wire::heartbeat::PROTOCOL_VERSION;
 use covey_filter::BUCKETS;
 use std::collections::BTreeSet;
@@ -23,9 +23,7 @@ fn spoken(segment: &mut Segment) -> [BTreeSet<u16>; 3] {
     [1, 2, 3].map(|host| {
         let from_host = segment.recorded.iter().filter(|frame| frame[11] == host);
         let ethertypes = from_host.map(|frame| u16::from_be_bytes([frame[12], frame[13]]));
-        ethertypes
-            .filter(|it| *it != crate::wire::ethernet::ARP)
-            .collect()
+        ethertypes.filter(|it| is_heartbeat(*it)).collect()
     })
 }
 

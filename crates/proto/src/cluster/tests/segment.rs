@@ -15,7 +15,8 @@ use crate::rules::{Affinity, Claim, FilterMode, PortRule, Protocol, RuleSet};
 use crate::time::Time;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::heartbeat::{Ends, PROTOCOL_VERSION};
+use crate::wire::heartbeat::{Body, Ends, Message, PROTOCOL_VERSION};
+use crate::wire::probe;
 use covey_filter::{BUCKETS, Row};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -41,6 +42,19 @@ pub(super) fn set(hosts: &[u8]) -> HostSet {
 
 pub(super) fn vip() -> IpAddr {
     "10.77.0.100".parse().unwrap()
+}
+
+/// Whether a frame is a probe, to whatever MAC.
+pub(super) fn is_probe(frame: &Ethernet<'_>) -> bool {
+    let payload = match frame.ethertype {
+        ethernet::IPV4 | ethernet::IPV6 | ethernet::PROBE => probe::message(frame.payload).unwrap(),
+        _ => return false,
+    };
+    let Some(primary) = payload.get(12..).and_then(|rest| rest.first_chunk()) else {
+        return false;
+    };
+    let message = Message::parse(payload, *primary, &config(1).auth);
+    message.is_ok_and(|message| message.body == Body::Probe)
 }
 
 pub(super) fn web_rules(port: u16) -> RuleSet {
@@ -162,6 +176,22 @@ impl Host {
     pub(super) fn saw(&self, matching: impl Fn(&Event) -> bool) -> bool {
         self.events.iter().any(|(_, event)| matching(event))
     }
+}
+
+/// The frame as a daemon gets it: the filter gives probes to the cluster MAC another EtherType.
+fn handed_over(frame: &[u8]) -> Vec<u8> {
+    let parsed = Ethernet::parse(frame).unwrap();
+    let ip = [ethernet::IPV4, ethernet::IPV6].contains(&parsed.ethertype);
+    let ethertype = if ip && is_probe(&parsed) {
+        ethernet::PROBE
+    } else {
+        parsed.ethertype
+    };
+    Ethernet {
+        ethertype,
+        ..parsed
+    }
+    .emit()
 }
 
 /// Arrival, number of the frame, receiver's index, bytes.
@@ -318,7 +348,7 @@ impl Segment {
             let addressed = [Mac::BROADCAST, config.mac].contains(&parsed.destination)
                 || cluster.macs().contains(&parsed.destination);
             if addressed && *powered && !(self.loss)(sender, config.host, &parsed) {
-                self.send(self.now + LATENCY, to, frame.clone());
+                self.send(self.now + LATENCY, to, handed_over(&frame));
             }
         }
         self.recorded.push(frame);

@@ -6,7 +6,7 @@
 use super::records::{self, kind};
 use super::{
     Acknowledgement, Body, Header, Heartbeat, KeptOut, MAX_NAME, Message, NAME_PADDING,
-    NLB_SIGNATURES, SIGNATURE, Sender,
+    NLB_SIGNATURES, Reach, SIGNATURE, Sender,
 };
 use crate::config::Auth;
 use crate::ids::{Digest, HostId, HostSet, Incarnation, Mac};
@@ -122,7 +122,9 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
     let mut echoes = (Vec::new(), HostSet::EMPTY);
     let mut offers = Vec::new();
     let (mut committed, mut staged, mut proposal) = (None, None, None);
-    let (mut wanted, mut report, mut kept_out) = (None, None, None);
+    let mut findings = Vec::new();
+    let (mut wanted, mut report) = (None, None);
+    let (mut kept_out, mut reach) = (None, None);
     let mut other = None;
     while !reader.is_empty() {
         let kind = reader.u8()?;
@@ -157,6 +159,9 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
                     millis: value.u32()?,
                 });
             }
+            kind::FINDINGS => findings = records::parse_findings(&mut value)?,
+            kind::REACH => reach = Some(Reach::parse(&mut value)?),
+            kind::PROBE => other = Some(Body::Probe),
             kind::CHUNK => other = Some(Body::Chunk(records::parse_chunk(&mut value)?)),
             kind::SIGNATURE => break,
             _ => continue,
@@ -194,6 +199,8 @@ fn parse_records(mut reader: Reader<'_>, head: Head) -> Result<Message, Reject> 
         wanted,
         report,
         kept_out,
+        findings,
+        reach,
     };
     Ok(Message {
         sender,

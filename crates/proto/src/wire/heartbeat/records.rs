@@ -5,7 +5,7 @@
 
 use super::{
     Announced, Ballot, Base, Body, CHUNK_LEN, Chunk, Commit, CommittedMap, Echo, Ends, Heartbeat,
-    Inquiry, MAX_ECHOES, MAX_INQUIRY, Offer, Proposal, Report, Subject,
+    Inquiry, MAX_ECHOES, MAX_FINDINGS, MAX_INQUIRY, Offer, Proposal, Report, Subject,
 };
 use crate::config::{ClusterMode, Timing};
 use crate::ids::{Digest, Epoch, HostId, HostSet, Incarnation, MAX_HOSTS};
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Record types. NLB uses 1 and 2.
 pub(super) mod kind {
+    pub(in super::super) const PROBE: u8 = 0xBF;
+    pub(in super::super) const REACH: u8 = 0xC0;
     pub(in super::super) const VITALS: u8 = 0xC1;
     pub(in super::super) const STATE: u8 = 0xC2;
     pub(in super::super) const ECHOES: u8 = 0xC3;
@@ -32,6 +34,7 @@ pub(super) mod kind {
     pub(in super::super) const KEPT_OUT: u8 = 0xCB;
     pub(in super::super) const COMMIT: u8 = covey_filter::COMMIT_RECORD;
     pub(in super::super) const INQUIRY: u8 = 0xCD;
+    pub(in super::super) const FINDINGS: u8 = 0xCE;
     pub(in super::super) const SIGNATURE: u8 = 0xCF;
 }
 
@@ -72,6 +75,16 @@ impl Heartbeat {
                 value.extend_from_slice(&kept_out.hosts.bits().to_le_bytes());
                 value.extend_from_slice(&kept_out.millis.to_le_bytes());
             });
+        }
+        if !self.findings.is_empty() {
+            record(out, kind::FINDINGS, |value| {
+                let told = self.findings.iter().take(MAX_FINDINGS);
+                value.push(told.len() as u8);
+                value.extend(told);
+            });
+        }
+        if let Some(reach) = &self.reach {
+            record(out, kind::REACH, |value| reach.emit(value));
         }
         for offer in &self.offers {
             record(out, kind::OFFER, |value| {
@@ -323,6 +336,14 @@ pub(super) fn parse_report(value: &mut Reader<'_>) -> Result<Report, Reject> {
         lingering: Digest(value.u64()?),
         sticky: Digest(value.u64()?),
     })
+}
+
+pub(super) fn parse_findings(value: &mut Reader<'_>) -> Result<Vec<u8>, Reject> {
+    let count = usize::from(value.u8()?);
+    if count > MAX_FINDINGS {
+        return Err(Reject::BadRecord);
+    }
+    Ok(value.take(count)?.to_vec())
 }
 
 fn parse_announced(value: &mut Reader<'_>) -> Result<Announced, Reject> {

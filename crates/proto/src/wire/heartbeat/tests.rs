@@ -76,6 +76,8 @@ prop_compose! {
         mode in prop_oneof![Just(ClusterMode::Unicast), Just(ClusterMode::Multicast), Just(ClusterMode::Igmp)],
         legacy: bool,
         kept_out in proptest::option::of((any::<u64>(), any::<u32>())),
+        findings in proptest::collection::vec(any::<u8>(), 0..=MAX_FINDINGS),
+        reach in proptest::option::of(any::<(u64, u32, [[u64; 2]; 3])>()),
     ) -> Heartbeat {
         Heartbeat {
             announced,
@@ -93,7 +95,23 @@ prop_compose! {
             mode,
             legacy,
             kept_out: kept_out.map(|(hosts, millis)| KeptOut { hosts: HostSet::from_bits(hosts), millis }),
+            findings,
+            reach: reach.map(|(probed, mtu, paths)| self::reach(probed, mtu, paths)),
         }
+    }
+}
+
+fn reach(probed: u64, mtu: u32, paths: [[u64; 2]; 3]) -> Reach {
+    let [broadcast, cluster_mac, own_mac] = paths.map(|[from, missing]| Arrivals {
+        from: HostSet::from_bits(from),
+        missing: HostSet::from_bits(missing),
+    });
+    Reach {
+        probed,
+        mtu,
+        broadcast,
+        cluster_mac,
+        own_mac,
     }
 }
 
@@ -135,6 +153,7 @@ prop_compose! {
             4 => heartbeat().prop_map(|heartbeat| Body::Heartbeat(Box::new(heartbeat))),
             1 => chunk().prop_map(Body::Chunk),
             1 => inquiry(),
+            1 => Just(Body::Probe),
             1 => (any::<[u64; 2]>(), ballot(), any::<u64>()).prop_map(|(token, ballot, digest)| {
                 Body::Commit(Commit { token, map: CommittedMap { ballot, digest: Digest(digest) } })
             }),
@@ -162,7 +181,7 @@ proptest! {
     fn programs_in_the_kernel_find_the_token_of_a_commit_and_of_nothing_else(message in message()) {
         let told = match &message.body {
             Body::Commit(commit) => Some(commit.token),
-            Body::Heartbeat(_) | Body::Chunk(_) | Body::Inquiry { .. } => None,
+            Body::Heartbeat(_) | Body::Chunk(_) | Body::Inquiry { .. } | Body::Probe => None,
         };
         for (auth, ethertype) in [(keys(7), ethernet::HEARTBEAT), (Auth::None, ethernet::LEGACY_HEARTBEAT)] {
             let frame = message.emit(Mac::BROADCAST, ethertype, PRIMARY, &auth);
@@ -267,6 +286,8 @@ fn example() -> Message {
                 sticky: Digest(0x22),
             }),
             kept_out: None,
+            findings: Vec::new(),
+            reach: None,
         })),
     }
 }

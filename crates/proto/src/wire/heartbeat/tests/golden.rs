@@ -61,11 +61,20 @@ fn inquiry() -> Message {
     }
 }
 
+fn probe() -> Message {
+    let Message { mut sender, .. } = example();
+    sender.name = String::new();
+    Message {
+        sender,
+        body: Body::Probe,
+    }
+}
+
 fn heartbeat(change: impl FnOnce(&mut Heartbeat)) -> Message {
     let mut message = example();
     match &mut message.body {
         Body::Heartbeat(heartbeat) => change(heartbeat),
-        Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } => {
+        Body::Chunk(_) | Body::Commit(_) | Body::Inquiry { .. } | Body::Probe => {
             panic!("the example is a heartbeat")
         }
     }
@@ -109,6 +118,13 @@ fn all() -> Vec<Golden> {
             chunk(Subject::Map(base), &[1, 2, 3]),
             include_str!("golden/version-1-map-chunk.hex"),
         ),
+        golden(
+            heartbeat(|heartbeat| {
+                heartbeat.reach = Some(reach(0x0102, 1500, [[1, 2], [3, 4], [5, 1 << 63]]));
+            }),
+            include_str!("golden/version-1-reach.hex"),
+        ),
+        golden(probe(), include_str!("golden/version-1-probe.hex")),
         golden(inquiry(), include_str!("golden/version-1-inquiry.hex")),
         golden(commit(), include_str!("golden/version-1-commit.hex")),
         golden(
