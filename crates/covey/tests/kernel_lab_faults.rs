@@ -6,9 +6,7 @@
 
 mod lab_support;
 #[path = "kernel_cluster/netns.rs"]
-#[allow(dead_code)] // others use the rest
 mod netns;
-#[allow(dead_code)] // others use the rest
 mod segment;
 
 use lab_support::{Lab, wait_until};
