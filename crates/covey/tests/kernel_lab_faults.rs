@@ -8,7 +8,6 @@ mod lab_support;
 #[path = "kernel_cluster/netns.rs"]
 #[allow(dead_code)] // others use the rest
 mod netns;
-#[allow(dead_code)] // others use the rest
 mod segment;
 
 use lab_support::{Lab, wait_until};
