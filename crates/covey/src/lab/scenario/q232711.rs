@@ -34,6 +34,8 @@ fn heartbeats(stage: &mut Stage) -> Result<()> {
             ClusterMode::Unicast => Mac::BROADCAST,
             ClusterMode::Multicast | ClusterMode::Igmp => stage.lab()?.cluster_mac()?,
         };
+        // A new map is followed by the sets of buckets in which hosts linger; those are frames of their own.
+        stage.wait(spec.timing.budget())?;
         let idle = hear(stage, LISTEN)?;
         expect_facts(stage, &idle, to)?;
         stage.harm(Harm::Flood {
