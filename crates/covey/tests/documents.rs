@@ -1,4 +1,5 @@
 //! docs/articles.md names tests, findings and scenarios; all of them exist. docs/design.md, "Tests".
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::collections::BTreeSet;
 use std::fs;
