@@ -342,7 +342,7 @@ impl Random {
     fn body(&mut self) -> (u8, Vec<u8>) {
         let kind = self.next() as u8;
         let kind = self.pick(&[3, 11, 12, 1, 4, 8, 128, 135, 136, kind]);
-        match self.below(6) {
+        match self.below(7) {
             0 => (ICMP, self.message(kind)),
             1 => (ICMPV6, self.message(kind)),
             2 => {
@@ -350,6 +350,7 @@ impl Random {
                 (self.pick(&[47, 50, 51, 132, 253, any]), self.noise(64))
             }
             3 => (UDP, ports(self.port(), self.port())),
+            4 => (IGMP, icmp(self.pick(&[0x11, 0x12, 0x16, 0x17, 0x22]))),
             _ => (TCP, ports(self.port(), self.port())),
         }
     }

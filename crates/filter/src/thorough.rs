@@ -26,16 +26,30 @@ pub fn thorough<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decisi
     };
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
         Decision::pass(Reason::Heartbeat)
-    } else if is_to_cluster(settings, destination) {
-        let group = destination[0] & 1 != 0;
-        to_cluster(packet, tables, settings, kind, group)
-    } else if destination == settings.host_mac {
-        Decision::pass(Reason::OwnMac)
-    } else if destination[0] & 1 != 0 {
-        to_group(packet, tables, settings)
     } else {
-        Decision::pass(Reason::OtherMac)
+        let ours = is_to_cluster(settings, destination);
+        let group = destination[0] & 1 != 0;
+        match (ours, group) {
+            (false, _) if destination == settings.host_mac => Decision::pass(Reason::OwnMac),
+            (false, false) => Decision::pass(Reason::OtherMac),
+            (true, _) if is_probe(packet, tables, settings, kind) => {
+                Decision::new(Verdict::Daemon, Reason::Probe)
+            }
+            (true, false) if settings.serving == 0 => Decision::drop(Reason::Fenced),
+            (true, _) => to_cluster(packet, tables, settings, group),
+            (false, true) => to_group(packet, tables, settings),
+        }
     }
+}
+
+#[inline(always)]
+fn is_probe<P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    settings: &Settings,
+    kind: u16,
+) -> bool {
+    probe::target(packet, kind).is_some_and(|target| vip(tables, settings, target).is_some())
 }
 
 /// Broadcast and multicast: the kernel's, except a question for a virtual IP.
@@ -69,17 +83,8 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     tables: &T,
     settings: &Settings,
-    kind: u16,
     group: bool,
 ) -> Decision {
-    if let Some(target) = probe::target(packet, kind)
-        && vip(tables, settings, target).is_some()
-    {
-        return Decision::new(Verdict::Daemon, Reason::Probe);
-    }
-    if settings.serving == 0 && !group {
-        return Decision::drop(Reason::Fenced);
-    }
     let not_ours = |reason| {
         if group {
             Decision::pass(Reason::Group)

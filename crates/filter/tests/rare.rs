@@ -366,7 +366,6 @@ fn neighbour_discovery_is_found_behind_extension_headers_and_not_in_fragments() 
 fn the_kernel_hears_who_asks_for_the_clusters_group_and_not_who_else_is_in_it() {
     const GROUP_MAC: MacBytes = [0x01, 0x00, 0x5E, 0x7F, 0, 100];
     const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 100);
-    const IGMP: u8 = 2;
     let (query, report_v1, report_v2, leave) = (0x11, 0x12, 0x16, 0x17);
     let frame = |kind| {
         let message = [kind, 100, 0, 0, 239, 255, 0, 100];

@@ -57,7 +57,8 @@ struct Crash {
 }
 
 impl Crash {
-    fn of(victim: u8, record: &Record) -> Self {
+    /// `None` if nobody was served by the host that crashed: a standby's master may have changed just before.
+    fn of(victim: u8, record: &Record) -> Option<Self> {
         let gaps = record.gaps();
         let longest = |of_victim: bool| {
             let gaps = gaps.iter();
@@ -65,11 +66,12 @@ impl Crash {
             gaps.map(|(_, gap)| *gap).max().unwrap_or_default()
         };
         let dark = gaps.iter().filter(|(owner, _)| *owner == Some(victim));
-        Self {
+        let dark = dark.count();
+        (dark > 0).then(|| Self {
             blackout: longest(true),
-            share: dark.count() as f64 / gaps.len() as f64,
+            share: dark as f64 / gaps.len() as f64,
             others: longest(false),
-        }
+        })
     }
 }
 
@@ -150,7 +152,7 @@ fn covey_once(timing: Timing) -> Vec<Crash> {
         let record = probe.finish();
         lab.fault(&["heal"]);
         lab.await_agreement(&[1, 2, 3]);
-        Crash::of(victim, &record)
+        Crash::of(victim, &record).expect("every host of Covey's has a share")
     };
     (0..IN_ONE_LAB).map(crash).collect()
 }
@@ -159,7 +161,7 @@ fn standby(rival: Rival) -> Vec<Crash> {
     let lab = Lab::bare("blackout", 3);
     let standby = Standby::start(&lab, rival);
     let mut master = settled(&lab, rival);
-    let crash = |_| {
+    let crash = || {
         let probe = Probe::start(&lab, &ports());
         let victim = master;
         strike(&lab, victim, rival.interval());
@@ -171,7 +173,10 @@ fn standby(rival: Rival) -> Vec<Crash> {
         master = settled(&lab, rival);
         Crash::of(victim, &record)
     };
-    (0..CRASHES).map(crash).collect()
+    std::iter::repeat_with(crash)
+        .flatten()
+        .take(CRASHES)
+        .collect()
 }
 
 /// Waits for the moment to crash a host: clients have been served for a while, and the host speaks in its interval. How

@@ -23,6 +23,10 @@ pub(crate) struct Row {
 /// The picture. Covey's rows have a colour of their own.
 pub(crate) fn dots(title: &str, rows: &[Row]) -> String {
     let values = || rows.iter().flat_map(|row| &row.values).copied();
+    assert!(
+        values().all(|value| value > 0.0),
+        "a logarithmic axis has no zero"
+    );
     let least = values().fold(f64::INFINITY, f64::min).log10().floor();
     let most = values().fold(1.0, f64::max).log10().ceil();
     let height = TOP + STEP * rows.len() as f64 + 30.0;

@@ -14,6 +14,7 @@ use crate::why::*;
 use clap::CommandFactory;
 use insta::assert_snapshot;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use values::*;
 
@@ -173,6 +174,44 @@ fn wlbs_queryport_and_sentences() {
 fn rules_in_every_state() {
     assert_snapshot!(rules(&held_back(), PLAIN));
     assert!(!status(&held_back(), false, PLAIN).contains("9: 12.5 %"));
+}
+
+#[test]
+fn a_member_of_a_group_says_who_asks_for_it() {
+    let mut of = converged();
+    let mut multicast = MulticastStatus {
+        groups: vec![Ipv4Addr::new(239, 255, 0, 100)],
+        igmp_querier: None,
+        mld_querier: None,
+        silent_ms: Some(7_000),
+        querier_timeout_ms: 260_000,
+        report_interval_ms: None,
+        announces_mrouter: false,
+    };
+    let mut line = |multicast: &MulticastStatus| {
+        of.multicast = Some(multicast.clone());
+        let text = status(&of, false, PLAIN);
+        let line = text.lines().find_map(|line| line.strip_prefix("Group"));
+        line.map(|line| line.trim().to_owned())
+    };
+    let nobody = "239.255.0.100, nobody has asked for 7 s";
+    assert_eq!(line(&multicast).as_deref(), Some(nobody));
+    multicast.igmp_querier = Some(QuerierStatus {
+        address: Ipv4Addr::UNSPECIFIED.into(),
+        version: 3,
+        heard_ms_ago: 7_000,
+        answer_within_ms: 10_000,
+        asks_every_ms: Some(125_000),
+    });
+    multicast.announces_mrouter = true;
+    let asked = "239.255.0.100, asked for by a switch without an address (IGMP version 3) 7 s ago; announced as a \
+                 multicast router";
+    assert_eq!(line(&multicast).as_deref(), Some(asked));
+    multicast.groups.clear();
+    let announced = "announced as a multicast router";
+    assert_eq!(line(&multicast).as_deref(), Some(announced));
+    multicast.announces_mrouter = false;
+    assert_eq!(line(&multicast), None);
 }
 
 #[test]

@@ -147,6 +147,8 @@ complains! {
     period_without_unit: with_line("[host]", "period = \"1000\"\n[host]");
     period_too_short: with_line("[host]", "period = \"5ms\"\n[host]");
     max_linger_too_long: with_line("[host]", "max_linger = \"721h\"\n[host]");
+    igmp_report_interval_too_long: with_line("[host]", "igmp_report_interval = \"2h\"\n[host]");
+    querier_timeout_without_unit: with_line("[host]", "querier_timeout = \"260\"\n[host]");
     tolerance_zero: with_line("[host]", "tolerance = 0\n[host]");
     majority_without_size: with_line("[host]", "quorum = \"majority\"\n[host]");
     size_without_majority: with_line("[host]", "size = 3\n[host]");
@@ -328,6 +330,9 @@ fn every_key_has_its_meaning() {
         max_linger = "36h"
         source_mac = "masked"
         filter_icmp = false
+        igmp_report_interval = "60s"
+        querier_timeout = "10m"
+        announce_mrouter = true
         [host]
         id = 64
         name = "h64"
@@ -383,6 +388,10 @@ fn every_key_has_its_meaning() {
     assert_eq!(core.max_linger, Some(Duration::from_secs(36 * 3600)));
     assert_eq!(core.source_mac, SourceMac::Masked);
     assert!(!core.filter_icmp);
+    let cluster = &config.cluster;
+    assert_eq!(cluster.igmp_report_interval, Some(Duration::from_secs(60)));
+    assert_eq!(cluster.querier_timeout, Duration::from_secs(600));
+    assert!(cluster.announce_mrouter);
     let key = core.auth.signing().expect("heartbeats are signed");
     assert_eq!(key.secret[..4], [0x00, 0x11, 0x22, 0x33]);
     assert_eq!(key.secret[28..], [0xCC, 0xDD, 0xEE, 0xFF]);

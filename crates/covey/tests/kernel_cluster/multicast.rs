@@ -372,6 +372,14 @@ fn where_the_switch_looks_at_the_ip_an_announced_router_gets_all_and_others_noth
     ];
     let lab = up("igmp-linux", &options);
     await_queries(&lab, 1, 1);
+    // Who asks for the IPv6 address asks a group, which the kernel is in by MLD because the NIC has the address.
+    let members = lab.exec("switch", &["bridge", "mdb", "show", "dev", "br0"]);
+    for host in [1, 2, 3] {
+        for group in ["239.255.0.100", "ff02::1:ff00:100"] {
+            let member = format!("port port-h{host} grp {group} ");
+            assert!(members.contains(&member), "{member}: {members}");
+        }
+    }
     let without = [VIP.into(), VIP6.into()].map(|vip| answered(&lab, vip));
     let states = [1, 2, 3].map(|host| lab.status(host).host.state);
     assert_eq!(states, [HostState::Converged; 3]);
@@ -418,6 +426,25 @@ fn a_segment_without_a_querier_is_told_of_and_reports_come_by_themselves() {
     });
     println!("{}", events(&lab, 1, 1106)[0].text);
 
+    // A port that was unplugged: the switch may have forgotten it, and nobody will ask.
+    let capture = Capture::start(&lab);
+    lab.exec("switch", &["ip", "link", "set", "port-h2", "down"]);
+    lab.await_agreement(&[1, 3]);
+    lab.exec("switch", &["ip", "link", "set", "port-h2", "up"]);
+    lab.await_agreement(&[1, 2, 3]);
+    // The report is said again after a second.
+    lab.await_heartbeats(2, 15);
+    let said = all_igmp(&wire::read(&capture.finish()));
+    let report = Igmp::Report {
+        version: 2,
+        group: GROUP,
+    };
+    let said: Vec<_> = said
+        .into_iter()
+        .map(|(_, from, igmp)| (from, igmp))
+        .collect();
+    assert_eq!(said, [(dip(2), report); 2]);
+
     let capture = Capture::start(&lab);
     reconfigure(
         &lab,
@@ -430,10 +457,6 @@ fn a_segment_without_a_querier_is_told_of_and_reports_come_by_themselves() {
     for host in [1, 2, 3] {
         let of = messages.iter().filter(|(_, from, _)| *from == dip(host));
         let said: Vec<_> = of.map(|(_, _, igmp)| *igmp).collect();
-        let report = Igmp::Report {
-            version: 2,
-            group: GROUP,
-        };
         assert!(said.len() >= 3, "host {host}: {said:?}");
         assert!(
             said.iter().all(|igmp| *igmp == report),

@@ -9,6 +9,7 @@ pub type Mac = [u8; 6];
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
+pub const IGMP: u8 = 2;
 pub const ICMPV6: u8 = 58;
 pub const BROADCAST: Mac = [0xFF; 6];
 pub const CLIENT_MAC: Mac = [0x02, 0, 0, 0, 0, 0xC8];
