@@ -242,3 +242,26 @@ fn hosts_that_were_parted_in_different_modes_find_each_other() {
     let one_pair = [[true, true, false, false], [false, false, true, true]];
     assert!(one_pair.contains(&serving), "{}", segment.account());
 }
+
+/// No NIC takes the group of the other side, so only what is sent to all by broadcast as well is heard.
+#[test]
+fn hosts_with_groups_that_the_others_do_not_take_are_named() {
+    let with_group = |host, last| {
+        let chosen = Mac([3, 0, 0, 0, 0xAA, last]);
+        let delivery = Delivery::explicit(ClusterMode::Multicast, chosen).unwrap();
+        ClusterConfig {
+            rules: web_rules(80).delivered_by(delivery),
+            ..config(host)
+        }
+    };
+    let mut segment = Segment::new([with_group(1, 1), with_group(2, 1), with_group(3, 2)]);
+    segment.command_to(1, Command::Start);
+    segment.command_to(2, Command::Start);
+    segment.run_until_converged(&[1, 2]);
+    segment.command_to(3, Command::Start);
+    segment.run(TIMING.budget() * 6);
+    assert!(segment.is_converged(&[1, 2]), "{}", segment.account());
+    assert_eq!(segment.share(3), 0);
+    let named = |index| segment.count(index, |event| event.id() == 1006) > 0;
+    assert!((0..3).all(named), "{}", segment.account());
+}
