@@ -82,13 +82,13 @@ impl Machine {
         let fdb = fdb.join("\n");
         let announce = self.sysctl("eth0/arp_announce");
         let ignore = self.sysctl("eth0/arp_ignore");
+        let elsewhere = ["peer/arp_announce", "peer/arp_ignore", "default/arp_ignore"];
+        let elsewhere = elsewhere.map(|name| self.sysctl(name)).join(" ");
         let groups = ["eth0", "../../ipv6/conf/eth0"]
             .map(|of| self.sysctl(&format!("{of}/drop_unicast_in_l2_multicast")));
         let groups = groups.join(" and ");
-        let elsewhere = ["peer/arp_announce", "peer/arp_ignore", "default/arp_ignore"];
-        let elsewhere = elsewhere.map(|name| self.sysctl(name)).join(" ");
         format!(
-            "{addresses}\n{fdb}\ndrop from groups {groups}\nelsewhere {elsewhere}\narp_announce {announce}, arp_ignore {ignore}"
+            "{addresses}\n{fdb}\ndrop from groups {groups}, elsewhere {elsewhere}\narp_announce {announce}, arp_ignore {ignore}"
         )
     }
 

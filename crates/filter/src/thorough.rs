@@ -7,7 +7,9 @@
 use crate::decide::{
     Case, Decision, Reason, Verdict, covering, leased, shared, to_cluster as is_to_cluster, vip,
 };
-use crate::flow::{Flow, Fragment, Frame, Packet, Ports, Transport, ether_type, protocol};
+use crate::flow::{
+    Flow, Fragment, Frame, Packet, Ports, Transport, ether_type, is_group_report, protocol,
+};
 use crate::quote::{Quote, Quoted};
 use crate::table::{DEFAULT_RULE, NEIGHBOUR_RULE, Settings, Tables, VipSlot};
 use crate::{Address, probe};
@@ -26,16 +28,30 @@ pub fn thorough<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Decisi
     };
     if kind == ether_type::HEARTBEAT || kind == ether_type::OLD_HEARTBEAT {
         Decision::pass(Reason::Heartbeat)
-    } else if is_to_cluster(settings, destination) {
-        let group = destination[0] & 1 != 0;
-        to_cluster(packet, tables, settings, kind, group)
-    } else if destination == settings.host_mac {
-        Decision::pass(Reason::OwnMac)
-    } else if destination[0] & 1 != 0 {
-        to_group(packet, tables, settings)
     } else {
-        Decision::pass(Reason::OtherMac)
+        let ours = is_to_cluster(settings, destination);
+        let group = destination[0] & 1 != 0;
+        match (ours, group) {
+            (false, _) if destination == settings.host_mac => Decision::pass(Reason::OwnMac),
+            (false, false) => Decision::pass(Reason::OtherMac),
+            (true, _) if is_probe(packet, tables, settings, kind) => {
+                Decision::new(Verdict::Daemon, Reason::Probe)
+            }
+            (true, false) if settings.serving == 0 => Decision::drop(Reason::Fenced),
+            (true, _) => to_cluster(packet, tables, settings, group),
+            (false, true) => to_group(packet, tables, settings),
+        }
     }
+}
+
+#[inline(always)]
+fn is_probe<P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    settings: &Settings,
+    kind: u16,
+) -> bool {
+    probe::target(packet, kind).is_some_and(|target| vip(tables, settings, target).is_some())
 }
 
 /// Broadcast and multicast: the kernel's, except a question for a virtual IP.
@@ -69,16 +85,12 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     tables: &T,
     settings: &Settings,
-    kind: u16,
     group: bool,
 ) -> Decision {
-    if let Some(target) = probe::target(packet, kind)
-        && vip(tables, settings, target).is_some()
-    {
-        return Decision::new(Verdict::Daemon, Reason::Probe);
-    }
-    if settings.serving == 0 && !group {
-        return Decision::drop(Reason::Fenced);
+    if group && is_group_report(packet) {
+        // A member that hears another one report says nothing itself (RFC 2236 §3), and the switch, which asks at each
+        // port, forgets this host.
+        return Decision::drop(Reason::OtherMember);
     }
     let not_ours = |reason| {
         if group {
@@ -106,9 +118,6 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
             Some(_) => everyone(tables, settings, Reason::Answer),
             None => not_ours(Reason::Foreign),
         },
-        // A member that hears another one report says nothing itself (RFC 2236 §3), and the switch, which asks at each
-        // port, forgets this host.
-        Ok(Frame::GroupReport) => Decision::drop(Reason::OtherMember),
         Ok(Frame::Other) => not_ours(Reason::NotIp),
         Err(_) => not_ours(Reason::Malformed),
     }

@@ -70,7 +70,7 @@ impl Patient {
         Self {
             interface: status.host.interface.clone(),
             vips: status.cluster.vips.clone(),
-            cluster_mac: parse_mac(&status.cluster.mac),
+            cluster_mac: status.cluster.mac.parse().ok(),
             services: rules.filter_map(service).collect(),
             daemon: Some(status.host.pid),
             leaks: status.network.leaks_stopped.recent > 0,
@@ -136,13 +136,4 @@ impl Evidence {
             Daemon::NotRunning(_) | Daemon::Hangs(_) => None,
         }
     }
-}
-
-/// As `Mac` is written.
-fn parse_mac(text: &str) -> Option<Mac> {
-    let bytes: Option<Vec<u8>> = text
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).ok())
-        .collect();
-    bytes?.try_into().ok().map(Mac)
 }

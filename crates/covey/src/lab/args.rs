@@ -47,6 +47,15 @@ pub(super) enum LabCommand {
     Down,
     /// Build three hosts, send traffic, let things happen, and tell what clients notice
     Demo(DemoArgs),
+    /// Play an article of the Knowledge Base in a lab of its own, and tell what happens; exit code 0 only if all goes as it should
+    Scenario {
+        /// One of the scenarios, `all`, or `list`
+        #[arg(value_name = "NAME", default_value = "list")]
+        scenario: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Harm that goes on until `fault heal`
     #[command(hide = true, subcommand)]
     Harm(Harm),
@@ -356,6 +365,16 @@ mod tests {
             let parsed = parse(line).map(|args| args.command);
             assert!(matches!(parsed, Ok(LabCommand::Fault(_))), "{line}");
         }
+    }
+
+    #[test]
+    fn a_scenario_has_its_name_and_the_lab_its_own() {
+        let args = parse("--name covey-x scenario alone --json").unwrap();
+        assert_eq!(args.name.to_string(), "covey-x");
+        let LabCommand::Scenario { scenario, json } = args.command else {
+            panic!("not scenario");
+        };
+        assert_eq!((&scenario[..], json), ("alone", true));
     }
 
     #[test]

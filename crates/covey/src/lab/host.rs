@@ -182,7 +182,7 @@ tolerance = {tolerance}
 key_file = "{key}"
 announce_mrouter = {announce}
 querier_timeout = "{silence}ms"
-
+{settings}
 [host]
 id = {id}
 name = "h{id}"
@@ -208,6 +208,11 @@ affinity = "none"
         key = key_path(&spec.name).display(),
         announce = spec.announce_mrouter,
         silence = spec.asking.membership().as_millis(),
+        settings = spec
+            .cluster
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
         directory = directory(&spec.name, id).display(),
         xdp = match spec.xdp {
             Xdp::Auto => "auto",
@@ -256,6 +261,7 @@ mod tests {
             switch: Switch::Bridge,
             asking: Asking::default(),
             announce_mrouter: false,
+            cluster: vec!["unicast_fallback = false".to_owned()],
         };
         let text = config(&spec, HostId::new(2).unwrap());
         let config: toml::Table = text.parse().unwrap();

@@ -52,6 +52,8 @@ pub(super) struct Spec {
     pub(super) asking: Asking,
     /// Whether the hosts announce themselves as multicast routers.
     pub(super) announce_mrouter: bool,
+    /// More lines for the section `[cluster]` of their configuration.
+    pub(super) cluster: Vec<String>,
 }
 
 /// Builds a lab and waits until its hosts have converged, telling each step to `say`. If that fails, nothing is

@@ -6,6 +6,7 @@
 //! ```text
 //!   args       what can be typed              topology   names, addresses, `ip` commands
 //!   lifecycle  up and down                    bridge     the switch as the kernel has it
+//!   scenario   the articles, played
 //!   faults     what can happen, and heal      netns      entering namespaces, who lives in them
 //!   report     status                         process    PIDs that cannot be mistaken
 //!   exec       a command inside               host       configuration, daemon, server of one host
@@ -31,6 +32,7 @@ mod netns;
 mod packet;
 mod process;
 mod report;
+mod scenario;
 mod serve;
 mod snooping;
 mod state;
@@ -70,6 +72,9 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
             ));
         }
         LabCommand::Demo(args) => return demo::demo(name, &args),
+        LabCommand::Scenario { scenario, json } => {
+            return scenario::run(&name, &scenario, json);
+        }
         LabCommand::Harm(harm) => faults::harm(&Lab::load(name)?, harm)?,
         LabCommand::Forget { host, ignore, heed } => {
             let switch = Lab::load(name.clone())?.switch;
@@ -108,6 +113,7 @@ fn up(name: LabName, args: &UpArgs) -> Result<()> {
         switch: args.switch,
         asking: args.asking(),
         announce_mrouter: args.announce_mrouter,
+        cluster: Vec::new(),
     };
     let tell = if args.json { say_aside } else { say };
     let lab = lifecycle::up(&spec, &Interrupt::install()?, &tell)?;

@@ -1,6 +1,6 @@
-//! Frames made by hand: a packet socket that goes past tc, so past the guard too, as a driver below it would.
+//! Frames made by hand, through tc like those of any program, or past it, so past the guard too, as a driver below it would.
 //!
-//! Used by the lab's leak and flood. docs/design.md, "The lab".
+//! Used by the lab's leak and flood, and by the scenarios. docs/design.md, "The lab".
 #![allow(unsafe_code)] // PACKET_QDISC_BYPASS has no safe form.
 
 use crate::daemon::sys::packet_address;
@@ -30,13 +30,21 @@ impl PacketSocket {
         let open = || {
             let kind = Type::RAW.nonblocking().cloexec();
             let socket = Socket::new(Domain::PACKET, kind, None::<Protocol>)?;
-            go_past_tc(&socket)?;
             socket.bind(&packet_address(index, ethertype))?;
             Ok(Self(socket))
         };
         open().map_err(|error: io::Error| {
             anyhow::Error::new(error).context(format!("cannot send frames on {interface}"))
         })
+    }
+
+    /// The same, with frames that go past tc.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn past_tc(self) -> Result<Self> {
+        go_past_tc(&self.0).context("the kernel does not let frames go past tc")?;
+        Ok(self)
     }
 
     /// Sends a frame as it is.

@@ -127,6 +127,14 @@ impl fmt::Display for LabName {
 }
 
 impl LabName {
+    /// The name of another lab, beside this one.
+    ///
+    /// # Errors
+    /// If that is too long.
+    pub(super) fn beside(&self, what: &str) -> Result<Self> {
+        format!("{self}-{what}").parse().map_err(anyhow::Error::msg)
+    }
+
     /// The namespace of one of its machines.
     pub(super) fn namespace(&self, place: Place) -> String {
         format!("{self}-{place}")

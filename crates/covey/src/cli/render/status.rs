@@ -101,40 +101,10 @@ fn overview(status: &Status, paint: Paint) -> String {
         ("Heartbeat", heartbeat),
         ("This host", this),
     ];
-    rows.extend(findings(status, paint).map(|findings| ("Findings", findings)));
     let group = status.multicast.as_ref().and_then(group);
     rows.extend(group.map(|group| ("Group", group)));
+    rows.extend(findings(status, paint).map(|findings| ("Findings", findings)));
     labelled(&rows)
-}
-
-/// The host's part in IP multicast groups; nothing if it has none.
-fn group(multicast: &MulticastStatus) -> Option<String> {
-    let mut parts = Vec::new();
-    if !multicast.groups.is_empty() {
-        let groups: Vec<String> = multicast.groups.iter().map(ToString::to_string).collect();
-        let ago = |ms| duration::format(Duration::from_millis(ms));
-        let asked = match &multicast.igmp_querier {
-            Some(querier) if querier.heard_ms_ago < multicast.querier_timeout_ms => format!(
-                "asked for by {} (IGMP version {}) {} ago",
-                if querier.address.is_unspecified() {
-                    "a switch without an address".to_owned()
-                } else {
-                    querier.address.to_string()
-                },
-                querier.version,
-                ago(querier.heard_ms_ago)
-            ),
-            Some(_) | None => format!(
-                "nobody has asked for {}",
-                ago(multicast.silent_ms.unwrap_or_default())
-            ),
-        };
-        parts.push(format!("{}, {asked}", groups.join(" and ")));
-    }
-    if multicast.announces_mrouter {
-        parts.push("announced as a multicast router".to_owned());
-    }
-    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// How much is wrong, by host; `None` if nothing is.
@@ -168,6 +138,36 @@ fn findings(status: &Status, paint: Paint) -> Option<String> {
         );
     }
     (!parts.is_empty()).then(|| format!("{}; covey doctor says more", parts.join("; ")))
+}
+
+/// The host's part in IP multicast groups; nothing if it has none.
+fn group(multicast: &MulticastStatus) -> Option<String> {
+    let mut parts = Vec::new();
+    if !multicast.groups.is_empty() {
+        let groups: Vec<String> = multicast.groups.iter().map(ToString::to_string).collect();
+        let ago = |ms| duration::format(Duration::from_millis(ms));
+        let asked = match &multicast.igmp_querier {
+            Some(querier) if querier.heard_ms_ago < multicast.querier_timeout_ms => format!(
+                "asked for by {} (IGMP version {}) {} ago",
+                if querier.address.is_unspecified() {
+                    "a switch without an address".to_owned()
+                } else {
+                    querier.address.to_string()
+                },
+                querier.version,
+                ago(querier.heard_ms_ago)
+            ),
+            Some(_) | None => format!(
+                "nobody has asked for {}",
+                ago(multicast.silent_ms.unwrap_or_default())
+            ),
+        };
+        parts.push(format!("{}, {asked}", groups.join(" and ")));
+    }
+    if multicast.announces_mrouter {
+        parts.push("announced as a multicast router".to_owned());
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// What all live hosts understand, and during a rolling upgrade who could do more.

@@ -114,6 +114,7 @@ kinds! {
     ClusterMacLearned = 32 => segment::CLUSTER_MAC_LEARNED,
     ClusterMacLeaked = 33 => segment::CLUSTER_MAC_LEAKED,
     DuplicateVip = 34 => segment::DUPLICATE_VIP,
+    NoQuerier = 35 => segment::NO_QUERIER,
     VipUnreachableByMulticast = 36 => segment::VIP_UNREACHABLE_BY_MULTICAST,
     RulesDiffer = 37 => cluster::RULES_DIFFER,
     ModeDiffers = 38 => cluster::MODE_DIFFERS,

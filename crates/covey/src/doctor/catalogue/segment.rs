@@ -184,6 +184,20 @@ pub(super) const DUPLICATE_VIP: Entry = Entry {
     told: Told::As(BEGINS),
 };
 
+pub(super) const NO_QUERIER: Entry = Entry {
+    name: "no-querier",
+    severity: Severity::Warning,
+    scope: Scope::Cluster,
+    title: "nobody on the segment asks for multicast members",
+    symptom: "In IGMP mode all is well at first; after some minutes hosts are removed from the switch's membership list, and clients time out.",
+    meaning: "Hosts report their membership when a querier asks, usually a router or the switch itself. Nobody has asked for longer than a \
+              switch remembers members, so one that snoops forgets them, and then floods the cluster's frames or drops them.",
+    cure: "Switch a querier on (in the switch: IGMP snooping querier; on a Linux bridge: mcast_querier 1). Where there can be none, have the \
+           hosts report by themselves (igmp_report_interval = \"60s\"), or use unicast mode in a VLAN of its own.",
+    articles: &["KB838408"],
+    told: Told::By(&[1106]),
+};
+
 pub(super) const VIP_UNREACHABLE_BY_MULTICAST: Entry = Entry {
     name: "vip-unreachable-by-multicast",
     severity: Severity::Error,

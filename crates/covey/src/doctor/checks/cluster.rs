@@ -118,7 +118,7 @@ pub(super) fn rules(evidence: &Evidence) -> Looked {
         Finding::new(
             Kind::RulesDiffer,
             format!(
-                "{} is kept out, because its virtual IPs or port rules are others{difference}.",
+                "{} is kept out, because it has other virtual IPs or port rules{difference}.",
                 subject(status, out.host)
             ),
         )

@@ -17,7 +17,7 @@ type Looked = Option<Vec<Finding>>;
 pub(super) type Check = fn(&Evidence) -> Looked;
 
 /// All of them.
-pub(super) const ALL: [Check; 40] = [
+pub(super) const ALL: [Check; 41] = [
     host::daemon,
     host::configuration,
     host::realtime,
@@ -55,6 +55,7 @@ pub(super) const ALL: [Check; 40] = [
     segment::hearing,
     segment::strangers,
     segment::flooding,
+    segment::querier,
     segment::leaks,
     segment::claimants,
     segment::neighbourhood,

@@ -240,6 +240,29 @@ fn sizes(reach: &[ReachStatus]) -> Option<Finding> {
     })
 }
 
+pub(super) fn querier(evidence: &Evidence) -> Looked {
+    let multicast = evidence.status()?.multicast.as_ref()?;
+    let silent = multicast.silent_ms?;
+    // Hosts that report by themselves need nobody to ask.
+    let unasked = multicast.report_interval_ms.is_none();
+    found((unasked && silent > multicast.querier_timeout_ms).then(|| {
+        let time = |ms| duration::format(Duration::from_millis(ms));
+        let finding = Finding::new(
+            Kind::NoQuerier,
+            format!(
+                "No IGMP query has been heard for {}, so a switch that snoops forgets that this host is a member.",
+                time(silent)
+            ),
+        );
+        let last = match &multicast.igmp_querier {
+            Some(querier) => format!("{} asked last, {} ago", querier.address, time(querier.heard_ms_ago)),
+            None => "nobody has asked since the daemon started".to_owned(),
+        };
+        let groups: Vec<String> = multicast.groups.iter().map(ToString::to_string).collect();
+        finding.seen(last).seen(format!("this host is in {}", groups.join(", ")))
+    }))
+}
+
 pub(super) fn leaks(evidence: &Evidence) -> Looked {
     let status = evidence.status()?;
     let network = &status.network;

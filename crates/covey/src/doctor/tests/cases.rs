@@ -91,6 +91,18 @@ fn claims(evidence: &mut Evidence, last_ms: u64) {
     });
 }
 
+fn in_a_group(silent_ms: u64) -> MulticastStatus {
+    MulticastStatus {
+        groups: vec!["239.255.0.100".parse().unwrap()],
+        igmp_querier: None,
+        mld_querier: None,
+        silent_ms: Some(silent_ms),
+        querier_timeout_ms: 260_000,
+        report_interval_ms: None,
+        announces_mrouter: false,
+    }
+}
+
 fn no_one_else(evidence: &mut Evidence) {
     network(evidence).cluster_frames = Count::default();
 }
@@ -377,6 +389,16 @@ pub(super) const CASES: [Case; Kind::ALL.len()] = [
         Kind::DuplicateVip,
         |e| claims(e, 300_000),
         |e| claims(e, 300_001),
+    ),
+    case(
+        Kind::NoQuerier,
+        |e| status(e).multicast = Some(in_a_group(260_001)),
+        // It reports by itself.
+        |e| {
+            let mut multicast = in_a_group(260_001);
+            multicast.report_interval_ms = Some(60_000);
+            status(e).multicast = Some(multicast);
+        },
     ),
     case(
         Kind::VipUnreachableByMulticast,

@@ -53,6 +53,7 @@ pub(super) fn demo(name: LabName, args: &DemoArgs) -> Result<ExitCode> {
         switch: Switch::Bridge,
         asking: Asking::default(),
         announce_mrouter: false,
+        cluster: Vec::new(),
     };
     let lab = lifecycle::up(&spec, &interrupt, &|line| screen.say(line))?;
     let shown = show(lab, screen, &interrupt, args.length);

@@ -100,7 +100,7 @@ pub(in crate::lab) fn flood(
     cluster_mac: Mac,
     over: &dyn Fn() -> bool,
 ) -> Result<u64> {
-    let socket = PacketSocket::open(NIC, NOTHING)?;
+    let socket = PacketSocket::open(NIC, NOTHING)?.past_tc()?;
     let questions = PacketSocket::open(NIC, ARP)?;
     let start = Instant::now();
     let (mut tried, mut sent) = (0, 0);

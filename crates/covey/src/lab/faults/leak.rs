@@ -19,6 +19,7 @@ const DESTINATION: Mac = Mac([0x03, 0, 0, 0, 0, 0x02]);
 pub(super) fn leak(namespace: &str, cluster_mac: Mac) -> Result<()> {
     run_in(namespace, || {
         PacketSocket::open(NIC, NOTHING)?
+            .past_tc()?
             .send(&llc_frame(cluster_mac))
             .context("the frame with the cluster MAC as source cannot be sent")
     })

@@ -20,6 +20,7 @@ mod wiring;
 pub(super) use command::{FaultCommand, Pair, Percent, Victim};
 pub(super) use flood::{Kind, Rate};
 pub(super) use harm::{Harm, harm};
+pub(super) use leak::llc_frame;
 
 use super::bridge::Bridge;
 use super::convergence::patience;

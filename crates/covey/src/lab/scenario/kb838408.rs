@@ -1,0 +1,104 @@
+//! KB838408, "NLB servers are removed from the IGMP membership list": members that do not answer the querier in time are forgotten by
+//! the switch; the article's way out is unicast mode.
+
+use super::super::snooping::{Asking, Switch};
+use super::Scenario;
+use super::stage::{Stage, host, hosts};
+use anyhow::Result;
+use covey_proto::config::ClusterMode;
+use std::time::{Duration, Instant};
+
+const ARTICLE: &str = "KB838408";
+
+pub(super) const SCENARIOS: [Scenario; 2] = [
+    Scenario {
+        name: "memberships-kept",
+        article: ARTICLE,
+        about: "a switch that forwards by MAC group, a querier, and members that answer it",
+        play: memberships_kept,
+    },
+    Scenario {
+        name: "away-from-igmp",
+        article: ARTICLE,
+        about: "a snooping Linux bridge takes the cluster's frames from everybody; the way out is unicast mode",
+        play: away_from_igmp,
+    },
+];
+
+/// Time between two queries, which is 125 s in the field.
+const QUERIES: Duration = Duration::from_secs(4);
+
+fn memberships_kept(stage: &mut Stage) -> Result<()> {
+    let mut spec = stage.spec()?;
+    spec.mode = ClusterMode::Igmp;
+    spec.switch = Switch::MacGroups;
+    spec.asking = Asking {
+        interval: QUERIES,
+        ..Asking::default()
+    };
+    stage.up(&spec)?;
+    let membership = spec.asking.membership();
+    stage.say(format!(
+        "the querier asks every {} s; who does not answer is forgotten after {:.0} s",
+        QUERIES.as_secs(),
+        membership.as_secs_f64()
+    ));
+    let start = Instant::now();
+    while start.elapsed() < 4 * QUERIES {
+        stage.expect_service(hosts(&[1, 2, 3]))?;
+        stage.wait(Duration::from_secs(2))?;
+    }
+    stage.say("four intervals later no host has been forgotten");
+    stage.lab()?.age_out(host(2))?;
+    stage.say("covey lab fault aged-out 2: the switch forgets host 2, as in the article");
+    let answers = stage.ask(60)?;
+    stage.expect("the share of host 2 is dark", answers.none > 0)?;
+    let start = Instant::now();
+    while stage.ask(30)?.none > 0 {
+        stage.expect(
+            "it is at most as long until the querier asks again, and host 2 answers",
+            start.elapsed() < 2 * QUERIES,
+        )?;
+    }
+    stage.expect_service(hosts(&[1, 2, 3]))
+}
+
+fn away_from_igmp(stage: &mut Stage) -> Result<()> {
+    let mut spec = stage.spec()?;
+    spec.mode = ClusterMode::Igmp;
+    spec.switch = Switch::Snooping;
+    spec.asking = Asking {
+        interval: QUERIES,
+        ..Asking::default()
+    };
+    stage.up(&spec)?;
+    stage.say("the switch is a Linux bridge that snoops: it looks for members of the group that the destination IP is, and a virtual IP is none");
+    let start = Instant::now();
+    while !stage.ask(2)?.by.is_empty() && start.elapsed() < 4 * QUERIES {
+        stage.wait(Duration::from_secs(1))?;
+    }
+    let answers = stage.ask(5)?;
+    stage.expect(
+        "the cluster has converged and serves nobody",
+        answers.by.is_empty(),
+    )?;
+    stage.doctor(1, "vip-unreachable-by-multicast", &[])?;
+    stage.say("the article's way out: unicast mode, one host after the other, while all run");
+    for id in 1..=3 {
+        stage.reconfigure(hosts(&[id]), "mode = \"igmp\"", "mode = \"unicast\"")?;
+        stage.covey(id, &["reload"])?;
+    }
+    stage.until(
+        "all hosts are in unicast mode",
+        Duration::from_secs(20),
+        |lab| {
+            let modes = lab.hosts.iter().map(|host| Ok(host.status()?.cluster.mode));
+            let modes: Vec<String> = modes.collect::<Result<_>>()?;
+            Ok(modes
+                .iter()
+                .any(|mode| mode != "unicast")
+                .then(|| format!("modes: {}", modes.join(", "))))
+        },
+    )?;
+    stage.expect_service(hosts(&[1, 2, 3]))
+}
