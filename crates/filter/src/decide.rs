@@ -220,11 +220,7 @@ pub fn quick<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Option<De
                 Transport::IcmpError(_) | Transport::Icmp | Transport::Other(_) => None,
             },
             Ok(
-                Frame::Question { .. }
-                | Frame::Answer { .. }
-                | Frame::Fragment(_)
-                | Frame::GroupReport
-                | Frame::Other,
+                Frame::Question { .. } | Frame::Answer { .. } | Frame::Fragment(_) | Frame::Other,
             )
             | Err(_) => None,
         }

@@ -7,7 +7,6 @@
 //! ```text
 //!   Ethernet II (two VLAN tags at most) +-- ARP ------------------------------> Question, Answer
 //!                                       +-- IPv4 (options) -------+-- TCP, UDP, other --> Flow
-//!                                       |                         +-- IGMP report ------> GroupReport
 //!                                       +-- IPv6 (six extensions)-+-- ICMP error -------> Flow, quotation
 //!                                                                 +-- fragment ---------> Fragment
 //!                                                                 +-- ICMPv6 ND --------> Question, Answer
@@ -54,8 +53,6 @@ pub enum Frame {
     Ip(Flow),
     /// A part of an IP packet.
     Fragment(Fragment),
-    /// "I am in this group": an IGMP report of the first or the second version, which is sent to the group itself.
-    GroupReport,
     /// Any other EtherType or ARP operation.
     Other,
 }
@@ -204,6 +201,20 @@ pub(crate) fn payload<P: Packet + ?Sized>(packet: &P) -> Result<(u16, usize), Ma
     Ok((big_endian(packet, at)?, at + 2))
 }
 
+/// "I am in this group": an IGMP report of the first or the second version, which is sent to the group itself. Apart from
+/// [`Frame::parse`], whose stack in the kernel has no room for it, and so without VLAN tags.
+#[inline(always)]
+pub(crate) fn is_group_report<P: Packet + ?Sized>(packet: &P) -> bool {
+    if packet.read(12) != Some(ether_type::IPV4.to_be_bytes()) {
+        return false;
+    }
+    let Some([version_length, .., protocol]) = packet.read::<10>(14) else {
+        return false;
+    };
+    let message = 14 + usize::from(version_length & 0x0F) * 4;
+    protocol == protocol::IGMP && matches!(packet.read(message), Some([0x12 | 0x16, _time]))
+}
+
 #[inline(always)]
 fn arp<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     // Hardware type and length and protocol type and length in one compare: Ethernet and IPv4.
@@ -252,12 +263,6 @@ impl Ipv4 {
         })
     }
 
-    /// Whether it holds a report, if it holds IGMP.
-    #[inline(always)]
-    fn holds_report<P: Packet + ?Sized>(&self, packet: &P) -> bool {
-        matches!(packet.read(self.body), Some([0x12 | 0x16, _time]))
-    }
-
     /// Whether it is a fragment other than the first.
     #[inline(always)]
     pub(crate) const fn is_later(&self) -> bool {
@@ -268,9 +273,6 @@ impl Ipv4 {
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Result<Frame, Malformed> {
     let header = Ipv4::read(packet, at)?;
-    if header.protocol == protocol::IGMP && header.holds_report(packet) {
-        return Ok(Frame::GroupReport);
-    }
     if header.fragment & (Ipv4::MORE | Ipv4::OFFSET) == 0 {
         return Ok(Frame::Ip(Flow {
             source: header.source,

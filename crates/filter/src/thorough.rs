@@ -7,7 +7,9 @@
 use crate::decide::{
     Case, Decision, Reason, Verdict, covering, leased, shared, to_cluster as is_to_cluster, vip,
 };
-use crate::flow::{Flow, Fragment, Frame, Packet, Ports, Transport, ether_type, protocol};
+use crate::flow::{
+    Flow, Fragment, Frame, Packet, Ports, Transport, ether_type, is_group_report, protocol,
+};
 use crate::quote::{Quote, Quoted};
 use crate::table::{DEFAULT_RULE, NEIGHBOUR_RULE, Settings, Tables, VipSlot};
 use crate::{Address, probe};
@@ -85,6 +87,11 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
     settings: &Settings,
     group: bool,
 ) -> Decision {
+    if group && is_group_report(packet) {
+        // A member that hears another one report says nothing itself (RFC 2236 §3), and the switch, which asks at each
+        // port, forgets this host.
+        return Decision::drop(Reason::OtherMember);
+    }
     let not_ours = |reason| {
         if group {
             Decision::pass(Reason::Group)
@@ -111,9 +118,6 @@ fn to_cluster<P: Packet + ?Sized, T: Tables>(
             Some(_) => everyone(tables, settings, Reason::Answer),
             None => not_ours(Reason::Foreign),
         },
-        // A member that hears another one report says nothing itself (RFC 2236 §3), and the switch, which asks at each
-        // port, forgets this host.
-        Ok(Frame::GroupReport) => Decision::drop(Reason::OtherMember),
         Ok(Frame::Other) => not_ours(Reason::NotIp),
         Err(_) => not_ours(Reason::Malformed),
     }
