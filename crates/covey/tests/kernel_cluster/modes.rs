@@ -236,6 +236,13 @@ fn without_its_filter_a_host_answers_nothing_that_came_to_the_group() {
         lab.fault(&["kill", &host.to_string()]);
         fs::remove_dir_all(pins(&lab, host)).unwrap();
     }
+    // The kernel takes it away some time later; until then it serves under its lease.
+    let link = |host: u8| lab.exec(&format!("h{host}"), &["ip", "link", "show", "dev", "eth0"]);
+    lab.until("lost their filters", || {
+        lab.hosts()
+            .into_iter()
+            .all(|host| !link(host).contains("xdp"))
+    });
     lab.exec(
         "client",
         &[
