@@ -27,8 +27,6 @@ const LATEST: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(60);
 /// Check-ups in a row that make a finding, or end it.
 const SURE: u32 = 2;
-/// The event that tells that a finding is gone.
-const GONE: u16 = doctor::ENDS;
 
 /// What a check-up has brought.
 pub(super) struct CheckedUp {
@@ -187,7 +185,7 @@ impl Daemon {
             }
             News::Ends(finding) => {
                 let text = format!("{} is over; it was: {}", finding.name, finding.what);
-                self.journal.record(GONE, Severity::Info, text);
+                self.journal.record(doctor::ENDS, Severity::Info, text);
             }
         }
     }

@@ -164,11 +164,11 @@ impl Daemon {
 
     /// Neighbours that are neither hosts of the cluster nor the cluster.
     fn strangers(&self, hosts: &[MemberStatus]) -> Vec<NeighbourStatus> {
-        let cluster_mac = self.config.cluster_mac();
-        let strangers =
-            self.evidence.neighbours.iter().filter(|(_, mac)| {
-                *mac != cluster_mac && host_with(&mac.to_string(), hosts).is_none()
-            });
+        // Those from before a change of mode too: the kernel may remember them.
+        let cluster_macs = self.cluster.macs();
+        let strangers = self.evidence.neighbours.iter().filter(|(_, mac)| {
+            !cluster_macs.contains(mac) && host_with(&mac.to_string(), hosts).is_none()
+        });
         let strangers = strangers.map(|(address, mac)| NeighbourStatus {
             address: *address,
             mac: mac.to_string(),
