@@ -25,7 +25,7 @@
 //!
 //! They run with the filter where it runs best; `COVEY_TEST_XDP=generic` has it run after the driver.
 //! They need root and are listed as ignored without `--ignored`. They run one at a time ([`lab`]) and take
-//! about four minutes in all.
+//! about nine minutes in all.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
