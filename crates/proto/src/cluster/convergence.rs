@@ -40,9 +40,7 @@ impl Cluster {
             self.put_in_force(now, staged);
             return;
         }
-        let alive = self.peers.alive().map(|(host, _)| host).collect();
-        let newest = self.newest_map(now, alive);
-        if let (Some(newest), Some(mine)) = (newest, &self.committed)
+        if let (Some(newest), Some(mine)) = (self.outlook.anchor, &self.committed)
             && newest > mine.base()
         {
             self.fence(

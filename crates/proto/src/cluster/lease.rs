@@ -64,10 +64,14 @@ impl SentLog {
         self.0.get(index).map(|sent| sent.at + sent.budget)
     }
 
-    /// When the first heartbeat after this one was sent.
+    /// When the first heartbeat after this one was sent. It is asked for every peer with every frame, and mostly for one
+    /// of the newest: as each has a number of its own, no more can be newer than there are numbers.
     pub(super) fn sent_after(&self, sequence: u64) -> Option<Time> {
-        let index = self.0.partition_point(|sent| sent.sequence <= sequence);
-        self.0.get(index).map(|sent| sent.at)
+        let newest = self.0.back()?.sequence;
+        let newer = usize::try_from(newest.saturating_sub(sequence)).unwrap_or(usize::MAX);
+        let candidates = self.0.range(self.0.len().saturating_sub(newer)..);
+        let mut newer = candidates.filter(|sent| sent.sequence > sequence);
+        newer.next().map(|sent| sent.at)
     }
 
     pub(super) fn clear(&mut self) {
@@ -201,5 +205,28 @@ mod tests {
         assert_eq!(log.serves_until(900), None);
         assert_eq!(log.serves_until(2500), Some(Time::from_micros(2_530_000)));
         assert_eq!(log.serves_until(3000), Some(Time::from_micros(3_030_000)));
+    }
+
+    #[test]
+    fn the_first_heartbeat_after_another_is_found_across_gaps() {
+        let timing = Timing {
+            period: Duration::from_millis(10),
+            tolerance: 3,
+        };
+        let mut log = SentLog::default();
+        assert_eq!(log.sent_after(0), None);
+        let sequences: Vec<u64> = (1..4000).filter(|n| n % 7 != 0 && n % 50 != 1).collect();
+        for sequence in &sequences {
+            log.record(*sequence, Time::from_micros(*sequence), timing);
+        }
+        let oldest = sequences.len() - MAX_SENT;
+        for wanted in 0..4010 {
+            let after = sequences[oldest..].iter().find(|sent| **sent > wanted);
+            assert_eq!(
+                log.sent_after(wanted),
+                after.map(|sent| Time::from_micros(*sent))
+            );
+        }
+        assert_eq!(log.sent_after(u64::MAX), None);
     }
 }

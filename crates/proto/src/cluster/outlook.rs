@@ -35,7 +35,7 @@ pub(super) enum LeftOut {
 pub(super) struct Outlook {
     /// Hosts that are heard, and this one.
     pub(super) alive: HostSet,
-    /// The newest map that any of them has committed.
+    /// The newest map that any has committed with whom this host shares the segment in both directions.
     pub(super) anchor: Option<Base>,
     /// Who should be members.
     pub(super) view: HostSet,
@@ -154,11 +154,13 @@ impl Cluster {
             .map(|(host, _)| host)
             .collect::<HostSet>()
             .union(self.me());
-        let anchor = self.newest_map(now, alive);
+        let mutual = self.mutual(now);
+        // One that does not hear this host must not decide for it which map counts.
+        let anchor = mutual.iter().filter_map(|host| self.base_of(host)).max();
         let members: HostSet = match anchor {
-            Some(_) => alive
+            Some(_) => mutual
                 .iter()
-                .filter(|host| self.shared_base_of(now, *host) == anchor)
+                .filter(|host| self.base_of(*host) == anchor)
                 .collect(),
             None => HostSet::EMPTY,
         };
@@ -171,7 +173,7 @@ impl Cluster {
             .iter()
             .filter(|host| self.is_listening(now, *host))
             .collect();
-        let hearing = self.hearing(now, alive);
+        let hearing = self.hearing(alive, mutual);
         let view_of = |newcomers: HostSet| hearing.view(members.intersection(able), newcomers);
         let kept_out = match view_of(HostSet::EMPTY).lowest() {
             Some(coordinator) => self
@@ -249,34 +251,22 @@ impl Cluster {
         })
     }
 
-    /// The map of a live host that this host shares a segment with in both directions. One that does not hear
-    /// this host must not decide for it which map counts.
-    fn shared_base_of(&self, now: Time, host: HostId) -> Option<Base> {
-        let mutual = host == self.config.host
-            || self
-                .peers
-                .alive_peer(host)
-                .is_some_and(|peer| self.echoes_me(now, peer, peer.patience()));
-        self.base_of(host).filter(|_| mutual)
+    /// The live hosts that this host shares a segment with in both directions, and itself.
+    fn mutual(&self, now: Time) -> HostSet {
+        let peers = self.peers.alive();
+        let echoing = peers.filter(|(_, peer)| self.echoes_me(now, peer, peer.patience()));
+        let echoing: HostSet = echoing.map(|(host, _)| host).collect();
+        echoing.union(self.me())
     }
 
-    /// The newest map among the hosts that this host hears in both directions.
-    pub(super) fn newest_map(&self, now: Time, alive: HostSet) -> Option<Base> {
-        alive
-            .iter()
-            .filter_map(|host| self.shared_base_of(now, host))
-            .max()
-    }
-
-    fn hearing(&self, now: Time, alive: HostSet) -> Hearing {
+    fn hearing(&self, alive: HostSet, mutual: HostSet) -> Hearing {
         let own = (self.config.host, alive);
         let others = self.peers.alive().map(|(host, peer)| {
-            let me = if self.echoes_me(now, peer, peer.patience()) {
-                self.me()
-            } else {
-                HostSet::EMPTY
-            };
-            (host, peer.hears.without(self.me()).union(me))
+            let mut hears = peer.hears.without(self.me());
+            if mutual.contains(host) {
+                hears.insert(self.config.host);
+            }
+            (host, hears)
         });
         Hearing::new([own].into_iter().chain(others))
     }
