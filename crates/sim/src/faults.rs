@@ -123,7 +123,14 @@ pub enum LinkFault {
         host: u8,
     },
     /// The switch does not pass heartbeats to all, by broadcast or to the cluster's group.
-    BlockBroadcast {},
+    BlockBroadcast {
+        /// Senders.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        from: Vec<u8>,
+        /// Receivers.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        to: Vec<u8>,
+    },
     /// Frames are lost.
     Loss {
         /// How many of a hundred.
@@ -210,13 +217,13 @@ impl LinkFault {
 
     fn named(&self) -> Vec<u8> {
         match self {
-            Self::Cut { from, to } | Self::Loss { from, to, .. } | Self::Delay { from, to, .. } => {
-                from.iter().chain(to).copied().collect()
-            }
+            Self::Cut { from, to }
+            | Self::BlockBroadcast { from, to }
+            | Self::Loss { from, to, .. }
+            | Self::Delay { from, to, .. } => from.iter().chain(to).copied().collect(),
             Self::Partition { hosts } => hosts.clone(),
             Self::Mute { host } | Self::Deaf { host } => vec![*host],
-            Self::BlockBroadcast {}
-            | Self::Burst { .. }
+            Self::Burst { .. }
             | Self::Reorder { .. }
             | Self::Duplicate { .. }
             | Self::Corrupt { .. } => Vec::new(),
@@ -248,7 +255,9 @@ impl LinkFault {
                     link.heartbeats_cut = Some(Kind::Deaf);
                 }
             }
-            Self::BlockBroadcast {} => link.broadcasts_cut = true,
+            Self::BlockBroadcast { from, to } => {
+                link.broadcasts_cut |= any_or(from, sender) && any_or(to, receiver);
+            }
             Self::Loss { percent, from, to } => {
                 if any_or(from, sender) && any_or(to, receiver) {
                     link.loss = link.loss.max(*percent);

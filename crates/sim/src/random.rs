@@ -275,7 +275,16 @@ impl Draft {
             }
             2 => LinkFault::Mute { host },
             3 => LinkFault::Deaf { host },
-            4 => LinkFault::BlockBroadcast {},
+            4 => {
+                let mut some = || {
+                    let one = self.rng.percent(40.0);
+                    if one { vec![self.host()] } else { Vec::new() }
+                };
+                LinkFault::BlockBroadcast {
+                    from: some(),
+                    to: some(),
+                }
+            }
             5 => LinkFault::Loss {
                 percent: self.rng.between(1, 25) as f64,
                 from: Vec::new(),

@@ -130,7 +130,13 @@ fn a_fault_that_is_switched_on_happens() {
         ),
         (Kind::Mute, link(LinkFault::Mute { host: 1 })),
         (Kind::Deaf, link(LinkFault::Deaf { host: 1 })),
-        (Kind::BroadcastBlocked, link(LinkFault::BlockBroadcast {})),
+        (
+            Kind::BroadcastBlocked,
+            link(LinkFault::BlockBroadcast {
+                from: Vec::new(),
+                to: Vec::new(),
+            }),
+        ),
         (Kind::Crash, with(Action::Crash { host: 1 })),
         (Kind::Kill, with(Action::Kill { host: 1 })),
         (Kind::Restart, with(Action::Restart { host: 1 })),

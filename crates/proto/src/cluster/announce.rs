@@ -25,11 +25,17 @@ impl Cluster {
             .advance(Timer::Urgent, now.max(self.last_heartbeat_at + gap));
     }
 
+    /// Has a heartbeat sent at once, because another host waits for nothing else: it spaces its questions.
+    pub(super) fn answer(&mut self, now: Time) {
+        self.timers
+            .advance(Timer::Urgent, now.max(self.last_heartbeat_at + MIN_GAP));
+    }
+
     /// Says everything this host has to say.
     pub(super) fn send_heartbeat(&mut self, now: Time) {
         self.timers.stop(Timer::Urgent);
         self.tell_lingering(now);
-        self.tell_held();
+        self.tell_held(now);
         let body = Body::Heartbeat(Box::new(self.heartbeat(now)));
         self.sequence += 1;
         self.last_heartbeat_at = now;
@@ -38,11 +44,8 @@ impl Cluster {
             sender: self.sender(),
             body,
         };
-        self.transmit_to_all(&message);
+        self.transmit_to_all(now, &message);
         self.ask_directly(now);
-        for mac in self.hosts_in_need(now) {
-            self.transmit(&message, mac);
-        }
         self.show_rules(now);
         self.note_grants();
         self.renew_lease(now);
@@ -63,15 +66,12 @@ impl Cluster {
                 sender: self.sender(),
                 body: Body::Commit(Commit { token, map }),
             };
-            self.transmit_to_all(&message);
-            for mac in self.hosts_in_need(now) {
-                self.transmit(&message, mac);
-            }
+            self.transmit_to_all(now, &message);
         }
     }
 
     /// Sends something large to all, in as many frames as it takes.
-    pub(super) fn send_in_chunks(&mut self, subject: Subject, encoded: &[u8]) {
+    pub(super) fn send_in_chunks(&mut self, now: Time, subject: Subject, encoded: &[u8]) {
         for (index, bytes) in encoded.chunks(CHUNK_LEN).enumerate() {
             self.sequence += 1;
             let chunk = Chunk {
@@ -84,7 +84,7 @@ impl Cluster {
                 sender: self.sender(),
                 body: Body::Chunk(chunk),
             };
-            self.transmit_to_all(&message);
+            self.transmit_to_all(now, &message);
         }
     }
 
@@ -94,12 +94,16 @@ impl Cluster {
         self.outputs.push_back(Output::Transmit(frame));
     }
 
-    /// Sends a message to where heartbeats go, and by broadcast too while there may be hosts that do not listen there.
-    pub(super) fn transmit_to_all(&mut self, message: &Message) {
+    /// Sends a message to where heartbeats go, by broadcast too while there may be hosts that do not listen there, and
+    /// directly to hosts that neither reaches.
+    pub(super) fn transmit_to_all(&mut self, now: Time, message: &Message) {
         let everyone = self.delivery().heartbeats();
         self.transmit(message, everyone);
         if everyone != Mac::BROADCAST && self.others_may_listen_elsewhere() {
             self.transmit(message, Mac::BROADCAST);
+        }
+        for mac in self.hosts_in_need(now) {
+            self.transmit(message, mac);
         }
     }
 

@@ -189,7 +189,11 @@ impl Cluster {
                     && bound.attempt < proposal.ballot.attempt
             });
             if newer && self.may_acknowledge(now, &proposal) && self.stage(now, &proposal) {
-                self.hurry(now);
+                if proposal.ballot.proposer == self.config.host {
+                    self.hurry(now);
+                } else {
+                    self.answer(now);
+                }
                 return;
             }
         }

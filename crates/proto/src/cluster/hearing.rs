@@ -48,6 +48,11 @@ impl Cluster {
             }
             return Err(self.on_rival(now, sender, &body));
         }
+        if direct && self.peers.has_just_spoken(&sender) {
+            // What has come to all is repeated to this host alone.
+            self.note_path(now, sender.host, true);
+            return Ok(());
+        }
         let heartbeat = match body {
             Body::Heartbeat(heartbeat) => *heartbeat,
             Body::Chunk(chunk) => {

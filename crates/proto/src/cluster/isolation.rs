@@ -147,11 +147,16 @@ impl Cluster {
             peer.broadcast_blocked = false;
             return;
         }
+        let begins = !peer.needs_direct(now);
         peer.direct_at = Some(now);
         let blocked = now >= peer.broadcast_at + peer.patience();
         if blocked && !peer.broadcast_blocked {
             peer.broadcast_blocked = true;
             self.emit(Event::BroadcastBlocked { host });
+        }
+        if begins {
+            // Its lease waits for an answer.
+            self.hurry(now);
         }
     }
 }

@@ -290,12 +290,12 @@ impl Cluster {
         if due(report.lingering, self.lingering.told) {
             self.lingering.told = (report.lingering, now);
             let bytes = self.lingering.mine.to_bytes();
-            self.send_in_chunks(Subject::Lingering(report.lingering), &bytes);
+            self.send_in_chunks(now, Subject::Lingering(report.lingering), &bytes);
         }
         if due(report.sticky, self.lingering.told_busy) {
             self.lingering.told_busy = (report.sticky, now);
             let bytes = self.lingering.busy.to_bytes();
-            self.send_in_chunks(Subject::Sticky(report.sticky), &bytes);
+            self.send_in_chunks(now, Subject::Sticky(report.sticky), &bytes);
         }
     }
 

@@ -317,7 +317,7 @@ impl Cluster {
             Input::CookiesSent => self.lingering.note_cookies(now),
             Input::Connections(connections) => self.on_connections(now, connections),
             Input::Unclaimed(unclaimed) => self.on_unclaimed(now, unclaimed),
-            Input::Missing(missing) => self.on_missing(missing),
+            Input::Missing(missing) => self.on_missing(now, missing),
             Input::Committed => {
                 if let Some(staged) = self.staged.clone() {
                     self.put_in_force(now, staged);

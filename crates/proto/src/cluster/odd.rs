@@ -83,7 +83,7 @@ impl Cluster {
         }
         (state.shown_to, state.shown, state.shown_at) = (differing, offered, now);
         let encoded = self.offered.encode();
-        self.send_in_chunks(Subject::Rules(offered), &encoded);
+        self.send_in_chunks(now, Subject::Rules(offered), &encoded);
     }
 
     /// Takes a part of the rule set that a peer shows.

@@ -66,7 +66,7 @@ impl Cluster {
             }
         }
         self.disown(orphans);
-        self.inquire(Inquiry::Who, ask);
+        self.inquire(now, Inquiry::Who, ask);
     }
 
     /// A peer asks, or answers this host's question; only what is said under the map in force counts.
@@ -91,8 +91,8 @@ impl Cluster {
     }
 
     /// Tells which of the connections that were asked for this host does not have.
-    pub(super) fn on_missing(&mut self, missing: &[Ends]) {
-        self.inquire(Inquiry::NotI, missing.to_vec());
+    pub(super) fn on_missing(&mut self, now: Time, missing: &[Ends]) {
+        self.inquire(now, Inquiry::NotI, missing.to_vec());
     }
 
     fn disown(&mut self, orphans: Vec<Ends>) {
@@ -103,7 +103,7 @@ impl Cluster {
         }
     }
 
-    fn inquire(&mut self, inquiry: Inquiry, mut connections: Vec<Ends>) {
+    fn inquire(&mut self, now: Time, inquiry: Inquiry, mut connections: Vec<Ends>) {
         connections.truncate(MAX_INQUIRY);
         let Some(map) = &self.committed else { return };
         if connections.is_empty() {
@@ -119,6 +119,6 @@ impl Cluster {
                 connections,
             },
         };
-        self.transmit_to_all(&message);
+        self.transmit_to_all(now, &message);
     }
 }

@@ -259,6 +259,14 @@ impl Peers {
         Ok(Heard::Joined)
     }
 
+    /// Whether this is the newest message of a known host again.
+    pub(super) fn has_just_spoken(&self, sender: &Sender) -> bool {
+        let same = |peer: &Peer| {
+            same_start(&peer.sender, sender) && peer.sender.sequence == sender.sequence
+        };
+        self.get(sender.host).is_some_and(same)
+    }
+
     /// The probes of a known host, in the start that it is known by.
     pub(super) fn probes_of(&mut self, sender: &Sender) -> Result<&mut Probes, Reject> {
         let peer = self.get_mut(sender.host);

@@ -85,14 +85,14 @@ impl Cluster {
     }
 
     /// Sends the set that the open proposal names, before each heartbeat that carries it.
-    pub(super) fn tell_held(&mut self) {
+    pub(super) fn tell_held(&mut self, now: Time) {
         let held = self
             .proposed
             .as_ref()
             .map(|own| (own.proposal.held, own.held))
             .filter(|(digest, _)| *digest != Digest(0));
         if let Some((digest, held)) = held {
-            self.send_in_chunks(Subject::Held(digest), &held.to_bytes());
+            self.send_in_chunks(now, Subject::Held(digest), &held.to_bytes());
         }
     }
 

@@ -79,7 +79,7 @@ impl Cluster {
         };
         self.chunks_after = now + self.urgent_gap();
         let encoded = committed.placement.encode();
-        self.send_in_chunks(Subject::Map(wanted), &encoded);
+        self.send_in_chunks(now, Subject::Map(wanted), &encoded);
     }
 
     /// Takes a part of a map from the host whose open proposal starts from it.
