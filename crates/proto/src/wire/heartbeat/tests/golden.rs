@@ -124,12 +124,27 @@ fn all() -> Vec<Golden> {
             }),
             include_str!("golden/version-1-reach.hex"),
         ),
+        golden(
+            heartbeat(|heartbeat| {
+                heartbeat.mode = ClusterMode::Igmp;
+                heartbeat.findings = vec![8, 47];
+            }),
+            include_str!("golden/version-1-findings.hex"),
+        ),
         golden(probe(), include_str!("golden/version-1-probe.hex")),
         golden(inquiry(), include_str!("golden/version-1-inquiry.hex")),
         golden(commit(), include_str!("golden/version-1-commit.hex")),
         golden(
             chunk(Subject::Lingering(Digest(0x11)), &[4, 5]),
             include_str!("golden/version-1-lingering-chunk.hex"),
+        ),
+        golden(
+            chunk(Subject::Sticky(Digest(0x22)), &[7]),
+            include_str!("golden/version-1-sticky-chunk.hex"),
+        ),
+        golden(
+            chunk(Subject::Held(Digest(0x44)), &[8]),
+            include_str!("golden/version-1-held-chunk.hex"),
         ),
         golden(
             chunk(Subject::Rules(Digest(0x33)), &[6]),
