@@ -99,9 +99,9 @@ impl Timing {
     }
 
     /// How long to wait before a silent host's lease has surely run out: the budget, 1/256 of it for clocks
-    /// that run at different rates, and 5 ms for clock granularity.
+    /// that run at different rates, and a millisecond. (How coarse its clock is it has taken off its lease itself.)
     pub fn expiry(self) -> Duration {
-        self.budget() + self.budget() / 256 + Duration::from_millis(5)
+        self.budget() + self.budget() / 256 + Duration::from_millis(1)
     }
 }
 
