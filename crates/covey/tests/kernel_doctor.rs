@@ -229,6 +229,33 @@ fn the_way_of_answers_is_that_of_the_routes() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
+fn a_gateway_answers_or_not() {
+    let (host, router) = (Host::new(), Host::new());
+    router.ip("address del 10.77.0.1/24 dev eth0");
+    host.ip(&format!("link set peer0 netns {} name gw0", router.name));
+    router.ip("link set gw0 up");
+    let gateways = || {
+        let found = host.look().gateways.into_iter();
+        found
+            .map(|gateway| (gateway.address.to_string(), gateway.answers))
+            .collect::<Vec<_>>()
+    };
+    let expect = |answers| vec![("10.77.0.254".to_owned(), answers)];
+    assert_eq!(gateways(), []);
+    host.ip("route add default via 10.77.0.254");
+    assert_eq!(gateways(), expect(false));
+    // The kernel is asking already.
+    assert_eq!(gateways(), expect(false));
+    router.ip("address add 10.77.0.254/24 dev gw0");
+    assert_eq!(gateways(), expect(true));
+    // The gateway of another NIC is not the cluster's affair.
+    host.ip("route del default");
+    host.ip("route add default via 10.78.0.254");
+    assert_eq!(gateways(), []);
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
 fn a_service_that_listens_is_found() {
     let host = Host::new();
     assert_eq!(host.look().unserved.unwrap().len(), 1);

@@ -117,9 +117,6 @@ impl Daemon {
                 return Err(error.into());
             }
         };
-        for finding in setup.findings() {
-            tracing::warn!("{finding}");
-        }
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             interface: interface.index,

@@ -44,6 +44,15 @@ pub enum WayOut {
     Nowhere,
 }
 
+/// A machine on the cluster's segment by which answers to distant clients leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it says its MAC when it is asked.
+    pub answers: bool,
+}
+
 /// The kernel's settings that count for the cluster's NIC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sysctls {
@@ -87,6 +96,8 @@ pub struct Machine {
     pub sysctls: Option<Sysctls>,
     /// By which way answers from each virtual IP to distant clients leave.
     pub ways_out: Vec<(IpAddr, WayOut)>,
+    /// The gateways of those that leave by the NIC.
+    pub gateways: Vec<Gateway>,
     /// Services for which nothing listens.
     pub unserved: Option<Vec<Service>>,
     /// How the daemon runs.
@@ -104,7 +115,8 @@ pub fn gather(patient: &Patient, sources: &Sources) -> io::Result<Machine> {
     let interface = patient.interface.as_str();
     let nic = kernel.nic(interface)?;
     let takes_cluster_mac = |nic: &Nic| kernel.takes_mac(nic, patient.cluster_mac?).ok();
-    let ways_out = patient.vips.iter().filter_map(|vip| {
+    let mut gateways = BTreeSet::new();
+    let mut way_out = |vip: &IpAddr| {
         let distant = match vip {
             IpAddr::V4(_) => DISTANT.into(),
             IpAddr::V6(_) => DISTANT6.into(),
@@ -112,8 +124,20 @@ pub fn gather(patient: &Patient, sources: &Sources) -> io::Result<Machine> {
         // The kernel says nothing of sources that are not its own.
         let known = !kernel.holders(*vip).is_empty();
         let way = known.then(|| kernel.way_out(*vip, distant).ok())??;
-        Some((*vip, way.map_or(WayOut::Nowhere, WayOut::By)))
-    });
+        let Some(way) = way else {
+            return Some((*vip, WayOut::Nowhere));
+        };
+        if way.interface == interface {
+            gateways.extend(way.gateway);
+        }
+        Some((*vip, WayOut::By(way.interface)))
+    };
+    let ways_out = patient.vips.iter().filter_map(&mut way_out).collect();
+    let gateway = |address| {
+        let answers = kernel.answers(nic.as_ref()?, address).ok()?;
+        Some(Gateway { address, answers })
+    };
+    let gateways = gateways.into_iter().filter_map(gateway).collect();
     let holders = |vip: &IpAddr| (*vip, kernel.holders(*vip));
     let loopback = kernel.nic("lo").ok().flatten();
     Ok(Machine {
@@ -126,7 +150,8 @@ pub fn gather(patient: &Patient, sources: &Sources) -> io::Result<Machine> {
         addresses: kernel.addresses_of(interface),
         loopback_up: loopback.map(|lo| lo.up),
         sysctls: sysctls(interface),
-        ways_out: ways_out.collect(),
+        ways_out,
+        gateways,
         unserved: sockets::listeners()
             .ok()
             .map(|listeners| unserved(&patient.services, &listeners)),

@@ -24,7 +24,7 @@ mod tests;
 pub use catalogue::{BEGINS, ENDS, Entry, Kind, Scope, Told};
 pub use evidence::{Daemon, Evidence, Patient, Service};
 pub use guide::guide;
-pub use machine::{Machine, Sources, WayOut, gather};
+pub use machine::{Gateway, Machine, Sources, WayOut, gather};
 
 use crate::status::{MemberStatus, Status};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! What Covey reads of a machine to find out what is wrong with it, and changes nothing: where addresses are, by which
 //! NIC answers leave, what the NIC's filter and driver do.
 //!
-//! Every question is answered by the kernel within microseconds, in the network namespace of the calling thread.
+//! The kernel answers all questions but one within microseconds, in the network namespace of the calling thread; whether
+//! another machine answers takes as long as that machine.
 //! Called by `covey doctor` and by the daemon's check-ups (`crate::doctor`). Specification: docs/design.md, "Doctor".
 
 use super::netlink::Netlink;
@@ -12,6 +13,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// For so long a neighbour may take to answer: the kernel asks once a second, so that one question falls into it.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(1100);
+/// Time between two looks whether it has.
+const LOOKS_EVERY: Duration = Duration::from_millis(10);
 
 /// A NIC, as it stands now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +38,15 @@ pub struct Nic {
     pub controller: Option<(String, Option<String>)>,
     /// Whether an XDP program is attached.
     pub has_xdp: bool,
+}
+
+/// How packets leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The name of the interface.
+    pub interface: String,
+    /// The machine that they are handed to there, if it is not their destination.
+    pub gateway: Option<IpAddr>,
 }
 
 /// The kernel, asked about this network namespace.
@@ -116,13 +133,39 @@ impl Inspector {
         all.map(|(_, address)| *address).collect()
     }
 
-    /// By which interface a packet from one of this host's addresses to `destination` leaves; `None` if it cannot.
+    /// By which interface a packet from one of this host's addresses to `destination` leaves, and by which gateway, if
+    /// there is one; `None` if it cannot.
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub fn way_out(&self, source: IpAddr, destination: IpAddr) -> io::Result<Option<String>> {
-        let index = self.netlink.route(source, destination)?;
-        Ok(index.and_then(|index| self.names.get(&index).cloned()))
+    pub fn way_out(&self, source: IpAddr, destination: IpAddr) -> io::Result<Option<Way>> {
+        let route = self.netlink.route(source, destination)?;
+        Ok(route.and_then(|route| {
+            let interface = self.names.get(&route.link)?.clone();
+            let gateway = route.gateway;
+            Some(Way { interface, gateway })
+        }))
+    }
+
+    /// Whether a machine on the NIC's segment tells its MAC when the kernel asks for it. Waits for the answer, but not for
+    /// longer than a second or so.
+    ///
+    /// # Errors
+    /// If the kernel does not answer, or lets only root ask.
+    pub fn answers(&self, nic: &Nic, address: IpAddr) -> io::Result<bool> {
+        let asked_at = Instant::now();
+        loop {
+            // Again and again: when the kernel gives up, it has to begin anew.
+            self.netlink.ask(nic.index, address)?;
+            let known = self.netlink.neighbours(nic.index)?;
+            if known.iter().any(|(known, _)| *known == address) {
+                return Ok(true);
+            }
+            if asked_at.elapsed() >= ANSWERS_WITHIN {
+                return Ok(false);
+            }
+            thread::sleep(LOOKS_EVERY);
+        }
     }
 
     /// Whether the NIC takes frames for this MAC besides its own.

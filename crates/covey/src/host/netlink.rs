@@ -15,12 +15,21 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use std::io;
 use std::net::IpAddr;
+
+/// Where packets leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    /// The number of the link.
+    pub(super) link: u32,
+    /// Whom they are handed to there, if it is not their destination.
+    pub(super) gateway: Option<IpAddr>,
+}
 
 /// A connection to the kernel's routing part, in the network namespace of the thread that opened it.
 pub(super) struct Netlink(Socket);
@@ -93,8 +102,8 @@ impl Netlink {
         Ok(addresses.collect())
     }
 
-    /// `ip route get DESTINATION from SOURCE`: the number of the link by which it leaves; `None` if there is no way.
-    pub(super) fn route(&self, source: IpAddr, destination: IpAddr) -> io::Result<Option<u32>> {
+    /// `ip route get DESTINATION from SOURCE`; `None` if there is no way.
+    pub(super) fn route(&self, source: IpAddr, destination: IpAddr) -> io::Result<Option<Route>> {
         let mut question = RouteMessage::default();
         let (family, prefix) = match destination {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
@@ -111,15 +120,7 @@ impl Netlink {
         ];
         match self.request(RouteNetlinkMessage::GetRoute(question), 0) {
             Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(route) => {
-                    route
-                        .attributes
-                        .iter()
-                        .find_map(|attribute| match attribute {
-                            RouteAttribute::Oif(index) => Some(*index),
-                            _ => None,
-                        })
-                }
+                RouteNetlinkMessage::NewRoute(route) => way(&route),
                 _ => None,
             })),
             Err(error) => match error.raw_os_error() {
@@ -173,6 +174,26 @@ impl Netlink {
         Ok(neighbours.collect())
     }
 
+    /// `ip neigh replace ADDRESS dev LINK use`: the kernel asks the machine for its MAC, unless it has answered lately.
+    pub(super) fn ask(&self, index: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.ifindex = index;
+        message.header.flags = NeighbourFlags::Use;
+        let address = match address {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        };
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(address));
+        let message = RouteNetlinkMessage::NewNeighbour(message);
+        self.request(message, NLM_F_CREATE).map(drop)
+    }
+
     /// `bridge fdb add MAC dev LINK self permanent`: the NIC's filter lets frames to this MAC in.
     pub(super) fn add_mac(&self, index: u32, mac: Mac) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewNeighbour(fdb_message(index, mac));
@@ -219,6 +240,20 @@ impl Netlink {
             }
         }
     }
+}
+
+fn way(route: &RouteMessage) -> Option<Route> {
+    let (mut link, mut gateway) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(IpAddr::from(*v4)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(IpAddr::from(*v6)),
+            _ => {}
+        }
+    }
+    let link = link?;
+    Some(Route { link, gateway })
 }
 
 /// Address and MAC of a machine that has answered, however long ago. Groups and those that do not answer are none.

@@ -82,7 +82,6 @@ pub struct HostSetup {
     machine: Machine,
     record: Record,
     path: PathBuf,
-    findings: Vec<String>,
 }
 
 impl HostSetup {
@@ -115,12 +114,10 @@ impl HostSetup {
             interface: interface.name,
             index: interface.index,
         };
-        let findings = machine.findings(plan)?;
         let mut setup = Self {
             machine,
             record,
             path,
-            findings,
         };
         match setup.bring_about(plan) {
             Ok(()) => Ok(setup),
@@ -158,11 +155,6 @@ impl HostSetup {
                 tracing::warn!("{error}");
             }
         }
-    }
-
-    /// What Covey does not change on the machine, but somebody should: each a sentence with what to do.
-    pub fn findings(&self) -> &[String] {
-        &self.findings
     }
 
     /// Puts everything back that [`apply`](Self::apply), or an earlier daemon that died, changed. What cannot
@@ -353,42 +345,6 @@ impl Machine {
                 }
             }
         }
-    }
-
-    /// Whether the NIC has an IPv6 address that is neither link-local nor a virtual IP.
-    fn has_own_ipv6(&self, plan: &Plan) -> Result<bool, SetupError> {
-        let addresses = self.netlink.addresses(self.index);
-        let addresses = addresses.doing(|| format!("read the addresses of {}", self.interface))?;
-        Ok(addresses.iter().any(|address| match address {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(own) => !own.is_unicast_link_local() && !plan.vips.contains(address),
-        }))
-    }
-
-    fn findings(&self, plan: &Plan) -> Result<Vec<String>, SetupError> {
-        let mut findings = Vec::new();
-        let ignore = self.sysctl("all", ARP_IGNORE)?;
-        if ignore != "0" {
-            findings.push(format!(
-                "net.ipv4.conf.all.arp_ignore is {ignore}, so this host does not answer ARP for the virtual IPs on lo: \
-                 set it to 0 (sysctl -w net.ipv4.conf.all.arp_ignore=0)"
-            ));
-        }
-        let loopback = Interface::find("lo").doing(|| "look at lo".to_owned())?;
-        if !loopback.is_some_and(|lo| lo.up) {
-            findings.push(
-                "lo is down, so the virtual IPs on it do not work: switch it on (ip link set lo up)"
-                    .to_owned(),
-            );
-        }
-        if plan.vips.iter().any(IpAddr::is_ipv6) && !self.has_own_ipv6(plan)? {
-            let interface = &self.interface;
-            findings.push(format!(
-                "{interface} has no IPv6 address of its own in any network, so this host has no route to the clients \
-                 there, or takes a virtual IP as its own: give it one (ip address add ADDRESS/PREFIX dev {interface})"
-            ));
-        }
-        Ok(findings)
     }
 }
 

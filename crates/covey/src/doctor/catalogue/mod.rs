@@ -127,6 +127,7 @@ kinds! {
     VersionsDiffer = 45 => cluster::VERSIONS_DIFFER,
     HostSilent = 46 => cluster::HOST_SILENT,
     ClusterMacNotFlooded = 47 => segment::CLUSTER_MAC_NOT_FLOODED,
+    GatewaySilent = 48 => segment::GATEWAY_SILENT,
 }
 
 impl Kind {

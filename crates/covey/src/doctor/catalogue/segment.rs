@@ -121,9 +121,25 @@ pub(super) const SEGMENT_NOT_SHARED: Entry = Entry {
     title: "the hosts are on a segment of their own, without clients or routers",
     symptom: "The cluster converges, and no client reaches it.",
     meaning: "The hosts hear each other, and nobody else is ever seen on the cluster's segment: their NICs may be joined by a crossover \
-              cable or a switch of their own, apart from the network of the clients. A cluster that nobody has used yet looks the same.",
+              cable or a switch of their own, apart from the network of the clients. If the gateway does not answer either it is a warning. \
+              Without a gateway on this network it is said after a minute and for information: a cluster that nobody has used yet looks \
+              the same.",
     cure: "See where the cables of the cluster's NICs end: all must be on the network by which clients come. Do not use a crossover cable \
            between them.",
+    articles: &["KB812870"],
+    told: Told::As(BEGINS),
+};
+
+pub(super) const GATEWAY_SILENT: Entry = Entry {
+    name: "gateway-silent",
+    severity: Severity::Warning,
+    scope: Scope::Host,
+    title: "the gateway of the cluster's network does not answer",
+    symptom: "Clients on the cluster's own network are served, and those behind the router are not.",
+    meaning: "Answers to clients behind a router leave by a gateway on the cluster's network, and that gateway does not tell its MAC when \
+              this host asks for it. It is off, or its address is wrong in this host's routes, or it is on another segment.",
+    cure: "See whether the gateway is on, whether this host's default route names it (ip route), and whether it is on the segment of the \
+           cluster's NIC.",
     articles: &["KB812870"],
     told: Told::As(BEGINS),
 };

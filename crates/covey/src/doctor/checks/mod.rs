@@ -17,7 +17,7 @@ type Looked = Option<Vec<Finding>>;
 pub(super) type Check = fn(&Evidence) -> Looked;
 
 /// All of them.
-pub(super) const ALL: [Check; 41] = [
+pub(super) const ALL: [Check; 42] = [
     host::daemon,
     host::configuration,
     host::realtime,
@@ -59,6 +59,7 @@ pub(super) const ALL: [Check; 41] = [
     segment::leaks,
     segment::claimants,
     segment::neighbourhood,
+    segment::gateways,
 ];
 
 /// The finding, if it is one.

@@ -4,6 +4,7 @@ use super::cluster::{is_alone, named, of_refused, others};
 use super::host::milliseconds;
 use super::{Looked, found, hosts};
 use crate::doctor::evidence::Evidence;
+use crate::doctor::machine::Gateway;
 use crate::doctor::{Finding, Kind, Severity};
 use crate::duration;
 use crate::status::{ClaimantStatus, Exclusion, HeartbeatCounts, LeftOut, ReachStatus, Status};
@@ -345,14 +346,41 @@ pub(super) fn neighbourhood(evidence: &Evidence) -> Looked {
     let company = others(status).next().is_some();
     let settled = u128::from(status.host.uptime_ms) >= SETTLES_IN.as_millis();
     let nobody = network.neighbours.is_empty() && network.cluster_frames.total == 0;
-    found((company && settled && nobody).then(|| {
+    let silent = silent_gateways(evidence).next();
+    found((company && nobody && (settled || silent.is_some())).then(|| {
         let mut finding = Finding::new(
             Kind::SegmentNotShared,
             "Nobody but the cluster's hosts has ever been seen on this segment: no client, no router.",
         )
         .seen(format!("the daemon has run for {}", duration::format(Duration::from_millis(status.host.uptime_ms))));
-        // A cluster that nobody has used yet looks the same.
-        finding.severity = Severity::Info;
-        finding
+        match silent {
+            Some(gateway) => finding.seen(format!("the gateway {} does not answer", gateway.address)),
+            // A cluster that nobody has used yet looks the same.
+            None => {
+                finding.severity = Severity::Info;
+                finding
+            }
+        }
     }))
+}
+
+fn silent_gateways(evidence: &Evidence) -> impl Iterator<Item = &Gateway> {
+    let gateways = evidence
+        .machine
+        .iter()
+        .flat_map(|machine| &machine.gateways);
+    gateways.filter(|gateway| !gateway.answers)
+}
+
+/// Those by which answers to distant clients leave.
+pub(super) fn gateways(evidence: &Evidence) -> Looked {
+    let name = &evidence.machine.as_ref()?.patient.interface;
+    let finding = |gateway: &Gateway| {
+        let address = gateway.address;
+        let what = format!(
+            "The gateway {address}, by which answers to distant clients leave, does not tell its MAC on {name}."
+        );
+        Finding::new(Kind::GatewaySilent, what).about(address)
+    };
+    Some(silent_gateways(evidence).map(finding).collect())
 }

@@ -504,6 +504,11 @@ pub(super) const CASES: [Case; Kind::ALL.len()] = [
         |e| (1..=3).for_each(|host| miss(e, host)),
         |e| (1..=2).for_each(|host| miss(e, host)),
     ),
+    case(
+        Kind::GatewaySilent,
+        |e| machine(e).gateways[0].answers = false,
+        |e| machine(e).gateways.clear(),
+    ),
 ];
 
 #[test]

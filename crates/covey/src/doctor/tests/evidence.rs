@@ -1,6 +1,6 @@
 //! A host that is well, in a cluster of three that is well.
 
-use crate::doctor::machine::{Machine, Scheduling, Sysctls, WayOut};
+use crate::doctor::machine::{Gateway, Machine, Scheduling, Sysctls, WayOut};
 use crate::doctor::{Daemon, Evidence, Patient};
 use crate::host::{Features, Nic};
 use crate::lab::fake;
@@ -83,6 +83,10 @@ fn machine(status: &Status) -> Machine {
             rp_filter: 2,
         }),
         ways_out: vec![(vip(), WayOut::By("eth0".to_owned()))],
+        gateways: vec![Gateway {
+            address: "10.77.0.254".parse().unwrap(),
+            answers: true,
+        }],
         unserved: Some(Vec::new()),
         scheduling: Some(Scheduling {
             first: true,

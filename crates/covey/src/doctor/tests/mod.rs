@@ -89,6 +89,31 @@ fn the_worst_comes_first() {
     );
 }
 
+#[test]
+fn a_silent_gateway_turns_the_absence_of_clients_into_a_warning() {
+    let finding = |gateway_answers, uptime_ms| {
+        let mut evidence = healthy();
+        let alone = CASES
+            .iter()
+            .find(|case| case.kind == Kind::SegmentNotShared);
+        (alone.unwrap().wrong)(&mut evidence);
+        let Daemon::Answers(status) = &mut evidence.daemon else {
+            panic!("the daemon answers");
+        };
+        status.host.uptime_ms = uptime_ms;
+        evidence.machine.as_mut().unwrap().gateways[0].answers = gateway_answers;
+        let findings = examine(&evidence).findings.into_iter();
+        findings
+            .filter(|finding| finding.name == "segment-not-shared")
+            .map(|finding| finding.severity)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(finding(true, 3_600_000), [Severity::Info]);
+    assert_eq!(finding(true, 5_000), []);
+    assert_eq!(finding(false, 5_000), [Severity::Warning]);
+    assert_eq!(finding(false, 3_600_000), [Severity::Warning]);
+}
+
 /// A healthy cluster in which host 2 tells these of itself.
 fn told_by_2(findings: &[&str]) -> crate::status::Status {
     let mut status = healthy().status().unwrap().clone();
