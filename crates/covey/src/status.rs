@@ -219,6 +219,13 @@ pub struct MemberStatus {
     pub findings: Vec<String>,
 }
 
+impl MemberStatus {
+    /// Whether it is silent and has not said goodbye.
+    pub fn is_lost(&self) -> bool {
+        !self.alive && !matches!(self.state, HostState::Stopped | HostState::Suspended)
+    }
+}
+
 /// A rule and who serves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleStatus {

@@ -52,6 +52,7 @@
 //!             Output::Search(_connections) => { /* look for them, and say which are missing */ }
 //!             Output::Disown(_map, _connections) => { /* let their segments through */ }
 //!             Output::Cut(_connections) => { /* reset them */ }
+//!             Output::Unheard => { /* report multicast memberships again */ }
 //!             Output::Event(event) => println!("{now:?} {event}"),
 //!             Output::Wait(deadline) => break deadline,
 //!         }

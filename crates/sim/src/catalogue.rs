@@ -36,6 +36,7 @@ catalogue! {
     "crash-under-a-lingering-host",
     "deaf",
     "deaf-to-broadcasts",
+    "deaf-to-the-group",
     "drainstop",
     "duplicate-id-with-newer-incarnation",
     "equal-priorities",

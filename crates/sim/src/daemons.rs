@@ -103,6 +103,8 @@ impl World {
                         .data_path
                         .set_staged_lease(until);
                 }
+                // The switch of the simulator does not snoop.
+                Output::Unheard => {}
                 Output::Withdraw => {
                     self.machines[index].kernel.data_path.withdraw();
                     self.tables_changed(index);

@@ -8,6 +8,7 @@
 //! check-ups in a row have made it, and is gone once two have not: what passes by itself is not told.
 //! Used by the daemon's loop. Specification: docs/design.md, "Doctor".
 
+use super::minute::Minute;
 use super::{Daemon, sys};
 use crate::doctor::{self, Evidence, Finding, Kind, Patient, Severity as Weight, Sources, Told};
 use crate::sockets;
@@ -16,22 +17,20 @@ use covey_proto::Input;
 use covey_proto::event::Severity;
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat::MAX_FINDINGS;
-use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Two check-ups are as far apart as two leases are long, within these limits.
 const SOONEST: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_secs(10);
-/// How far back counters are compared.
-const WINDOW: Duration = Duration::from_secs(60);
 /// Check-ups in a row that make a finding, or end it.
 const SURE: u32 = 2;
 
 /// What a check-up has brought.
 pub(super) struct CheckedUp {
     findings: Vec<Finding>,
-    tally: Tally,
+    /// The counters, and when they were read.
+    tally: (Time, Tally),
 }
 
 /// When to look, and what has been found.
@@ -41,7 +40,7 @@ pub(super) struct Checkup {
     running: bool,
     found_out: mpsc::Sender<CheckedUp>,
     results: mpsc::Receiver<CheckedUp>,
-    tallies: VecDeque<Tally>,
+    tallies: Minute<Tally>,
     recent: Recent,
     watched: Watched,
     fences: Option<(u64, Time, String)>,
@@ -58,7 +57,7 @@ impl Checkup {
             running: false,
             found_out,
             results,
-            tallies: VecDeque::new(),
+            tallies: Minute::default(),
             recent: Recent::default(),
             watched: Watched::of(known),
             fences: None,
@@ -115,24 +114,21 @@ impl Checkup {
         let found_out = self.found_out.clone();
         tokio::task::spawn_blocking(move || {
             // If nobody listens any more, nobody wants to know.
-            let _ = found_out.blocking_send(look(status));
+            let _ = found_out.blocking_send(look(now, status));
         });
     }
 
-    fn note(&mut self, tally: Tally) {
-        let from = tally.at_ms().saturating_sub(WINDOW.as_millis() as u64);
-        // One from before the window stays: it is what the window is compared with.
-        while self.tallies.get(1).is_some_and(|next| next.at_ms() <= from) {
-            self.tallies.pop_front();
+    fn note(&mut self, (at, tally): (Time, Tally)) {
+        self.tallies.note(at, tally);
+        let ends = (self.tallies.oldest(), self.tallies.newest());
+        if let (Some((_, oldest)), Some((_, newest))) = ends {
+            self.recent = newest.since(oldest);
         }
-        let oldest = self.tallies.front();
-        self.recent = oldest.map_or_else(Recent::default, |oldest| tally.since(oldest));
-        self.tallies.push_back(tally);
     }
 }
 
-/// Looks at this machine and at what its daemon says. May block.
-fn look(status: Status) -> CheckedUp {
+/// Looks at this machine and at what its daemon says `now`. May block.
+fn look(now: Time, status: Status) -> CheckedUp {
     // Where this cannot be read there is nothing to compare.
     let tally = Tally::of(&status, sockets::refused().unwrap_or_default());
     let machine = doctor::gather(&Patient::of_status(&status), &Sources::default());
@@ -145,7 +141,7 @@ fn look(status: Status) -> CheckedUp {
     };
     CheckedUp {
         findings: doctor::examine(&evidence).findings,
-        tally,
+        tally: (now, tally),
     }
 }
 
@@ -334,7 +330,8 @@ mod tests {
             let mut status =
                 crate::lab::fake::status(covey_proto::ids::HostId::new(1).unwrap(), &[1]);
             status.host.uptime_ms = second * 1000;
-            Tally::of(&status, refused)
+            let at = Time::from_micros(second * 1_000_000);
+            (at, Tally::of(&status, refused))
         };
         let mut checkup = Checkup::new(Time::ZERO, Duration::from_secs(5), Vec::new());
         let mut recent = |second, refused| {

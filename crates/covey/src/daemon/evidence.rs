@@ -1,10 +1,10 @@
 //! What the daemon sees of its segment without asking anybody: how much of what has come lately, and who else is there.
 //!
-//! Counters say how often something has happened since the filter was loaded; whether it happens *now* takes two readings.
-//! So the daemon notes them every [`INTERVAL`] and keeps a minute of them. Used by the daemon's loop and for the read
+//! The daemon notes its counters every [`INTERVAL`] and keeps a minute of them. Used by the daemon's loop and for the read
 //! model ([`crate::status::NetworkStatus`]). Specification: docs/design.md, "Network evidence".
 
 use super::Daemon;
+use super::minute::Minute;
 use crate::datapath::Counters;
 use crate::status::{
     Arrivals, ClaimantStatus, Count, HeartbeatCounts, MemberStatus, NeighbourStatus, NetworkStatus,
@@ -15,14 +15,11 @@ use covey_proto::cluster::{NetworkSnapshot, Snapshot};
 use covey_proto::ids::{HostId, HostSet, Mac};
 use covey_proto::time::Time;
 use covey_proto::wire::heartbeat;
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// Time between two readings.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Readings that are kept: those of a minute.
-const READINGS: usize = 6;
 /// Neighbours that are told of.
 const MAX_NEIGHBOURS: usize = 8;
 
@@ -45,7 +42,6 @@ const CLUSTER_FRAMES: [Reason; 11] = [
 /// What had been counted at a moment.
 #[derive(Clone, Debug, Default)]
 struct Reading {
-    at: Time,
     leaks_seen: u64,
     leaks_stopped: u64,
     frames_for_others: u64,
@@ -55,7 +51,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(at: Time, counters: &Counters, snapshot: &Snapshot) -> Self {
+    fn new(counters: &Counters, snapshot: &Snapshot) -> Self {
         let count = |wanted: &[Reason]| -> u64 {
             let counted = counters.by_reason();
             counted
@@ -65,7 +61,6 @@ impl Reading {
         };
         let members = snapshot.members.iter();
         Self {
-            at,
             leaks_seen: count(&[Reason::LeakSeen]),
             leaks_stopped: count(&[Reason::SourceMac]),
             frames_for_others: count(&[Reason::OtherMac]),
@@ -80,24 +75,15 @@ impl Reading {
 /// The readings of the last minute, and the neighbours as of the last.
 #[derive(Default)]
 pub(super) struct Evidence {
-    /// The newest last.
-    readings: VecDeque<Reading>,
+    readings: Minute<Reading>,
     neighbours: Vec<(IpAddr, Mac)>,
 }
 
 impl Evidence {
     /// When the next reading is due.
     pub(super) fn due_at(&self) -> Time {
-        self.readings
-            .back()
-            .map_or(Time::ZERO, |reading| reading.at + INTERVAL)
-    }
-
-    fn note(&mut self, reading: Reading) {
-        if self.readings.len() == READINGS {
-            self.readings.pop_front();
-        }
-        self.readings.push_back(reading);
+        let newest = self.readings.newest();
+        newest.map_or(Time::ZERO, |(at, _)| *at + INTERVAL)
     }
 
     /// Who the kernel has found on the segment.
@@ -112,19 +98,15 @@ impl Daemon {
         if now < self.evidence.due_at() {
             return;
         }
-        match self.data_path.counters() {
-            Ok(counters) => {
-                let snapshot = self.cluster.snapshot(now);
-                let reading = Reading::new(now, &counters, &snapshot);
-                self.evidence.note(reading);
-            }
+        let reading = match self.data_path.counters() {
+            Ok(counters) => Reading::new(&counters, &self.cluster.snapshot(now)),
             Err(error) => {
                 tracing::warn!("the packet counters cannot be read: {error}");
-                let at = now;
-                let before = self.evidence.readings.back().cloned().unwrap_or_default();
-                self.evidence.note(Reading { at, ..before });
+                let before = self.evidence.readings.newest();
+                before.map_or_else(Reading::default, |(_, before)| before.clone())
             }
-        }
+        };
+        self.evidence.readings.note(now, reading);
         self.census.look_for_neighbours(self.interface);
     }
 
@@ -136,8 +118,11 @@ impl Daemon {
         snapshot: &Snapshot,
         hosts: &[MemberStatus],
     ) -> NetworkStatus {
-        let present = Reading::new(now, counters, snapshot);
-        let oldest = self.evidence.readings.front().unwrap_or(&present);
+        let present = Reading::new(counters, snapshot);
+        let (since, oldest) = match self.evidence.readings.oldest() {
+            Some((at, reading)) => (*at, reading),
+            None => (now, &present),
+        };
         let count = |of: fn(&Reading) -> u64| Count {
             total: of(&present),
             recent: of(&present).saturating_sub(of(oldest)),
@@ -145,7 +130,7 @@ impl Daemon {
         let network = &snapshot.network;
         NetworkStatus {
             probe_interval_ms: network.probe_interval.as_secs_f64() * 1e3,
-            recent_ms: now.since(oldest.at).as_millis() as u64,
+            recent_ms: now.since(since).as_millis() as u64,
             reach: network
                 .reaches
                 .iter()
@@ -236,39 +221,24 @@ fn heartbeats(oldest: &Reading, present: &Reading) -> Vec<HeartbeatCounts> {
 mod tests {
     use super::*;
 
-    fn reading(seconds: u64, host: u8, counts: [u64; 2]) -> Reading {
+    fn reading(host: u8, counts: [u64; 2]) -> Reading {
         Reading {
-            at: Time::from_micros(seconds * 1_000_000),
             heartbeats: vec![(HostId::new(host).unwrap(), counts)],
             ..Reading::default()
         }
     }
 
     #[test]
-    fn readings_reach_back_a_minute_and_no_more() {
-        let mut evidence = Evidence::default();
-        assert_eq!(evidence.due_at(), Time::ZERO);
-        for second in (0..=600).step_by(10) {
-            evidence.note(reading(second, 2, [0; 2]));
-        }
-        assert_eq!(evidence.due_at(), Time::from_micros(610_000_000));
-        assert_eq!(evidence.readings.len(), READINGS);
-        let oldest = evidence.readings.front().unwrap().at;
-        // At the moment before the next one, it is a minute.
-        assert_eq!(evidence.due_at().since(oldest), Duration::from_secs(60));
-    }
-
-    #[test]
     fn what_was_lost_lately_is_told_from_what_was_lost_ever() {
         let of = |before: Reading, counts| {
-            let [counts] = heartbeats(&before, &reading(60, 2, counts))[..] else {
+            let [counts] = heartbeats(&before, &reading(2, counts))[..] else {
                 panic!("one host is one row");
             };
             (counts.received, counts.lost)
         };
-        assert_eq!(of(reading(0, 2, [100, 7]), [160, 9]), (60, 2));
+        assert_eq!(of(reading(2, [100, 7]), [160, 9]), (60, 2));
         // One that has just come, and one that has begun anew.
-        assert_eq!(of(reading(0, 3, [100, 7]), [5, 1]), (5, 1));
-        assert_eq!(of(reading(0, 2, [100, 7]), [5, 1]), (5, 1));
+        assert_eq!(of(reading(3, [100, 7]), [5, 1]), (5, 1));
+        assert_eq!(of(reading(2, [100, 7]), [5, 1]), (5, 1));
     }
 }

@@ -93,6 +93,13 @@ impl Daemon {
         }
     }
 
+    /// Nothing is heard: has the switch forgotten that this host is a member?
+    pub(super) fn show_groups(&mut self) {
+        if let Some(multicast) = &mut self.multicast {
+            multicast.show();
+        }
+    }
+
     /// Leaves the membership to the next daemon, or keeps it after all.
     pub(super) fn hand_on_groups(&self, hand_on: bool) -> io::Result<()> {
         match &self.multicast {

@@ -21,6 +21,7 @@ mod groups;
 mod journal;
 mod keep;
 mod link_watch;
+mod minute;
 mod open;
 mod operate;
 mod packet;
@@ -364,6 +365,7 @@ impl Daemon {
                 Output::Search(connections) => self.census.search(connections),
                 Output::Disown(map, connections) => self.disown(map, &connections),
                 Output::Cut(connections) => Census::cut(connections),
+                Output::Unheard => self.show_groups(),
                 Output::Event(event) => self.note(&event),
                 Output::Wait(until) => {
                     self.wake_at = until;

@@ -28,6 +28,7 @@ pub(super) fn told(now: Time, core: cluster::Troubles, fenced: Option<Fenced>) -
             .collect(),
         other_mode: ids(core.other_mode),
         direct_only: ids(core.direct_only),
+        probing_only: ids(core.probing_only),
         answer_arp_only: ids(core.answer_arp_only),
         late: core.late.map(|late| Late {
             worst_ms: millis(late.worst),

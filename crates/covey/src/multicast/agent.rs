@@ -18,7 +18,7 @@ const FIRST_ADVERTISEMENTS: u8 = 3;
 const FIRST_EVERY: Duration = Duration::from_secs(2);
 /// Who asks for advertisements waits at most this long.
 const SOLICITED_WITHIN: Duration = Duration::from_secs(2);
-/// A report about a link that has come back is said twice (RFC 2236's robustness variable), this far apart.
+/// A report to a switch that may have forgotten is said twice (RFC 2236's robustness variable), this far apart.
 const REPORT_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the host stays in a group that it has no use for any more: neighbours remember its MAC for minutes.
@@ -29,8 +29,8 @@ const PARTING: Duration = Duration::from_secs(300);
 pub(super) enum Input {
     /// Somebody on the segment has asked something.
     Asked(Family, IpAddr, Asked),
-    /// The link is back: the switch may have forgotten what it knew of this port.
-    LinkUp,
+    /// The switch may have forgotten what it knew of this port: the link was down, or nobody is heard.
+    Forgotten,
     /// Time has passed.
     Timer,
 }
@@ -198,7 +198,7 @@ impl Agent {
                     advertising.next = advertising.next.min(answer_at);
                 }
             }
-            Input::LinkUp => {
+            Input::Forgotten => {
                 if !self.settings.groups.is_empty() {
                     (self.report_at, self.report_again) = (now, true);
                 }

@@ -143,6 +143,8 @@ pub struct Inheritance {
 pub struct Multicast {
     name: String,
     link_up: bool,
+    /// What there was to tell at another moment.
+    untold: Vec<Notice>,
     agent: Agent,
     igmp: Igmp,
     mld: Option<Mld>,
@@ -163,6 +165,7 @@ impl Multicast {
             agent: Agent::new(settings, now()),
             name: interface.to_owned(),
             link_up: true,
+            untold: Vec::new(),
         };
         multicast.join(multicast.agent.settings())?;
         Ok(multicast)
@@ -205,10 +208,16 @@ impl Multicast {
     /// says nothing by itself unless the interface was switched off.
     pub fn link(&mut self, up: bool) {
         if up && !std::mem::replace(&mut self.link_up, up) {
-            let actions = self.agent.handle(now(), Input::LinkUp, random);
-            self.carry_out(actions);
+            self.show();
         }
         self.link_up = up;
+    }
+
+    /// Says at once, and once more, that this host is a member: the switch may have forgotten it.
+    pub fn show(&mut self) {
+        let actions = self.agent.handle(now(), Input::Forgotten, random);
+        let notices = self.carry_out(actions);
+        self.untold.extend(notices);
     }
 
     /// Does what is due and hears what is asked, until there is something to tell. Safe to cancel.
@@ -216,6 +225,9 @@ impl Multicast {
     /// # Errors
     /// If a socket fails.
     pub async fn told(&mut self) -> std::io::Result<Vec<Notice>> {
+        if !self.untold.is_empty() {
+            return Ok(std::mem::take(&mut self.untold));
+        }
         loop {
             let deadline = self.agent.deadline();
             let wait = tokio::time::sleep(deadline.since(now()));

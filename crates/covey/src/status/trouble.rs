@@ -101,6 +101,9 @@ pub struct Troubles {
     pub other_mode: Vec<u8>,
     /// Live hosts whose heartbeats arrive only if they are sent to this host directly.
     pub direct_only: Vec<u8>,
+    /// Hosts whose probes to this host alone arrive, and whose heartbeats do not.
+    #[serde(default)]
+    pub probing_only: Vec<u8>,
     /// Hosts whose machines answer ARP and whose heartbeats do not arrive, while no host is heard.
     pub answer_arp_only: Vec<u8>,
     /// If the host's timers were ever late.
@@ -115,7 +118,7 @@ pub struct Troubles {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Recent {
-    /// In how long a time, ms: up to a minute.
+    /// In how long a time, ms: a minute, or the time since the first check-up.
     pub window_ms: u64,
     /// Packets taken under each rule, by its number.
     pub accepted: BTreeMap<u8, u64>,
@@ -153,11 +156,6 @@ impl Tally {
             frames_rejected: growth(&now.frames_rejected, &then.frames_rejected),
             refused: now.refused.saturating_sub(then.refused),
         }
-    }
-
-    /// The uptime at that moment, ms.
-    pub const fn at_ms(&self) -> u64 {
-        self.0.window_ms
     }
 }
 

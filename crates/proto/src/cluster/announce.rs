@@ -45,6 +45,7 @@ impl Cluster {
             body,
         };
         self.transmit_to_all(now, &message);
+        self.note_silence(now);
         self.ask_directly(now);
         self.show_rules(now);
         self.note_grants();

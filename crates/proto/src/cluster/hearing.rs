@@ -32,7 +32,7 @@ impl Cluster {
                 }
                 Ok(())
             }
-            ethernet::PROBE => self.on_probe(&frame),
+            ethernet::PROBE => self.on_probe(now, &frame),
             _ => Ok(()),
         }
     }

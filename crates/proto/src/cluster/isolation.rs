@@ -7,6 +7,8 @@
 //! Specification: docs/design.md, "Membership".
 
 use super::outlook::LeftOut;
+use super::peer::Peer;
+use super::probing;
 use super::{Cluster, Output};
 use crate::event::Event;
 use crate::ids::{HostId, HostSet, Mac};
@@ -43,6 +45,28 @@ impl Cluster {
         }
     }
 
+    /// Says it once when no host has been heard for two periods: a switch may have forgotten that this one wants the
+    /// cluster's frames, and be told before the lease ends.
+    pub(super) fn note_silence(&mut self, now: Time) {
+        let is_silent = |peer: &Peer| now >= peer.heard_at + peer.heartbeat.timing.period * 2;
+        let mut alive = self.peers.alive().map(|(_, peer)| peer).peekable();
+        let unheard = alive.peek().is_some() && alive.all(is_silent);
+        if unheard && !self.unheard {
+            self.outputs.push_back(Output::Unheard);
+        }
+        self.unheard = unheard;
+    }
+
+    /// Hosts whose probes to this host's own MAC come, and whose heartbeats to all do not.
+    pub(super) fn probing_only(&self, now: Time) -> HostSet {
+        let long = probing::interval(self.config.timing) * 3;
+        let heard_of = self.peers.iter().filter(|(_, peer)| {
+            let probed = peer.probes.spoken_to_at;
+            now >= peer.overdue_at() && probed.is_some_and(|at| now < at + long)
+        });
+        heard_of.map(|(host, _)| host).collect()
+    }
+
     /// Whether every host that went silent without a goodbye has been asked for a whole period.
     fn has_asked(&self, now: Time) -> bool {
         let nobody_to_ask = self.peers.iter().all(|(_, peer)| peer.has_left());
@@ -50,9 +74,13 @@ impl Cluster {
         !self.config.unicast_fallback || nobody_to_ask || self.asking_since.is_some_and(asked)
     }
 
-    /// Hosts to which heartbeats are also sent directly.
+    /// Hosts to which everything for all is also sent directly. In the multicast modes heartbeats go the way of clients'
+    /// packets, and a host that alone does not get them must not keep its share: so there only while nobody's arrive.
     pub(super) fn hosts_in_need(&self, now: Time) -> Vec<Mac> {
-        if !self.config.unicast_fallback {
+        let arrives = |peer: &Peer| now < peer.broadcast_at + peer.patience();
+        let by_group = self.delivery().heartbeats() != Mac::BROADCAST;
+        let group_works = || self.peers.alive().any(|(_, peer)| arrives(peer));
+        if !self.config.unicast_fallback || (by_group && group_works()) {
             return Vec::new();
         }
         let in_need = self
@@ -64,7 +92,7 @@ impl Cluster {
 
     /// A machine answers: remembered if its heartbeats are overdue.
     pub(super) fn on_arp_reply(&mut self, now: Time, arp: Arp) {
-        let answers = |peer: &super::peer::Peer| {
+        let answers = |peer: &Peer| {
             (peer.sender.dip, peer.sender.mac) == (arp.sender_ip, arp.sender_mac)
                 && now >= peer.overdue_at()
         };

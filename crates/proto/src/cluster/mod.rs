@@ -153,6 +153,8 @@ pub enum Output {
     /// Under the map with this tag nobody has these connections: for a few seconds, and while that map is in force,
     /// their segments get to the kernel, which resets them.
     Disown(Digest, Vec<Ends>),
+    /// No other host has been heard for two periods: make this one known to switches again.
+    Unheard,
     /// Tell people.
     Event(Event),
     /// Nothing more for now: call again with [`Input::Timer`] at this time, or earlier with anything else.
@@ -209,6 +211,8 @@ pub struct Cluster {
     findings: Vec<u8>,
     /// Since when silent hosts have been asked directly.
     asking_since: Option<Time>,
+    /// Whether no host has been heard for two periods.
+    unheard: bool,
     probing: Probing,
 
     /// What this host wants to serve; binds when committed.
@@ -272,6 +276,7 @@ impl Cluster {
             heartbeats_blocked: false,
             findings: Vec::new(),
             asking_since: None,
+            unheard: false,
             probing: Probing::default(),
             offered: Arc::new(config.rules.clone()),
             offered_claims: config.claims.clone(),

@@ -85,6 +85,8 @@ pub(super) struct Probes {
     told: u64,
     cluster_mac: Tally,
     own_mac: Tally,
+    /// When one to this host's own MAC has come last.
+    pub(super) spoken_to_at: Option<Time>,
 }
 
 impl Probes {
@@ -192,7 +194,7 @@ impl Cluster {
 
     /// A probe to this NIC's own MAC, or one to the cluster MAC that the filter has handed over. Whoever it is from and
     /// whatever it says, it changes nothing but what is told of the segment.
-    pub(super) fn on_probe(&mut self, frame: &Ethernet<'_>) -> Result<(), Reject> {
+    pub(super) fn on_probe(&mut self, now: Time, frame: &Ethernet<'_>) -> Result<(), Reject> {
         if !self.takes_part() {
             return Err(Reject::Stopped);
         }
@@ -210,7 +212,9 @@ impl Cluster {
         if frame.destination == cluster_mac {
             probes.cluster_mac.arrive(sender.sequence)
         } else if frame.destination == self.config.mac {
-            probes.own_mac.arrive(sender.sequence)
+            probes.own_mac.arrive(sender.sequence)?;
+            probes.spoken_to_at = Some(now);
+            Ok(())
         } else {
             Err(Reject::OtherCluster)
         }

@@ -6,6 +6,7 @@
 //! (`convergence.rs`) and with every heartbeat. Specification: docs/design.md, "Modes".
 
 use super::announce::REPEATS;
+use super::peer::Peer;
 use super::prepared::Prepared;
 use super::{Cluster, Output};
 use crate::delivery::{Delivery, derived_macs};
@@ -97,14 +98,26 @@ impl Cluster {
     }
 
     /// Whether there may be hosts that do not listen where this one's heartbeats go: it is in no map, or alone, or hears
-    /// others than the members of its map. In another mode, or with another MAC, they hear broadcasts only.
+    /// others than the members of its map. In another mode, or with another MAC, they hear broadcasts only. One that says
+    /// that it is set up alike listens here: if nothing reaches it here, clients' packets do not either, and it must not
+    /// join by broadcasts, which end when it has.
     pub(super) fn others_may_listen_elsewhere(&self) -> bool {
-        let Some(Prepared { proposal, .. }) = &self.committed else {
+        let Some(Prepared {
+            proposal, rules, ..
+        }) = &self.committed
+        else {
             return true;
         };
-        let members = proposal.view;
+        let (members, mode) = (proposal.view, self.delivery().mode());
+        let is_alike = |host, peer: &Peer| {
+            self.wish_of(host) == Some(rules.digest()) && peer.heartbeat.mode == mode
+        };
+        let mut others = self
+            .peers
+            .alive()
+            .filter(|(host, _)| !members.contains(*host));
         members == self.me()
             || self.peers.unproven_since().is_some()
-            || self.peers.alive().any(|(host, _)| !members.contains(host))
+            || others.any(|(host, peer)| !is_alike(host, peer))
     }
 }

@@ -58,6 +58,8 @@ pub struct Troubles {
     pub other_mode: HostSet,
     /// Live hosts whose heartbeats arrive only if they are sent to this host directly.
     pub direct_only: HostSet,
+    /// Hosts whose probes to this host alone arrive and whose heartbeats do not, to all or directly.
+    pub probing_only: HostSet,
     /// Hosts whose machines answer ARP and whose heartbeats do not arrive, while no host is heard.
     pub answer_arp_only: HostSet,
     /// If it was ever late.
@@ -96,6 +98,7 @@ impl Cluster {
             equal_priorities: self.equal_priorities(),
             other_mode: self.hosts_of_other_mode(now),
             direct_only: direct.map(|(host, _)| host).collect(),
+            probing_only: self.probing_only(now),
             answer_arp_only: match self.heartbeats_blocked {
                 true => self.answering(now),
                 false => HostSet::EMPTY,

@@ -80,7 +80,7 @@ fn without_a_group_nobody_waits_for_queries() {
     };
     let mut agent = Agent::new(nothing.clone(), START);
     assert_eq!(agent.deadline(), Time::NEVER);
-    assert_eq!(agent.handle(START, Input::LinkUp, longest), []);
+    assert_eq!(agent.handle(START, Input::Forgotten, longest), []);
     // The mode changes to IGMP and back.
     agent.follow(settings(), START + seconds(1000));
     assert_eq!(agent.deadline(), START + seconds(1000) + TIMEOUT);
@@ -143,7 +143,7 @@ fn a_link_that_comes_back_is_told_to_the_switch_at_once_and_again() {
     );
     run(&mut agent, START + seconds(100));
     assert_eq!(
-        agent.handle(START + seconds(100), Input::LinkUp, longest),
+        agent.handle(START + seconds(100), Input::Forgotten, longest),
         [
             Action::Report(GROUP, Version::V2),
             Action::Advertise(Family::V4)

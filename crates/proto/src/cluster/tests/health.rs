@@ -72,6 +72,21 @@ fn who_does_not_hear_whom_is_named() {
 }
 
 #[test]
+fn a_host_that_only_probes_reach_says_so_and_shows_itself_to_the_switch_once() {
+    let mut segment = Segment::converged(3);
+    segment.loss = Box::new(|_, to, frame| to == id(2) && frame.ethertype == ethernet::HEARTBEAT);
+    segment.run(TIMING.budget() * 6);
+    assert_eq!(troubles(&segment, 2).probing_only, set(&[1, 3]));
+    assert_eq!(troubles(&segment, 1).probing_only, set(&[]));
+    let unheard = |segment: &Segment| [1, 2, 3].map(|host| segment.host(host).unheard);
+    assert_eq!(unheard(&segment), [0, 1, 0]);
+    segment.loss = Box::new(|_, _, _| false);
+    segment.run_until_converged(&[1, 2, 3]);
+    assert_eq!(troubles(&segment, 2).probing_only, set(&[]));
+    assert_eq!(unheard(&segment), [0, 1, 0]);
+}
+
+#[test]
 fn broadcasts_that_do_not_arrive_are_named_until_they_do() {
     let mut segment = Segment::converged(2);
     segment.loss = Box::new(|_, _, frame| {

@@ -223,6 +223,26 @@ fn a_switch_that_blocks_the_group_is_survived_by_direct_heartbeats() {
 }
 
 #[test]
+fn a_host_that_alone_does_not_get_the_groups_frames_is_left_out_until_it_does() {
+    for mode in [ClusterMode::Multicast, ClusterMode::Igmp] {
+        let mut segment = all_in(mode);
+        segment.loss = Box::new(|_, to, frame| {
+            let to_group = frame.destination.is_group() && frame.destination != Mac::BROADCAST;
+            to == id(2) && frame.ethertype == ethernet::HEARTBEAT && to_group
+        });
+        segment.run_until_converged(&[1, 3]);
+        segment.run(TIMING.budget() * 20);
+        assert!(segment.is_converged(&[1, 3]), "{}", segment.account());
+        assert_eq!(segment.share(2), 0);
+        assert_eq!(segment.coverage(), (0, 0));
+        let fenced = |event: &Event| matches!(event, Event::Fenced { .. });
+        assert_eq!(segment.count(1, fenced), 1, "{}", segment.account());
+        segment.loss = Box::new(|_, _, _| false);
+        segment.run_until_converged(&[1, 2, 3]);
+    }
+}
+
+#[test]
 fn hosts_that_were_parted_in_different_modes_find_each_other() {
     let other = |host| ClusterConfig {
         rules: in_mode(ClusterMode::Igmp),

@@ -118,6 +118,8 @@ pub(super) struct Host {
     pub(super) powered: bool,
     pub(super) running: bool,
     pub(super) events: Vec<(Time, Event)>,
+    /// How often it has heard nobody.
+    pub(super) unheard: u32,
     /// The sockets of its clients.
     pub(super) connections: Vec<Connection>,
     /// In which buckets of which sticky rule it has had traffic lately.
@@ -221,6 +223,7 @@ impl Segment {
             config,
             image: None,
             staged: None,
+            unheard: 0,
             lease: Time::ZERO,
             wait: Time::NEVER,
             stalled_until: Time::ZERO,
@@ -292,6 +295,7 @@ impl Segment {
                         .expect("something is staged")
                         .1 = until;
                 }
+                Output::Unheard => self.hosts[index].unheard += 1,
                 Output::Withdraw => self.hosts[index].staged = None,
                 Output::Commit => self.hosts[index].commit(),
                 Output::Amend(image) => self.hosts[index].image = Some(*image),
