@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const CLUSTER_MAC: Mac = Mac([0x02, 0xBF, 10, 77, 0, 100]);
 const HOST_MAC: &str = "02:00:00:00:00:01";
 const VIP: &str = "10.77.0.100";
+const GATEWAY: &str = "10.77.0.254";
+const ABSENT: &str = "10.77.0.3";
 
 fn vip() -> IpAddr {
     VIP.parse().unwrap()
@@ -101,6 +103,7 @@ impl Host {
                 ports: 8080..=8081,
             }],
             daemon: Some(std::process::id()),
+            silent: vec![(2, GATEWAY.parse().unwrap()), (3, ABSENT.parse().unwrap())],
             leaks: true,
         };
         let sources = Sources {
@@ -229,7 +232,7 @@ fn the_way_of_answers_is_that_of_the_routes() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
-fn a_gateway_answers_or_not() {
+fn a_machine_on_the_segment_answers_or_not() {
     let (host, router) = (Host::new(), Host::new());
     router.ip("address del 10.77.0.1/24 dev eth0");
     host.ip(&format!("link set peer0 netns {} name gw0", router.name));
@@ -240,7 +243,7 @@ fn a_gateway_answers_or_not() {
             .map(|gateway| (gateway.address.to_string(), gateway.answers))
             .collect::<Vec<_>>()
     };
-    let expect = |answers| vec![("10.77.0.254".to_owned(), answers)];
+    let expect = |answers| vec![(GATEWAY.to_owned(), answers)];
     assert_eq!(gateways(), []);
     host.ip("route add default via 10.77.0.254");
     assert_eq!(gateways(), expect(false));
@@ -248,6 +251,7 @@ fn a_gateway_answers_or_not() {
     assert_eq!(gateways(), expect(false));
     router.ip("address add 10.77.0.254/24 dev gw0");
     assert_eq!(gateways(), expect(true));
+    assert_eq!(host.look().lost_and_on, [2]);
     // The gateway of another NIC is not the cluster's affair.
     host.ip("route del default");
     host.ip("route add default via 10.78.0.254");

@@ -71,5 +71,6 @@ scenarios! {
     a_host_that_is_alone: "alone",
     heartbeats_on_the_wire: "heartbeats",
     memberships_that_are_kept: "memberships-kept",
+    a_member_that_is_forgotten: "forgotten-by-the-switch",
     the_way_out_of_igmp: "away-from-igmp",
 }

@@ -5,7 +5,7 @@
 
 use super::Machine;
 use crate::config::Config;
-use crate::status::{RuleState, Status};
+use crate::status::{MemberStatus, RuleState, Status};
 use covey_proto::ids::Mac;
 use covey_proto::rules::{FilterMode, Protocol};
 use std::net::IpAddr;
@@ -24,6 +24,8 @@ pub struct Patient {
     pub services: Vec<Service>,
     /// Its daemon, if one runs.
     pub daemon: Option<u32>,
+    /// Other hosts that are not heard and have not said goodbye, and their addresses.
+    pub silent: Vec<(u8, IpAddr)>,
     /// Whether something on it has sent frames with the cluster MAC as source.
     pub leaks: bool,
 }
@@ -67,12 +69,15 @@ impl Patient {
             })
         };
         let rules = status.rules.iter().filter(wanted);
+        let is_lost = |host: &&MemberStatus| host.is_lost();
+        let address = |host: &MemberStatus| (host.id, host.dip);
         Self {
             interface: status.host.interface.clone(),
             vips: status.cluster.vips.clone(),
             cluster_mac: status.cluster.mac.parse().ok(),
             services: rules.filter_map(service).collect(),
             daemon: Some(status.host.pid),
+            silent: status.hosts.iter().filter(is_lost).map(address).collect(),
             leaks: status.network.leaks_stopped.recent > 0,
         }
     }
@@ -101,6 +106,7 @@ impl Patient {
             cluster_mac: Some(config.cluster_mac()),
             services: services.collect(),
             daemon: None,
+            silent: Vec::new(),
             leaks: false,
         }
     }

@@ -98,6 +98,8 @@ pub struct Machine {
     pub ways_out: Vec<(IpAddr, WayOut)>,
     /// The gateways of those that leave by the NIC.
     pub gateways: Vec<Gateway>,
+    /// Hosts that are not heard and whose machines answer all the same.
+    pub lost_and_on: Vec<u8>,
     /// Services for which nothing listens.
     pub unserved: Option<Vec<Service>>,
     /// How the daemon runs.
@@ -133,11 +135,22 @@ pub fn gather(patient: &Patient, sources: &Sources) -> io::Result<Machine> {
         Some((*vip, WayOut::By(way.interface)))
     };
     let ways_out = patient.vips.iter().filter_map(&mut way_out).collect();
+    let lost = patient.silent.iter();
+    let asked: Vec<IpAddr> = gateways
+        .iter()
+        .copied()
+        .chain(lost.map(|(_, address)| *address))
+        .collect();
+    let answering = nic
+        .as_ref()
+        .and_then(|nic| kernel.answering(nic, &asked).ok());
+    let answers = |address: &IpAddr| Some(answering.as_ref()?.contains(address));
     let gateway = |address| {
-        let answers = kernel.answers(nic.as_ref()?, address).ok()?;
+        let answers = answers(&address)?;
         Some(Gateway { address, answers })
     };
-    let gateways = gateways.into_iter().filter_map(gateway).collect();
+    let lost = patient.silent.iter();
+    let lost_and_on = lost.filter(|(_, address)| answers(address) == Some(true));
     let holders = |vip: &IpAddr| (*vip, kernel.holders(*vip));
     let loopback = kernel.nic("lo").ok().flatten();
     Ok(Machine {
@@ -151,7 +164,8 @@ pub fn gather(patient: &Patient, sources: &Sources) -> io::Result<Machine> {
         loopback_up: loopback.map(|lo| lo.up),
         sysctls: sysctls(interface),
         ways_out,
-        gateways,
+        gateways: gateways.iter().copied().filter_map(gateway).collect(),
+        lost_and_on: lost_and_on.map(|(host, _)| *host).collect(),
         unserved: sockets::listeners()
             .ok()
             .map(|listeners| unserved(&patient.services, &listeners)),

@@ -147,22 +147,24 @@ impl Inspector {
         }))
     }
 
-    /// Whether a machine on the NIC's segment tells its MAC when the kernel asks for it. Waits for the answer, but not for
+    /// Which machines on the NIC's segment tell their MAC when the kernel asks for it. Waits for the last one, but not for
     /// longer than a second or so.
     ///
     /// # Errors
     /// If the kernel does not answer, or lets only root ask.
-    pub fn answers(&self, nic: &Nic, address: IpAddr) -> io::Result<bool> {
+    pub fn answering(&self, nic: &Nic, addresses: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
         let asked_at = Instant::now();
+        let mut silent = addresses.to_vec();
         loop {
             // Again and again: when the kernel gives up, it has to begin anew.
-            self.netlink.ask(nic.index, address)?;
-            let known = self.netlink.neighbours(nic.index)?;
-            if known.iter().any(|(known, _)| *known == address) {
-                return Ok(true);
+            for address in &silent {
+                self.netlink.ask(nic.index, *address)?;
             }
-            if asked_at.elapsed() >= ANSWERS_WITHIN {
-                return Ok(false);
+            let known = self.netlink.neighbours(nic.index)?;
+            silent.retain(|address| !known.iter().any(|(known, _)| known == address));
+            if silent.is_empty() || asked_at.elapsed() >= ANSWERS_WITHIN {
+                let answers = |address: &&IpAddr| !silent.contains(address);
+                return Ok(addresses.iter().filter(answers).copied().collect());
             }
             thread::sleep(LOOKS_EVERY);
         }

@@ -45,12 +45,12 @@ pub(super) const RULES_DIFFER: Entry = Entry {
     name: "rules-differ",
     severity: Severity::Error,
     scope: Scope::Cluster,
-    title: "hosts have different virtual IPs or port rules",
+    title: "hosts have different virtual IPs, cluster MACs or port rules",
     symptom: "WLBS cluster fails to converge: one host stays out.",
-    meaning: "All hosts must share virtual IPs and port rules, or a client would be served twice or not at all. The odd host is kept \
+    meaning: "All hosts must share virtual IPs, cluster MAC and port rules, or a client would be served twice or not at all. The odd host is kept \
               out, and the others go on.",
     cure: "Compare the configuration files, correct one and reload it (covey reload).",
-    articles: &["Q193599", "Q198496"],
+    articles: &["Q193599", "Q198496", "Q232454", "Q193598"],
     told: Told::By(&[67, 110, 1006]),
 };
 
@@ -58,12 +58,12 @@ pub(super) const MODE_DIFFERS: Entry = Entry {
     name: "mode-differs",
     severity: Severity::Error,
     scope: Scope::Cluster,
-    title: "hosts are set to different modes, or to different cluster MACs",
+    title: "hosts are set to different modes",
     symptom: "WLBS cluster fails to converge; IP address conflict after installing WLBS.",
     meaning: "The mode decides which MAC the virtual IPs have. Hosts in different modes would give clients two answers, so the odd \
               host is kept out.",
-    cure: "Give all hosts the same mode (cluster.mode) and cluster MAC, and reload them.",
-    articles: &["Q193598", "Q232454", "Q193602"],
+    cure: "Give all hosts the same mode (cluster.mode), and reload them.",
+    articles: &["Q193598", "Q193602"],
     told: Told::By(&[1015]),
 };
 

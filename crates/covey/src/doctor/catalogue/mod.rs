@@ -128,6 +128,7 @@ kinds! {
     HostSilent = 46 => cluster::HOST_SILENT,
     ClusterMacNotFlooded = 47 => segment::CLUSTER_MAC_NOT_FLOODED,
     GatewaySilent = 48 => segment::GATEWAY_SILENT,
+    GroupNotReceived = 49 => segment::GROUP_NOT_RECEIVED,
 }
 
 impl Kind {

@@ -114,6 +114,23 @@ pub(super) const ALONE_WITHOUT_FALLBACK: Entry = Entry {
     told: Told::As(BEGINS),
 };
 
+pub(super) const GROUP_NOT_RECEIVED: Entry = Entry {
+    name: "group-not-received",
+    severity: Severity::Error,
+    scope: Scope::Host,
+    title: "the cluster's multicast frames do not reach this host",
+    symptom: "A host in multicast or IGMP mode drops out of the cluster, and is there again after a query or a while later; in the switch's \
+              list of members it is missing.",
+    meaning: "The switch has forgotten that this host is a member of the cluster's group, or was never told (multicast mode needs static \
+              entries), or the NIC does not take the cluster MAC. Heartbeats go the same way as clients' packets, so the host stops \
+              serving, and the others take its share. It has reported its membership again when it heard nobody.",
+    cure: "Look at the switch whether the group has this host's port (bridge mdb show, show ip igmp snooping groups), whether a querier asks \
+           and the host's answers arrive there, and whether the NIC takes the MAC (ip maddress). Or leave IGMP, as the article says: a VLAN \
+           for the cluster and mode = \"unicast\".",
+    articles: &["KB838408", "KB812870"],
+    told: Told::As(BEGINS),
+};
+
 pub(super) const SEGMENT_NOT_SHARED: Entry = Entry {
     name: "segment-not-shared",
     severity: Severity::Warning,

@@ -87,12 +87,10 @@ pub(super) fn silent_hosts(evidence: &Evidence) -> Looked {
     if matches!(status.host.state, HostState::Stopped | HostState::Suspended) {
         return None;
     }
-    let lost = status.hosts.iter().filter(|host| {
-        let left = matches!(host.state, HostState::Stopped | HostState::Suspended);
-        !host.alive && !left
-    });
+    let lost = status.hosts.iter().filter(|host| host.is_lost());
+    let is_on = |host: u8| Some(evidence.machine.as_ref()?.lost_and_on.contains(&host));
     let finding = |host: &MemberStatus| {
-        Finding::new(
+        let finding = Finding::new(
             Kind::HostSilent,
             format!(
                 "{} has been silent for {} and has not said goodbye.",
@@ -101,7 +99,12 @@ pub(super) fn silent_hosts(evidence: &Evidence) -> Looked {
             ),
         )
         .about(host.id)
-        .seen(format!("its address is {}, its MAC {}", host.dip, host.mac))
+        .seen(format!("its address is {}, its MAC {}", host.dip, host.mac));
+        match is_on(host.id) {
+            Some(true) => finding.seen("its machine is on: it says its MAC when it is asked"),
+            Some(false) => finding.seen("its machine does not say its MAC when it is asked"),
+            None => finding,
+        }
     };
     Some(lost.map(finding).collect())
 }

@@ -17,7 +17,7 @@ type Looked = Option<Vec<Finding>>;
 pub(super) type Check = fn(&Evidence) -> Looked;
 
 /// All of them.
-pub(super) const ALL: [Check; 42] = [
+pub(super) const ALL: [Check; 43] = [
     host::daemon,
     host::configuration,
     host::realtime,
@@ -50,6 +50,7 @@ pub(super) const ALL: [Check; 42] = [
     cluster::versions,
     cluster::unruled_traffic,
     segment::broadcasts,
+    segment::unheard,
     segment::silent_daemons,
     segment::lost_heartbeats,
     segment::hearing,

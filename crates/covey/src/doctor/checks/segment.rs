@@ -24,13 +24,21 @@ pub(super) fn broadcasts(evidence: &Evidence) -> Looked {
     let status = evidence.status()?;
     let alone = is_alone(status) && !status.cluster.unicast_fallback;
     let blocked = &status.troubles.direct_only;
+    let on = evidence.machine.as_ref();
+    let on = on.map_or(&[][..], |machine| &machine.lost_and_on);
     found(if alone {
+        let what = match on {
+            [] => {
+                "This host is alone, and with unicast_fallback = false it does not try whether others hear it without broadcasts.".to_owned()
+            }
+            on => format!(
+                "This host is alone, though the machines of {} are on: heartbeats to broadcast (EtherType 0x886F) do not arrive here, unless their daemons do not run.",
+                hosts(on)
+            ),
+        };
         Some(
-            Finding::new(
-                Kind::AloneWithoutFallback,
-                "This host is alone, and with unicast_fallback = false it cannot find out whether that is because broadcasts are blocked.",
-            )
-            .seen("it hears no heartbeat of any other host"),
+            Finding::new(Kind::AloneWithoutFallback, what)
+                .seen("it hears no heartbeat of any other host"),
         )
     } else if blocked.is_empty() {
         None
@@ -50,9 +58,37 @@ pub(super) fn broadcasts(evidence: &Evidence) -> Looked {
     })
 }
 
+/// Heartbeats do not come, and what is sent to this host alone does.
+pub(super) fn unheard(evidence: &Evidence) -> Looked {
+    let status = evidence.status()?;
+    let (speaking, mac) = (&status.troubles.probing_only, &status.cluster.mac);
+    found((!speaking.is_empty()).then(|| {
+        let who = hosts(speaking);
+        let seen = "probes to this host's own MAC, EtherType 0x88B5";
+        match status.cluster.mode.as_str() {
+            "unicast" => Finding::new(
+                Kind::BroadcastBlocked,
+                format!("Heartbeats of {who} to broadcast do not arrive here, and what they send to this host alone does."),
+            ),
+            mode => Finding::new(
+                Kind::GroupNotReceived,
+                format!(
+                    "What {who} send to the cluster MAC {mac} does not arrive here, and what they send to this host alone does: in {mode} mode this \
+                     host hears no heartbeat, gets no client, and does not serve."
+                ),
+            ),
+        }
+        .seen(seen)
+    }))
+}
+
 pub(super) fn silent_daemons(evidence: &Evidence) -> Looked {
     let status = evidence.status()?;
     let answering = &status.troubles.answer_arp_only;
+    if !status.troubles.probing_only.is_empty() {
+        // They speak: it is another finding.
+        return Some(Vec::new());
+    }
     found((!answering.is_empty()).then(|| {
         let finding = Finding::new(
             Kind::DaemonSilent,

@@ -509,6 +509,15 @@ pub(super) const CASES: [Case; Kind::ALL.len()] = [
         |e| machine(e).gateways[0].answers = false,
         |e| machine(e).gateways.clear(),
     ),
+    case(
+        Kind::GroupNotReceived,
+        |e| {
+            status(e).cluster.mode = "igmp".to_owned();
+            troubles(e).probing_only = vec![2, 3];
+            troubles(e).answer_arp_only = vec![2, 3];
+        },
+        |e| troubles(e).probing_only = vec![2, 3],
+    ),
 ];
 
 #[test]

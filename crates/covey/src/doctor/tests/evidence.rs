@@ -87,6 +87,7 @@ fn machine(status: &Status) -> Machine {
             address: "10.77.0.254".parse().unwrap(),
             answers: true,
         }],
+        lost_and_on: Vec::new(),
         unserved: Some(Vec::new()),
         scheduling: Some(Scheduling {
             first: true,

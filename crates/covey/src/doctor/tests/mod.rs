@@ -114,6 +114,25 @@ fn a_silent_gateway_turns_the_absence_of_clients_into_a_warning() {
     assert_eq!(finding(false, 3_600_000), [Severity::Warning]);
 }
 
+#[test]
+fn a_host_that_is_alone_without_the_fallback_is_told_who_is_there() {
+    let what = |lost_and_on| {
+        let mut evidence = healthy();
+        let alone = CASES
+            .iter()
+            .find(|case| case.kind == Kind::AloneWithoutFallback);
+        (alone.unwrap().wrong)(&mut evidence);
+        evidence.machine.as_mut().unwrap().lost_and_on = lost_and_on;
+        examine(&evidence).findings.remove(0).what
+    };
+    assert!(what(Vec::new()).contains("does not try"));
+    assert!(
+        what(vec![2, 3]).contains("machines of hosts 2 and 3 are on"),
+        "{}",
+        what(vec![2, 3])
+    );
+}
+
 /// A healthy cluster in which host 2 tells these of itself.
 fn told_by_2(findings: &[&str]) -> crate::status::Status {
     let mut status = healthy().status().unwrap().clone();

@@ -8,8 +8,12 @@ use super::super::packet::{NOTHING, PacketSocket};
 use super::super::topology::{NIC, Place};
 use super::Scenario;
 use super::stage::{Stage, host, hosts};
-use anyhow::Result;
-use std::process::{Command, Stdio};
+use anyhow::{Context, Result};
+use covey_proto::ids::Mac;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 const ARTICLE: &str = "Q258609";
 
@@ -35,33 +39,68 @@ fn sniffer_guarded(stage: &mut Stage) -> Result<()> {
     let name = lab.name.clone();
     let namespace = name.namespace(Place::Host(host(2)));
     let sniffer = run_in(&namespace, || {
-        Ok(Command::new("tcpdump")
+        Command::new("tcpdump")
             .args(["-i", NIC, "-Z", "root", "-w", "/dev/null"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()?)
-    });
-    stage.say("host 2 runs a sniffer (tcpdump, promiscuous)");
-    let refused = run_in(&namespace, || {
-        let socket = PacketSocket::open(NIC, NOTHING)?;
-        Ok((0..20)
-            .filter(|_| socket.send(&llc_frame(mac)).is_err())
-            .count())
+            .spawn()
+            .context("tcpdump does not start; install it")
     })?;
-    stage.say("host 2 sends 20 LLC frames with the cluster MAC as source");
-    stage.expect("the guard stops all 20", refused == 20)?;
+    let _sniffer = Sniffer(sniffer);
+    stage.say("host 2 runs a sniffer (tcpdump, promiscuous), and a program that sends up to 1000 LLC frames a second with the cluster MAC as source");
+    let done = AtomicBool::new(false);
+    let (served, sent) = thread::scope(|scope| {
+        let sender = scope.spawn(|| run_in(&namespace, || emit(mac, &done)));
+        let served = stage.expect_service(hosts(&[1, 2, 3]));
+        done.store(true, Ordering::Relaxed);
+        let sent = sender.join();
+        (
+            served,
+            sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        )
+    });
+    served?;
+    let Emitted { sent, refused } = sent?;
+    stage.expect(
+        format!("meanwhile the guard has stopped all {sent} frames"),
+        sent > 0 && refused == sent,
+    )?;
     let learned = Bridge::look(&name)?.learned(mac)?;
     stage.expect(
         "the switch has not learned the cluster MAC",
         learned.is_empty(),
     )?;
-    stage.expect_service(hosts(&[1, 2, 3]))?;
-    stage.doctor(2, "cluster-mac-leaked", &[])?;
-    if let Ok(mut sniffer) = sniffer {
-        sniffer.kill()?;
-        sniffer.wait()?;
+    stage.doctor(2, "cluster-mac-leaked", &[])
+}
+
+/// Ends with the scenario, also if that fails.
+struct Sniffer(Child);
+
+impl Drop for Sniffer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    Ok(())
+}
+
+/// Frames that were sent, and those among them that the kernel refused.
+#[derive(Clone, Copy, Default)]
+struct Emitted {
+    sent: usize,
+    refused: usize,
+}
+
+/// Sends LLC frames with this source until it is done.
+fn emit(mac: Mac, done: &AtomicBool) -> Result<Emitted> {
+    let socket = PacketSocket::open(NIC, NOTHING)?;
+    let mut count = Emitted::default();
+    while !done.load(Ordering::Relaxed) {
+        count.sent += 1;
+        count.refused += usize::from(socket.send(&llc_frame(mac)).is_err());
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(count)
 }
 
 fn leak_below_the_guard(stage: &mut Stage) -> Result<()> {
@@ -80,7 +119,7 @@ fn leak_below_the_guard(stage: &mut Stage) -> Result<()> {
         "the clients of hosts 1 and 3 are not served: all frames go to host 2, which leaves them to their owners",
         answers.none > 0 && answers.hosts() == hosts(&[2]),
     )?;
-    stage.doctor(1, "cluster-mac-learned", &[])?;
+    stage.doctor_says(1, "cluster-mac-learned", "host 2", &[])?;
     stage.heal()?;
     stage.say("the switch has forgotten the cluster MAC");
     stage.expect_service(hosts(&[1, 2, 3]))

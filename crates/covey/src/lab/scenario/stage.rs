@@ -332,6 +332,17 @@ impl<'a> Stage<'a> {
 
     /// Waits until `covey doctor` on a host names something, and tells it. More arguments are doctor's.
     pub(super) fn doctor(&mut self, id: u8, name: &str, more: &[&str]) -> Result<()> {
+        self.doctor_says(id, name, "", more)
+    }
+
+    /// The same, and what it says must contain this.
+    pub(super) fn doctor_says(
+        &mut self,
+        id: u8,
+        name: &str,
+        words: &str,
+        more: &[&str],
+    ) -> Result<()> {
         let arguments = [&["doctor", "--json"], more].concat();
         let start = Instant::now();
         loop {
@@ -344,9 +355,14 @@ impl<'a> Stage<'a> {
                 .as_array()
                 .cloned()
                 .unwrap_or_default();
-            let mut named = findings.iter().filter(|finding| finding["name"] == name);
+            let text = |finding: &Value, field: &str| {
+                finding[field].as_str().unwrap_or_default().to_owned()
+            };
+            let mut named = findings
+                .iter()
+                .filter(|finding| finding["name"] == name && text(finding, "what").contains(words));
             if let Some(finding) = named.next() {
-                let text = |field: &str| finding[field].as_str().unwrap_or_default().to_owned();
+                let text = |field| text(finding, field);
                 self.say(format!("h{id}# covey doctor: {name}: {}", text("what")));
                 self.say(format!("          what to do: {}", text("cure")));
                 return Ok(());
