@@ -93,6 +93,12 @@ impl Host {
     }
 
     fn look_with(&self, sysfs: &Path) -> Machine {
+        self.look_for(&[], sysfs)
+    }
+
+    /// The same, while other hosts are not heard.
+    fn look_for(&self, silent: &[(u8, &str)], sysfs: &Path) -> Machine {
+        let silent = silent.iter();
         let patient = Patient {
             interface: "eth0".to_owned(),
             vips: vec![vip()],
@@ -103,7 +109,9 @@ impl Host {
                 ports: 8080..=8081,
             }],
             daemon: Some(std::process::id()),
-            silent: vec![(2, GATEWAY.parse().unwrap()), (3, ABSENT.parse().unwrap())],
+            silent: silent
+                .map(|(host, address)| (*host, address.parse().unwrap()))
+                .collect(),
             leaks: true,
         };
         let sources = Sources {
@@ -251,7 +259,8 @@ fn a_machine_on_the_segment_answers_or_not() {
     assert_eq!(gateways(), expect(false));
     router.ip("address add 10.77.0.254/24 dev gw0");
     assert_eq!(gateways(), expect(true));
-    assert_eq!(host.look().lost_and_on, [2]);
+    let silent = host.look_for(&[(2, GATEWAY), (3, ABSENT)], Path::new("/sys"));
+    assert_eq!(silent.lost_and_on, [2]);
     // The gateway of another NIC is not the cluster's affair.
     host.ip("route del default");
     host.ip("route add default via 10.78.0.254");

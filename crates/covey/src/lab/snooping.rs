@@ -363,26 +363,19 @@ fn forget_in_bridge(lab: &LabName, host: HostId) -> Result<()> {
     let tables: Vec<Memberships> = serde_json::from_slice(&output.stdout)
         .context("cannot read the JSON that `bridge -json mdb` writes")?;
     let members = tables.iter().flat_map(|table| &table.mdb);
-    for member in members.filter(|member| member.port == port) {
-        let group = [
-            "mdb",
-            "del",
-            "dev",
-            "br0",
-            "port",
-            &port,
-            "grp",
-            &member.grp,
-        ];
+    let members = members.filter(|member| member.port == port);
+    let leave = members.map(|member| format!("mdb del dev br0 port {port} grp {}", member.grp));
+    // Who must not be a router is none, and may become one again.
+    let router = [0, 1].map(|may| format!("link set dev {port} mcast_router {may}"));
+    for command in leave.chain(router) {
         let output = bridge()
-            .args(group)
+            .args(command.split(' '))
             .output()
             .context("cannot run `bridge`")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!(
-                "the switch does not forget {port} in {}: {}",
-                member.grp,
+                "the switch does not forget {port} (bridge {command}): {}",
                 said.trim()
             );
         }

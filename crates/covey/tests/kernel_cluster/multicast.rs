@@ -400,12 +400,22 @@ fn where_the_switch_looks_at_the_ip_an_announced_router_gets_all_and_others_noth
             && [VIP.into(), VIP6.into()].map(|vip| answered(&lab, vip)) == [100, 100]
     });
     println!("announced: all are; {}", routers().lines().last().unwrap());
+    let spare = Capture::at(&lab, "client", "eth1");
     web::assert_none_failed(&web::in_a_row(&lab, VIP, FIRST_PORT..FIRST_PORT + 60));
     web::assert_none_failed(&web::in_a_row(
         &lab,
         VIP6,
         FIRST_PORT + 60..FIRST_PORT + 120,
     ));
+    await_queries(&lab, 1, 1);
+    let spare = wire::read(&spare.finish());
+    let to_vip = spare.iter().filter(|frame| {
+        let frame = frame.ethernet();
+        // Heartbeats are no IP, and a bridge that looks at IP floods them.
+        frame.destination == CLUSTER_MAC && [0x0800, 0x86DD].contains(&frame.ethertype)
+    });
+    assert_eq!(to_vip.count(), 0);
+    assert!(!all_igmp(&spare).is_empty(), "the port is dead");
 
     // Routers are told what members report. One that hears another's report is silent itself, unless it does not hear it.
     let capture = Capture::at(&lab, "switch", "port-h1");

@@ -161,7 +161,10 @@ impl Cluster {
         };
         let frame = probe::to_cluster(&payload, from, to);
         self.outputs.push_back(Output::Transmit(frame));
-        for (_, Peer { sender, .. }) in self.peers.alive() {
+        // Who hears nobody also tries those that it has lost: maybe it is only that all hear what is sent to them alone.
+        let isolated = self.peers.alive().next().is_none();
+        let wanted = |peer: &Peer| peer.alive || (isolated && !peer.has_left());
+        for (_, Peer { sender, .. }) in self.peers.iter().filter(|(_, peer)| wanted(peer)) {
             let to = End {
                 mac: sender.mac,
                 address: sender.dip,

@@ -180,8 +180,10 @@ impl Connections {
             Happening::Hung { key, stale } => {
                 counts.broken += 1;
                 self.open.remove(&key);
-                // Even if its host has crashed the next packet gets a reset, not silence (promise 3).
-                if !stale && settling.settled_since(now - HUNG_FOR) {
+                // Even if its host has crashed the next packet gets a reset, not silence (promise 3). Where no host takes a
+                // port any more, there is nobody to send one.
+                let loose = self.loose.contains(&key.0.service.port());
+                if !stale && !loose && settling.settled_since(now - HUNG_FOR) {
                     let tuple = key.0;
                     let what = format!(
                         "{tuple:?} gets no answer any more, not even a reset, in a settled cluster"

@@ -83,8 +83,11 @@ fn converging_alone(stage: &mut Stage) -> Result<()> {
     for id in 1..=3 {
         stage.until_converged(hosts(&[id]), Duration::from_secs(30))?;
     }
-    stage.expect_query(2, &["converged as DEFAULT", "as part of the cluster: 2"])?;
+    for (id, itself) in [(1, "cluster: 1"), (2, "cluster: 2"), (3, "cluster: 3")] {
+        stage.expect_query(id, &["converged as DEFAULT", itself])?;
+    }
     stage.doctor(2, "alone-without-fallback", &[])?;
+    stage.doctor_says(2, "broadcast-blocked", "hosts 1 and 3", &[])?;
     stage.heal()?;
     stage.expect_service(hosts(&[1, 2, 3]))
 }

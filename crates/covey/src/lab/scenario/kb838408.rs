@@ -2,6 +2,7 @@
 //! the switch; the article's way out is unicast mode.
 
 use super::super::snooping::{Asking, Switch};
+use super::super::topology::Place;
 use super::Scenario;
 use super::stage::{Stage, host, hosts};
 use anyhow::{Result, ensure};
@@ -14,7 +15,7 @@ pub(super) const SCENARIOS: [Scenario; 3] = [
     Scenario {
         name: "memberships-kept",
         article: ARTICLE,
-        about: "a switch that forwards by MAC group, a querier, and members that answer it",
+        about: "a switch that forwards by MAC group, a querier, and members that answer it; then nobody asks any more",
         play: memberships_kept,
     },
     Scenario {
@@ -59,7 +60,22 @@ fn memberships_kept(stage: &mut Stage) -> Result<()> {
         stage.wait(Duration::from_secs(2))?;
     }
     stage.say("four intervals later no host has been forgotten");
-    Ok(())
+    stage.expect_health(1)?;
+    stage.run(
+        Place::Switch,
+        &[
+            "ip",
+            "link",
+            "set",
+            "querier",
+            "type",
+            "bridge",
+            "mcast_querier",
+            "0",
+        ],
+    )?;
+    stage.say("the querier falls silent, and nobody else asks");
+    stage.doctor(2, "no-querier", &[])
 }
 
 fn forgotten(stage: &mut Stage) -> Result<()> {

@@ -6,6 +6,7 @@ use super::super::topology::{CLIENT, NIC, Place, VIP};
 use super::Scenario;
 use super::stage::{Stage, USUAL, host, hosts};
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 const ARTICLE: &str = "Q228942";
@@ -45,7 +46,11 @@ fn heavy_traffic(stage: &mut Stage) -> Result<()> {
     stage.say(format!(
         "a busy client gets {taken} connections per second answered; the floods send {rate} frames per second"
     ));
-    let epoch = stage.status(1)?.cluster.epoch;
+    let epochs = |stage: &Stage| -> Result<BTreeSet<u64>> {
+        let status = (1..=3).map(|id| Ok(stage.status(id)?.cluster.epoch));
+        status.collect()
+    };
+    let before = epochs(stage)?;
     for (kind, cookies) in [(Kind::Syn, 1), (Kind::Syn, 0), (Kind::Udp, 1)] {
         let setting = format!("echo {cookies} > /proc/sys/net/ipv4/tcp_syncookies");
         for id in 1..=3 {
@@ -75,13 +80,15 @@ fn heavy_traffic(stage: &mut Stage) -> Result<()> {
         )?;
         stage.wait(FLOOD / 2)?;
         stage.heal()?;
-        let status = stage.status(1)?;
+        let after = epochs(stage)?;
         stage.expect(
             format!(
-                "nobody was taken for dead: the map is the one before the floods, epoch {epoch}"
+                "nobody was taken for dead: on all hosts the map is the one before the floods, epoch {}",
+                after.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
             ),
-            status.cluster.epoch == epoch,
+            after.len() == 1 && after == before,
         )?;
+        let status = stage.status(1)?;
         for member in status.hosts.iter().filter(|member| member.id != 1) {
             let (id, lost, heard) = (member.id, member.heartbeats_lost, member.heartbeats);
             stage.say(format!(
@@ -157,5 +164,6 @@ fn alone(stage: &mut Stage) -> Result<()> {
         "{asked} answers, {converging} of them while it was converging: it listed itself in each"
     ));
     stage.expect_query(1, &["converged as DEFAULT", "as part of the cluster: 1"])?;
+    stage.doctor(1, "alone", &[])?;
     stage.expect_service(hosts(&[1]))
 }

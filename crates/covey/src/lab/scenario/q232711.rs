@@ -46,12 +46,15 @@ fn heartbeats(stage: &mut Stage) -> Result<()> {
         let loaded = hear(stage, LISTEN)?;
         stage.heal()?;
         expect_facts(stage, &loaded, to)?;
-        let (idle, loaded) = (largest(&idle), largest(&loaded));
+        let (frames, bytes) = total(&loaded);
+        let (frames_idle, bytes_idle) = total(&idle);
         stage.expect(
             format!(
-                "heartbeats are as large under load ({loaded} bytes) as without ({idle} bytes)"
+                "they are as many and as large under load ({frames} frames, {bytes} bytes in {} s) as without ({frames_idle} and {bytes_idle})",
+                LISTEN.as_secs()
             ),
-            idle == loaded,
+            // A frame more or less of each host falls into the time, and what is found meanwhile is told at once.
+            frames.abs_diff(frames_idle) <= 6 && largest(&idle) == largest(&loaded),
         )?;
     }
     dead_after_five(stage)?;
@@ -60,6 +63,12 @@ fn heartbeats(stage: &mut Stage) -> Result<()> {
 
 fn hear(stage: &mut Stage, time: Duration) -> Result<Vec<Heard>> {
     listen(&stage.lab()?.name.namespace(Place::Client), time)
+}
+
+/// How many frames, and bytes in all.
+fn total(heard: &[Heard]) -> (usize, usize) {
+    let bytes = heard.iter().map(|frame| frame.length);
+    (heard.len(), bytes.sum())
 }
 
 fn largest(heard: &[Heard]) -> usize {
@@ -126,6 +135,7 @@ fn dead_after_five(stage: &mut Stage) -> Result<()> {
         ),
         took >= least && took <= timing.budget() + 2 * timing.period,
     )?;
+    stage.doctor_says(1, "host-silent", "Host 3", &[])?;
     stage.heal()
 }
 

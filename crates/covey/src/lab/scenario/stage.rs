@@ -381,6 +381,14 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// `covey doctor` on a host finds nothing wrong with the cluster.
+    pub(super) fn expect_health(&mut self, id: u8) -> Result<()> {
+        let said = self.covey(id, &["doctor"])?;
+        let well = said.starts_with("nothing is wrong");
+        let first = said.lines().next().unwrap_or_default().to_owned();
+        self.expect(format!("covey doctor on host {id}: {first}"), well)
+    }
+
     /// Changes a line of the configuration of some hosts. `covey reload` is what makes it count.
     pub(super) fn reconfigure(&self, ids: HostSet, from: &str, to: &str) -> Result<()> {
         let lab = self.lab()?;

@@ -2,7 +2,7 @@
 
 use super::super::trouble::{Exclusion, Troubles};
 use super::super::{Command, Input};
-use super::segment::{Segment, TIMING, id, set};
+use super::segment::{Segment, TIMING, config, id, set};
 use crate::event::Event;
 use crate::ids::Mac;
 use crate::wire::ethernet;
@@ -84,6 +84,27 @@ fn a_host_that_only_probes_reach_says_so_and_shows_itself_to_the_switch_once() {
     segment.run_until_converged(&[1, 2, 3]);
     assert_eq!(troubles(&segment, 2).probing_only, set(&[]));
     assert_eq!(unheard(&segment), [0, 1, 0]);
+}
+
+#[test]
+fn hosts_that_have_converged_alone_because_broadcasts_are_blocked_know_of_each_other() {
+    let without = |host| {
+        let mut config = config(host);
+        config.unicast_fallback = false;
+        config
+    };
+    let mut segment = Segment::new([1, 2, 3].map(without));
+    segment.start_all();
+    segment.run_until_converged(&[1, 2, 3]);
+    segment.split = true;
+    segment.loss = Box::new(|_, _, frame| frame.destination == Mac::BROADCAST);
+    segment.run(TIMING.budget() * 6);
+    assert!(segment.is_converged(&[2]), "{}", segment.account());
+    assert_eq!(troubles(&segment, 2).probing_only, set(&[1, 3]));
+    // One that is off says nothing.
+    segment.crash(3);
+    segment.run(TIMING.budget() * 10);
+    assert_eq!(troubles(&segment, 2).probing_only, set(&[1]));
 }
 
 #[test]
