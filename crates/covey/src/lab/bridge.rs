@@ -3,7 +3,7 @@
 //! What is asked here is never remembered anywhere else, so it cannot be out of date. Used by the faults, which change the
 //! switch, and by `lab status`, which tells what has been changed. docs/design.md, "The lab".
 
-use super::topology::{self, LabName, Place};
+use super::topology::{self, LabName, NIC, Place};
 use anyhow::{Context, Result, bail};
 use covey_proto::ids::{HostId, Mac};
 use serde::Deserialize;
@@ -30,6 +30,8 @@ pub(super) struct Link {
     /// Its name.
     pub(super) ifname: String,
     flags: Vec<String>,
+    #[serde(default)]
+    operstate: String,
     /// The bridge that it is a port of.
     pub(super) master: Option<String>,
     linkinfo: Option<LinkInfo>,
@@ -38,6 +40,12 @@ pub(super) struct Link {
 #[derive(Debug, Deserialize)]
 struct LinkInfo {
     info_data: Option<BridgeInfo>,
+    info_slave_data: Option<PortInfo>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PortInfo {
+    state: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +65,29 @@ impl Link {
     pub(super) fn is_up(&self) -> bool {
         self.flags.iter().any(|flag| flag == "UP")
     }
+
+    /// Whether it carries frames: the kernel has taken note that the other end is on, and if it is a port, that it is.
+    fn carries(&self) -> bool {
+        let port = self.linkinfo.as_ref();
+        let port = port.and_then(|info| info.info_slave_data.as_ref()?.state.as_deref());
+        self.operstate == "UP" && port.is_none_or(|state| state == "forwarding")
+    }
+}
+
+/// Whether the cables of these machines carry frames: the kernel may take a second to see that both ends are on.
+///
+/// # Errors
+/// If a machine or its port is not there.
+pub(super) fn all_plugged_in(lab: &LabName, places: &[Place]) -> Result<bool> {
+    let bridge = Bridge::look(lab)?;
+    for place in places {
+        let mut ip = topology::ip(Some(&lab.namespace(*place)));
+        let nic: Vec<Link> = ask(ip.args(["-details", "-json", "link", "show", "dev", NIC]))?;
+        if !bridge.port(*place)?.carries() || !nic.iter().all(Link::carries) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The port that a machine of the lab is plugged into.

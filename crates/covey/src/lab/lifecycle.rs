@@ -5,6 +5,7 @@
 //! docs/design.md, "Command line".
 
 use super::args::Xdp;
+use super::bridge::all_plugged_in;
 use super::convergence::patience;
 use super::host::{self, Host};
 use super::interrupt::{Interrupt, TICK};
@@ -24,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long the kernel may take to see that cables are plugged in: it looks once a second.
+const CABLE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a server may take to listen.
 const SERVER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,8 @@ pub(super) fn up(spec: &Spec, interrupt: &Interrupt, say: &dyn Fn(&str)) -> Resu
 fn bring_up(spec: &Spec, interrupt: &Interrupt, say: &dyn Fn(&str)) -> Result<Lab> {
     let mut lab = build(spec, interrupt, say)?;
     if !spec.daemons {
+        // With daemons that is seen by their convergence.
+        await_cables(&lab, interrupt)?;
         return Ok(lab);
     }
     for index in 0..lab.hosts.len() {
@@ -199,6 +204,24 @@ fn await_server(lab: &Lab, host: &Host, interrupt: &Interrupt) -> Result<()> {
             }
         }
     })
+}
+
+/// Returns when all machines are reached through the switch.
+fn await_cables(lab: &Lab, interrupt: &Interrupt) -> Result<()> {
+    let hosts = lab.hosts.iter().map(|host| Place::Host(host.id));
+    let places: Vec<Place> = hosts.chain([Place::Client]).collect();
+    let start = Instant::now();
+    while !all_plugged_in(&lab.name, &places)? {
+        interrupt.check()?;
+        if start.elapsed() > CABLE_PATIENCE {
+            bail!(
+                "the switch does not forward to all machines after {} s",
+                CABLE_PATIENCE.as_secs()
+            );
+        }
+        thread::sleep(TICK);
+    }
+    Ok(())
 }
 
 /// What [`down`] found and removed.

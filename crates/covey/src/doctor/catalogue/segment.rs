@@ -210,7 +210,8 @@ pub(super) const DUPLICATE_VIP: Entry = Entry {
     title: "another machine says that it has a virtual IP",
     symptom: "IP address conflict after installing WLBS; some clients reach another machine.",
     meaning: "Somebody answers ARP for a virtual IP with another MAC than the cluster's: a machine that has the address as its own, a host \
-              with another cluster MAC, or a router that answers for others (proxy ARP).",
+              with another cluster MAC, or a router that answers for others (proxy ARP). Virtual IPv6 addresses are not looked for: who asks first whether one is free, as every \
+              machine does, is refused it by the hosts.",
     cure: "Find the machine with that MAC (the switch's address table says at which port) and take the address away from it, or switch proxy \
            ARP off there.",
     articles: &["Q193598"],
