@@ -57,12 +57,13 @@ impl Cluster {
         self.unheard = unheard;
     }
 
-    /// Hosts whose probes to this host's own MAC come, and whose heartbeats to all do not.
+    /// Hosts whose probes to this host's own MAC come while their heartbeats are overdue. (The last probe of one that has
+    /// crashed came before.)
     pub(super) fn probing_only(&self, now: Time) -> HostSet {
         let long = probing::interval(self.config.timing) * 3;
         let heard_of = self.peers.iter().filter(|(_, peer)| {
             let probed = peer.probes.spoken_to_at;
-            now >= peer.overdue_at() && probed.is_some_and(|at| now < at + long)
+            probed.is_some_and(|at| at >= peer.overdue_at() && now < at + long)
         });
         heard_of.map(|(host, _)| host).collect()
     }

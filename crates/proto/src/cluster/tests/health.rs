@@ -101,6 +101,16 @@ fn hosts_that_have_converged_alone_because_broadcasts_are_blocked_know_of_each_o
     segment.run(TIMING.budget() * 6);
     assert!(segment.is_converged(&[2]), "{}", segment.account());
     assert_eq!(troubles(&segment, 2).probing_only, set(&[1, 3]));
+    // Nor does anybody say so of a host that was only stopped, or of one that has crashed.
+    let mut other = Segment::converged(3);
+    other.crash(3);
+    other.command_to(2, Command::Stop);
+    for _ in 0..40 {
+        other.run(TIMING.period / 4);
+        for host in [1, 2] {
+            assert_eq!(troubles(&other, host).probing_only, set(&[]));
+        }
+    }
     // One that is off says nothing.
     segment.crash(3);
     segment.run(TIMING.budget() * 10);
